@@ -1,0 +1,513 @@
+/**
+ * Every error that a user of `effect-sandbox` can catch.
+ *
+ * There is one error, {@link SandboxError}, and a closed set of reasons. Catch by reason:
+ *
+ * ```ts
+ * Effect.catchReason("SandboxError", "Gone", (reason) => Effect.succeed(reason.evidence))
+ * ```
+ *
+ * Files and program starts speak Effect's own `PlatformError` instead, with the reasons that Node's layer gives.
+ *
+ * Messages are derived from the fields, at most 600 characters long, and hold no secret: what a vendor said is scrubbed
+ * by that vendor's classifier before it gets here.
+ */
+import * as Duration from "effect/Duration"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+const id = (name: string) => `effect-sandbox/errors/${name}`
+
+const maxText = 400
+
+/** Cuts foreign text to a length that is fit for a message; the cut is marked. */
+const bounded = (text: string): string => text.length <= maxText ? text : `${text.slice(0, maxText - 1)}…`
+
+const list = (items: ReadonlyArray<string | number>): string => bounded(items.join(", "))
+
+const Cause = Schema.optionalKey(Schema.Defect())
+const RetryAfter = Schema.optionalKey(Schema.Duration)
+const Detail = Schema.optionalKey(Schema.String)
+
+const suffix = (detail: string | undefined): string => detail === undefined ? "" : `: ${bounded(detail)}`
+
+/**
+ * Whether the failure proves that the request was never taken up (`"no"`), or whether it may have been (`"unknown"`).
+ * Only the first may be retried for something that must happen at most once.
+ */
+export const Accepted = Schema.Literals(["no", "unknown"])
+
+/** Something with this id does not exist; `kind` says what was looked for. Never retryable. */
+export class NotFound extends Schema.TaggedError<NotFound>(id("NotFound"))("NotFound", {
+  kind: Schema.Literals(["sandbox", "process", "checkpoint", "machine"]),
+  id: Schema.String
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `no ${this.kind} has the id ${bounded(this.id)}`
+  }
+}
+
+/** The sandbox's record is in a state in which this cannot be done (`creating`, `error`, …). */
+export class NotActive extends Schema.TaggedError<NotActive>(id("NotActive"))("NotActive", {
+  status: Schema.String,
+  detail: Detail
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `the sandbox is ${this.status}, not active${suffix(this.detail)}`
+  }
+}
+
+/** The sandbox was stopped on purpose; only an explicit `reconnectToSandbox` or `restoreCheckpoint` revives it. */
+export class Stopped extends Schema.TaggedError<Stopped>(id("Stopped"))("Stopped", {}) {
+  readonly isRetryable = false
+  override get message() {
+    return "the sandbox was stopped"
+  }
+}
+
+/**
+ * The machine does not exist any more, with the evidence. Only the facts that the design lists count as evidence: never
+ * an authentication failure, a rate limit, a network error or the text of a message.
+ */
+export class Gone extends Schema.TaggedError<Gone>(id("Gone"))("Gone", { evidence: Schema.String }) {
+  readonly isRetryable = false
+  override get message() {
+    return `the machine is gone: ${bounded(this.evidence)}`
+  }
+}
+
+/** The machine exists but does not run, and this operation boots nothing. */
+export class NotRunning extends Schema.TaggedError<NotRunning>(id("NotRunning"))("NotRunning", { detail: Detail }) {
+  readonly isRetryable = false
+  override get message() {
+    return `the machine is not running${suffix(this.detail)}`
+  }
+}
+
+/** The handle belongs to an earlier incarnation of the machine; open the sandbox again. */
+export class Superseded extends Schema.TaggedError<Superseded>(id("Superseded"))("Superseded", {
+  incarnation: Schema.String
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `the machine of incarnation ${bounded(this.incarnation)} was replaced`
+  }
+}
+
+/** Somebody else holds the lease that this needs. Retryable: a lease ends or expires. */
+export class Busy extends Schema.TaggedError<Busy>(id("Busy"))("Busy", {
+  owner: Schema.String,
+  retryAfter: RetryAfter
+}) {
+  readonly isRetryable = true
+  override get message() {
+    return `${bounded(this.owner)} holds the lease`
+  }
+}
+
+/** Raw byte offsets in the two output streams of a process. */
+export const OutputPosition = Schema.Struct({ stdout: Schema.Number, stderr: Schema.Number })
+
+/**
+ * Nobody can vouch for how this ended: it may have happened or not. `startedAt` (ms since the epoch) is set when the
+ * process is known to have started, `position` says how much of its output arrived. Never retried by this library.
+ */
+export class OutcomeUnknown extends Schema.TaggedError<OutcomeUnknown>(id("OutcomeUnknown"))("OutcomeUnknown", {
+  startedAt: Schema.optionalKey(Schema.Number),
+  position: Schema.optionalKey(OutputPosition),
+  detail: Detail,
+  cause: Cause
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `the outcome is unknown${suffix(this.detail)}`
+  }
+}
+
+/** The process has ended, so it takes no more input, signals or chunks. */
+export class ProcessEnded extends Schema.TaggedError<ProcessEnded>(id("ProcessEnded"))("ProcessEnded", {
+  processId: Schema.String,
+  status: Schema.String
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `process ${this.processId} has ended (${this.status})`
+  }
+}
+
+/** The record says `shutdown`, but the vendor's machine may still exist; `reconcile` or a second stop finishes it. */
+export class StopIncomplete extends Schema.TaggedError<StopIncomplete>(id("StopIncomplete"))("StopIncomplete", {
+  detail: Detail,
+  cause: Cause
+}) {
+  readonly isRetryable = true
+  override get message() {
+    return `the machine could not be stopped and is marked stopPending${suffix(this.detail)}`
+  }
+}
+
+/** The name is taken: by another namespace, or by a record while `reuse` is off. */
+export class NameInUse extends Schema.TaggedError<NameInUse>(id("NameInUse"))("NameInUse", { name: Schema.String }) {
+  readonly isRetryable = false
+  override get message() {
+    return `the name ${bounded(this.name)} is in use`
+  }
+}
+
+/** The id or name exists with other options; `fields` lists the ones that differ. */
+export class ConfigMismatch extends Schema.TaggedError<ConfigMismatch>(id("ConfigMismatch"))("ConfigMismatch", {
+  fields: Schema.Array(Schema.String)
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `it exists with other options: ${list(this.fields)}`
+  }
+}
+
+/** A record of `@ekairos/sandbox` whose external id cannot be connected any more. */
+export class LegacyRecord extends Schema.TaggedError<LegacyRecord>(id("LegacyRecord"))("LegacyRecord", {
+  externalSandboxId: Schema.String
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `${bounded(this.externalSandboxId)} is an id of an older system that cannot be connected`
+  }
+}
+
+/** The record was written by a newer version of this library, which this one must not touch. */
+export class RecordTooNew extends Schema.TaggedError<RecordTooNew>(id("RecordTooNew"))("RecordTooNew", {
+  schemaVersion: Schema.Number,
+  supported: Schema.Number
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `the record has schema version ${this.schemaVersion}, this library reads up to ${this.supported}`
+  }
+}
+
+/** An argument of the call is wrong; nothing was done. */
+export class InvalidArgument extends Schema.TaggedError<InvalidArgument>(id("InvalidArgument"))("InvalidArgument", {
+  argument: Schema.String,
+  problem: Schema.String
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `${bounded(this.argument)}: ${bounded(this.problem)}`
+  }
+}
+
+/** The `SandboxConfig` does not decode; `issue` names the field and, for a renamed one, the new name. */
+export class InvalidConfig extends Schema.TaggedError<InvalidConfig>(id("InvalidConfig"))("InvalidConfig", {
+  issue: Schema.String
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `invalid sandbox config: ${bounded(this.issue)}`
+  }
+}
+
+/** No provider was chosen, or the chosen one is not registered. */
+export class ProviderNotSelected extends Schema.TaggedError<ProviderNotSelected>(id("ProviderNotSelected"))(
+  "ProviderNotSelected",
+  { requested: Schema.optionalKey(Schema.String), registered: Schema.Array(Schema.String) }
+) {
+  readonly isRetryable = false
+  override get message() {
+    const registered = this.registered.length === 0 ? "none is registered" : `registered: ${list(this.registered)}`
+    return this.requested === undefined
+      ? `no provider is selected; set config.provider or SANDBOX_PROVIDER (${registered})`
+      : `the provider ${bounded(this.requested)} is not registered (${registered})`
+  }
+}
+
+/** A setting is missing or malformed. A secret's value is never echoed. */
+export class MissingSetting extends Schema.TaggedError<MissingSetting>(id("MissingSetting"))("MissingSetting", {
+  names: Schema.Array(Schema.String),
+  detail: Detail
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `setting ${list(this.names)}${suffix(this.detail ?? "is missing")}`
+  }
+}
+
+/** An optional peer dependency is not installed. */
+export class MissingPackage extends Schema.TaggedError<MissingPackage>(id("MissingPackage"))("MissingPackage", {
+  package: Schema.String,
+  cause: Cause
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `install the package ${this.package}`
+  }
+}
+
+/** The provider cannot do this at all; `detail` says why. */
+export class UnsupportedCapability extends Schema.TaggedError<UnsupportedCapability>(id("UnsupportedCapability"))(
+  "UnsupportedCapability",
+  { capability: Schema.String, detail: Detail }
+) {
+  readonly isRetryable = false
+  override get message() {
+    return `not supported: ${bounded(this.capability)}${suffix(this.detail)}`
+  }
+}
+
+/** The port was not listed in the config when the sandbox was created. */
+export class PortNotExposed extends Schema.TaggedError<PortNotExposed>(id("PortNotExposed"))("PortNotExposed", {
+  port: Schema.Number,
+  exposed: Schema.Array(Schema.Number)
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `port ${this.port} is not exposed (exposed: ${this.exposed.length === 0 ? "none" : list(this.exposed)})`
+  }
+}
+
+/** A checkpoint would end these recorded processes; pass `stopProcesses: true` if that is meant. */
+export class ProcessesRunning extends Schema.TaggedError<ProcessesRunning>(id("ProcessesRunning"))("ProcessesRunning", {
+  processIds: Schema.Array(Schema.String)
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `recorded processes are open: ${list(this.processIds)}`
+  }
+}
+
+/** The deadline lies beyond what is left of the sandbox's lease. */
+export class LeaseTooShort extends Schema.TaggedError<LeaseTooShort>(id("LeaseTooShort"))("LeaseTooShort", {
+  remaining: Schema.Duration
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `only ${Duration.format(this.remaining)} of the sandbox's lease is left`
+  }
+}
+
+/** The config or command names secrets whose values `SandboxSecrets` did not supply. */
+export class SecretsRequired extends Schema.TaggedError<SecretsRequired>(id("SecretsRequired"))("SecretsRequired", {
+  names: Schema.Array(Schema.String)
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `secret values are needed for ${list(this.names)}`
+  }
+}
+
+/** The vendor does not know these credentials. */
+export class Authentication extends Schema.TaggedError<Authentication>(id("Authentication"))("Authentication", {
+  detail: Detail,
+  cause: Cause
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `not authenticated${suffix(this.detail)}`
+  }
+}
+
+/** The vendor knows the credentials and refuses, or the host denies access to our own files. */
+export class Permission extends Schema.TaggedError<Permission>(id("Permission"))("Permission", {
+  detail: Detail,
+  cause: Cause
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `not permitted${suffix(this.detail)}`
+  }
+}
+
+/** A limit of the account or the machine is exhausted; waiting does not help. */
+export class Quota extends Schema.TaggedError<Quota>(id("Quota"))("Quota", { detail: Detail, cause: Cause }) {
+  readonly isRetryable = false
+  override get message() {
+    return `a quota is exhausted${suffix(this.detail)}`
+  }
+}
+
+/** Too many requests; the request was not taken up. */
+export class RateLimited extends Schema.TaggedError<RateLimited>(id("RateLimited"))("RateLimited", {
+  retryAfter: RetryAfter,
+  detail: Detail,
+  cause: Cause
+}) {
+  readonly isRetryable = true
+  override get message() {
+    return `rate limited${
+      this.retryAfter === undefined ? "" : `, retry after ${Duration.format(this.retryAfter)}`
+    }${suffix(this.detail)}`
+  }
+}
+
+/** A transient failure of the vendor or of the way to it. */
+export class Unavailable extends Schema.TaggedError<Unavailable>(id("Unavailable"))("Unavailable", {
+  accepted: Accepted,
+  retryAfter: RetryAfter,
+  detail: Detail,
+  cause: Cause
+}) {
+  readonly isRetryable = true
+  override get message() {
+    return `temporarily unavailable${suffix(this.detail)}`
+  }
+}
+
+/**
+ * A clock ran out: `request` (one call to the vendor), `command` (the command's own deadline: its process group was
+ * killed) or `sandbox` (the lease of the sandbox ended).
+ */
+export class Timeout extends Schema.TaggedError<Timeout>(id("Timeout"))("Timeout", {
+  clock: Schema.Literals(["request", "command", "sandbox"]),
+  duration: Schema.Duration,
+  accepted: Accepted
+}) {
+  get isRetryable(): boolean {
+    return this.clock === "request"
+  }
+  override get message() {
+    return `the ${this.clock} timed out after ${Duration.format(this.duration)}`
+  }
+}
+
+/** What went wrong in a record store or process log; the `reason` of {@link Store}. */
+export const StoreFailure = Schema.Literals([
+  /** A compare-and-set found another version: somebody else wrote first. Re-read and decide again. */
+  "Conflict",
+  /** A record with this id, or a machine of this external id, exists already. */
+  "AlreadyExists",
+  /** The lease has a newer epoch: somebody else took over, this writer must stop. */
+  "LeaseLost",
+  /** An event with this `seq` exists with other content, or the append would leave a gap. */
+  "LogConflict",
+  /** Another connection holds the database for longer than the busy timeout. */
+  "Locked",
+  /** The disk or the quota is full; nothing was written. */
+  "Full",
+  /** The database cannot be written. */
+  "ReadOnly",
+  /** The database file is damaged or is no database. */
+  "Corrupt",
+  /** The store cannot be reached. */
+  "Unavailable",
+  /** A stored record does not decode. */
+  "Malformed",
+  /** Anything else. */
+  "Unknown"
+])
+
+/** The record store or process log failed; `kind` says how. A failed write wrote nothing. */
+export class Store extends Schema.TaggedError<Store>(id("Store"))("Store", {
+  kind: StoreFailure,
+  detail: Detail,
+  cause: Cause
+}) {
+  get isRetryable(): boolean {
+    return this.kind === "Locked" || this.kind === "Unavailable"
+  }
+  override get message() {
+    return `store: ${this.kind}${suffix(this.detail)}`
+  }
+}
+
+/** The floor of every classifier: something that nothing above describes. */
+export class Unknown extends Schema.TaggedError<Unknown>(id("Unknown"))("Unknown", { detail: Detail, cause: Cause }) {
+  readonly isRetryable = false
+  override get message() {
+    return `unknown failure${suffix(this.detail)}`
+  }
+}
+
+/** All reasons of a {@link SandboxError}. */
+export const SandboxErrorReason = Schema.Union([
+  NotFound,
+  NotActive,
+  Stopped,
+  Gone,
+  NotRunning,
+  Superseded,
+  Busy,
+  OutcomeUnknown,
+  ProcessEnded,
+  StopIncomplete,
+  NameInUse,
+  ConfigMismatch,
+  LegacyRecord,
+  RecordTooNew,
+  InvalidArgument,
+  InvalidConfig,
+  ProviderNotSelected,
+  MissingSetting,
+  MissingPackage,
+  UnsupportedCapability,
+  PortNotExposed,
+  ProcessesRunning,
+  LeaseTooShort,
+  SecretsRequired,
+  Authentication,
+  Permission,
+  Quota,
+  RateLimited,
+  Unavailable,
+  Timeout,
+  Store,
+  Unknown
+])
+export type SandboxErrorReason = typeof SandboxErrorReason.Type
+
+/** The tag of a reason: what `Effect.catchReason("SandboxError", tag, …)` takes. */
+export type ReasonTag = SandboxErrorReason["_tag"]
+
+/**
+ * The one error of this library. `operation` is the method that failed (`SandboxService.runCommand`), `reason` says why.
+ * `isRetryable` and `retryAfter` are the reason's own.
+ */
+export class SandboxError extends Schema.TaggedError<SandboxError>(id("SandboxError"))("SandboxError", {
+  operation: Schema.String,
+  provider: Schema.optionalKey(Schema.String),
+  sandboxId: Schema.optionalKey(Schema.String),
+  processId: Schema.optionalKey(Schema.String),
+  reason: SandboxErrorReason
+}) {
+  override readonly cause = this.reason
+
+  /** Whether trying the same again later can succeed and is safe. */
+  get isRetryable(): boolean {
+    return this.reason.isRetryable
+  }
+
+  /** How long the other side asked us to wait. */
+  get retryAfter(): Duration.Duration | undefined {
+    return "retryAfter" in this.reason ? this.reason.retryAfter : undefined
+  }
+
+  /** True if this failure proves that the other side never took the request up. */
+  get provesNotAccepted(): boolean {
+    switch (this.reason._tag) {
+      case "Unavailable":
+      case "Timeout":
+        return this.reason.accepted === "no"
+      case "OutcomeUnknown":
+      case "Unknown":
+      case "StopIncomplete":
+      case "Store":
+        return false
+      default:
+        return true
+    }
+  }
+
+  override get message(): string {
+    return `${this.operation}${this.sandboxId === undefined ? "" : ` (${this.sandboxId})`}: ${this.reason.message}`
+  }
+}
+
+/** True for a {@link SandboxError}. */
+export const isSandboxError = (u: unknown): u is SandboxError => Predicate.isTagged(u, "SandboxError")
+
+/** Makes a {@link SandboxError}; a shorthand for implementors of providers and stores. */
+export const fail = (
+  operation: string,
+  reason: SandboxErrorReason,
+  where?: { readonly provider?: string; readonly sandboxId?: string; readonly processId?: string }
+): SandboxError => new SandboxError({ operation, reason, ...where })

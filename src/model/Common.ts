@@ -1,0 +1,61 @@
+/** Small schemas that several models share. */
+import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as SchemaTransformation from "effect/SchemaTransformation"
+
+/** Milliseconds since the epoch. */
+export const Millis = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+
+/** A count, an offset or a version: a safe integer from 0. */
+export const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+/** A TCP port. */
+export const Port = Schema.Int.check(
+  Schema.isBetween({ minimum: 1, maximum: 65535 }, { expected: "a port from 1 to 65535" })
+)
+
+/** A name of the POSIX environment: no `=`, no NUL, not empty. */
+export const EnvName = Schema.String.check(
+  // eslint-disable-next-line no-control-regex -- NUL is what must not be there
+  Schema.isPattern(/^[^=\0]+$/, { expected: "an environment variable's name, without = and NUL" })
+)
+
+/** Text without NUL, which no argument, path or environment value can carry. */
+export const NoNul = Schema.String.check(
+  // eslint-disable-next-line no-control-regex -- NUL is what must not be there
+  Schema.isPattern(/^[^\0]*$/, { expected: "text without NUL" })
+)
+
+const maxDuration = Duration.days(366)
+
+const isSane = Schema.makeFilter<Duration.Duration>((duration) =>
+  Duration.isFinite(duration) &&
+    Duration.isGreaterThan(duration, Duration.zero) &&
+    Duration.isLessThanOrEqualTo(duration, maxDuration)
+    ? undefined
+    : "expected a duration above zero and of at most 366 days"
+)
+
+/**
+ * A duration above zero and of at most 366 days. Decodes any `Duration.Input` (`"5 minutes"`, `Duration`, ms), encodes to
+ * milliseconds.
+ */
+export const SaneDuration = Schema.Unknown.check(
+  Schema.makeFilter((input) =>
+    // The input is unknown by nature here; `fromInput` answers none for what is no duration.
+    Option.isSome(Duration.fromInput(input as Duration.Input)) ? undefined : "expected a duration"
+  )
+).pipe(
+  Schema.decodeTo(
+    Schema.Duration.check(isSane),
+    SchemaTransformation.transform({
+      decode: (input) => Duration.fromInputUnsafe(input as Duration.Input),
+      encode: (duration): unknown => Duration.toMillis(duration)
+    })
+  )
+)
+
+/** A JSON object. */
+export const JsonObject = Schema.Record(Schema.String, Schema.Json)
+export type JsonObject = typeof JsonObject.Type

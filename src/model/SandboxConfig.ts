@@ -1,0 +1,169 @@
+/**
+ * What a user asks for. Untrusted: decode it with {@link decode}, which refuses unknown fields and names the new field for
+ * one that `@ekairos/sandbox` called otherwise.
+ */
+import type * as Duration from "effect/Duration"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { InvalidConfig } from "../errors.ts"
+import { EnvName, JsonObject, NoNul, Port, SaneDuration } from "./Common.ts"
+
+/** What happens when the machine of an `active` sandbox is gone or does not run. */
+export const Recovery = Schema.Literals(["recreate", "resume", "restore", "none"])
+export type Recovery = typeof Recovery.Type
+
+const RedactedText = Schema.declare(
+  (u): u is Redacted.Redacted<string> => Redacted.isRedacted(u) && typeof Redacted.value(u) === "string",
+  { identifier: "Redacted<string>" }
+)
+
+/** Environment of every command: plain text, or `Redacted` text, whose value is never stored. */
+export const Env = Schema.Record(EnvName, Schema.Union([NoNul, RedactedText]))
+export type Env = typeof Env.Type
+
+/** A skill package: its files in base64, by path relative to the skill's own folder. */
+export const Skill = Schema.Struct({
+  name: Schema.String,
+  files: Schema.Array(Schema.Struct({ path: Schema.String, contentBase64: Schema.String }))
+})
+
+/**
+ * The section of the local provider. `isolation: "none"` is no security boundary. `network: "none"` and `readOnlyPaths` need
+ * `bubblewrap`.
+ */
+export const LocalConfig = Schema.Struct({
+  isolation: Schema.optionalKey(Schema.Literals(["none", "bubblewrap", "auto"])),
+  network: Schema.optionalKey(Schema.Literals(["host", "none"])),
+  readOnlyPaths: Schema.optionalKey(Schema.Array(NoNul))
+})
+
+const shared = {
+  /** The registered name of the provider; see `ProviderRegistry`. */
+  provider: Schema.optionalKey(Schema.String),
+  /** A vendor's runtime, such as `node24`; the local provider runs what the host has. */
+  runtime: Schema.optionalKey(Schema.String),
+  /** The lease: how long the machine may live from its creation or boot. */
+  timeout: Schema.optionalKey(SaneDuration),
+  /** The ports that can be reached from outside; `getPortUrl` knows no others. */
+  ports: Schema.optionalKey(Schema.Array(Port)),
+  resources: Schema.optionalKey(
+    Schema.Struct({ vcpus: Schema.optionalKey(Schema.Finite.check(Schema.isGreaterThan(0))) })
+  ),
+  purpose: Schema.optionalKey(Schema.String),
+  /** Free data of the user's, kept in the record. */
+  params: Schema.optionalKey(JsonObject),
+  skills: Schema.optionalKey(Schema.Array(Skill)),
+  /** Whether the disk outlives a stop. The default is the provider's. */
+  persistent: Schema.optionalKey(Schema.Boolean),
+  /** Whether stopping deletes the machine. The default is the opposite of `persistent`. */
+  deleteOnStop: Schema.optionalKey(Schema.Boolean),
+  recovery: Schema.optionalKey(Recovery),
+  local: Schema.optionalKey(LocalConfig),
+  /** Options of third parties' providers, by registered name; each provider decodes its own. */
+  providerOptions: Schema.optionalKey(Schema.Record(Schema.String, Schema.Json))
+}
+
+/** The config of a sandbox, decoded: durations are `Duration`s, secrets `Redacted`. */
+export const SandboxConfig = Schema.Struct({ ...shared, env: Schema.optionalKey(Env) })
+export type SandboxConfig = typeof SandboxConfig.Type
+
+/** The config as a user writes it: durations in any form that `Duration.Input` has. */
+export type SandboxConfigInput = Omit<SandboxConfig, "timeout"> & { readonly timeout?: Duration.Input }
+
+/**
+ * The config as a record keeps it, and what recreate uses: durations in ms, and of a redacted variable only its name
+ * (`secretEnv`), for which `SandboxSecrets` supplies the value.
+ */
+export const StoredConfig = Schema.Struct({
+  ...shared,
+  env: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
+  secretEnv: Schema.optionalKey(Schema.Array(Schema.String))
+})
+export type StoredConfig = typeof StoredConfig.Type
+
+/** Fields of `@ekairos/sandbox` that have another name here. */
+const renamed: Record<string, string> = {
+  timeoutMs: "timeout",
+  snapshotExpirationMs: "snapshotExpiration",
+  autoStopIntervalMin: "autoStopInterval",
+  autoArchiveIntervalMin: "autoArchiveInterval",
+  autoDeleteIntervalMin: "autoDeleteInterval"
+}
+
+const findRenamed = (input: unknown, path: ReadonlyArray<string>): string | undefined => {
+  // `params` and third parties' options are the user's own: any name is fine there.
+  if (!Predicate.isObject(input) || Redacted.isRedacted(input)) return undefined
+  if (path.length === 1 && ["params", "providerOptions", "env"].includes(path[0] ?? "")) return undefined
+  for (const [key, value] of Object.entries(input)) {
+    const to = Object.hasOwn(renamed, key) ? renamed[key] : undefined
+    if (to !== undefined) return `${[...path, key].join(".")} is called ${[...path, to].join(".")} here`
+    const nested = path.length < 2 ? findRenamed(value, [...path, key]) : undefined
+    if (nested !== undefined) return nested
+  }
+  return undefined
+}
+
+const decodeResult = Schema.decodeUnknownResult(SandboxConfig, { onExcessProperty: "error" })
+
+/**
+ * Decodes a config. Unknown and renamed fields, durations that are negative, zero or above 366 days, ports out of range
+ * and NUL anywhere are `InvalidConfig`, which names the field and echoes no environment value.
+ */
+export const decode = (input: unknown): Result.Result<SandboxConfig, InvalidConfig> => {
+  const rename = findRenamed(input, [])
+  if (rename !== undefined) return Result.fail(new InvalidConfig({ issue: rename }))
+  return Result.mapError(decodeResult(input), (error) => new InvalidConfig({ issue: withoutValues(error, input) }))
+}
+
+/** The issue's text repeats the value that is wrong, and a value of `env` may be a secret that was not wrapped. */
+const withoutValues = (error: Schema.SchemaError, input: unknown): string => {
+  const env = Predicate.hasProperty(input, "env") && Predicate.isObject(input.env) ? Object.values(input.env) : []
+  return env.filter(Predicate.isString).filter((value) => value.length > 0)
+    .reduce((text, value) => text.replaceAll(JSON.stringify(value), "<hidden>").replaceAll(value, "<hidden>"), error.message)
+}
+
+/** The part of a config that a record may keep: names of secrets instead of their values. */
+export const toStored = (config: SandboxConfig): StoredConfig => {
+  const { env, ...rest } = config
+  if (env === undefined) return rest
+  const plain: Record<string, string> = {}
+  const secret: Array<string> = []
+  for (const [name, value] of Object.entries(env)) {
+    if (Redacted.isRedacted(value)) secret.push(name)
+    else plain[name] = value
+  }
+  return {
+    ...rest,
+    ...(Object.keys(plain).length === 0 ? {} : { env: plain }),
+    ...(secret.length === 0 ? {} : { secretEnv: secret.sort() })
+  }
+}
+
+/** The config that recreate uses: the stored one with the values of its secrets. */
+export const fromStored = (
+  stored: StoredConfig,
+  secrets: Readonly<Record<string, Redacted.Redacted<string>>>
+): SandboxConfig => {
+  const { env, secretEnv, ...rest } = stored
+  return env === undefined && secretEnv === undefined ? rest : { ...rest, env: { ...env, ...secrets } }
+}
+
+const encodeStored = Schema.encodeSync(StoredConfig)
+
+/** The top-level fields in which two stored configs differ, for `ConfigMismatch`. */
+export const differences = (left: StoredConfig, right: StoredConfig): Array<string> => {
+  const a: Record<string, unknown> = { ...encodeStored(left) }
+  const b: Record<string, unknown> = { ...encodeStored(right) }
+  return [...new Set([...Object.keys(a), ...Object.keys(b)])]
+    .filter((key) => canonical(a[key]) !== canonical(b[key]))
+    .sort()
+}
+
+/** JSON with sorted keys: equal data has equal text. */
+export const canonical = (value: unknown): string =>
+  JSON.stringify(value, (_key, nested: unknown) =>
+    Predicate.isObject(nested) && !Array.isArray(nested)
+      ? Object.fromEntries(Object.entries(nested).sort(([x], [y]) => (x < y ? -1 : x > y ? 1 : 0)))
+      : nested) ?? "undefined"
