@@ -11,7 +11,7 @@ export type Supply = (sandboxId: SandboxId, name: string) => Effect.Effect<Optio
 
 /** The default knows no secret, so that a recreate that needs one fails `SecretsRequired` instead of starting without it. */
 export const SandboxSecrets: Context.Reference<Supply> = Context.Reference("effect-sandbox/services/SandboxSecrets", {
-  defaultValue: () => () => Effect.succeed(Option.none())
+  defaultValue: (): Supply => () => Effect.succeed(Option.none())
 })
 
 /** All of them, or `SecretsRequired` with the names that are missing. */
