@@ -266,6 +266,17 @@ export class PortNotExposed extends Schema.TaggedError<PortNotExposed>(id("PortN
   }
 }
 
+/** Some files were not written; the others were, each whole. */
+export class WriteFailed extends Schema.TaggedError<WriteFailed>(id("WriteFailed"))("WriteFailed", {
+  files: Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String })),
+  cause: Cause
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `not written: ${bounded(this.files.map((file) => `${file.path} (${file.message})`).join("; "))}`
+  }
+}
+
 /** A checkpoint would end these recorded processes; pass `stopProcesses: true` if that is meant. */
 export class ProcessesRunning extends Schema.TaggedError<ProcessesRunning>(id("ProcessesRunning"))("ProcessesRunning", {
   processIds: Schema.Array(Schema.String)
@@ -441,6 +452,7 @@ export const SandboxErrorReason = Schema.Union([
   MissingPackage,
   UnsupportedCapability,
   PortNotExposed,
+  WriteFailed,
   ProcessesRunning,
   LeaseTooShort,
   SecretsRequired,
@@ -491,6 +503,7 @@ export class SandboxError extends Schema.TaggedError<SandboxError>(id("SandboxEr
       case "Unknown":
       case "StopIncomplete":
       case "Store":
+      case "WriteFailed":
         return false
       default:
         return true

@@ -148,6 +148,12 @@ export interface WriteFileEntry {
   readonly mode?: number
 }
 
+/** A file that could not be written. */
+export interface FileFailure {
+  readonly path: string
+  readonly error: SandboxError | PlatformError.PlatformError
+}
+
 /** Where a port of the machine can be reached; `headers` must go with every request. */
 export interface PortUrl {
   readonly port: number
@@ -177,10 +183,8 @@ export interface Machine {
     from: OutputPosition
   ) => Effect.Effect<MachineProcess, SandboxError, Scope.Scope>
   readonly readFile: (path: string) => Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError>
-  /** Each file is whole or untouched; the first failure ends it. */
-  readonly writeFiles: (
-    entries: ReadonlyArray<WriteFileEntry>
-  ) => Effect.Effect<void, SandboxError | PlatformError.PlatformError>
+  /** Each file is whole or untouched. Yields the files that could not be written; fails when the machine could not be asked. */
+  readonly writeFiles: (entries: ReadonlyArray<WriteFileEntry>) => Effect.Effect<ReadonlyArray<FileFailure>, SandboxError>
   readonly createCheckpoint: Option.Option<
     (options: { readonly comment?: string; readonly id?: string }) => Effect.Effect<Checkpoint, SandboxError>
   >

@@ -1,0 +1,134 @@
+/** Checkpoints: files saved and brought back. Mechanics §5. Those of one sandbox happen one after the other. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import { NotActive, NotRunning, ProcessesRunning, SandboxError, Stopped } from "../../errors.ts"
+import type { Checkpoint } from "../../model/Checkpoint.ts"
+import type { SandboxId } from "../../model/Ids.ts"
+import type { ProcessRecord } from "../../model/Process.ts"
+import * as Config from "../../model/SandboxConfig.ts"
+import type { SandboxRecord } from "../../model/SandboxRecord.ts"
+import type { SandboxRef } from "../../model/SandboxRef.ts"
+import { capability } from "../SandboxProvider.ts"
+import * as SandboxSecrets from "../SandboxSecrets.ts"
+import type { Core } from "./core.ts"
+import * as core from "./core.ts"
+import { markOpenProcessesLost } from "./lost.ts"
+import type { Machines } from "./Machines.ts"
+
+export interface CheckpointOptions {
+  /** For people; kept by the vendor where it can. */
+  readonly comment?: string | undefined
+  /** Creating a checkpoint ends the processes on some vendors: allow it. */
+  readonly stopProcesses?: boolean | undefined
+}
+
+export interface Checkpoints {
+  readonly create: (id: SandboxId, options: CheckpointOptions) => Effect.Effect<Checkpoint, SandboxError>
+  readonly list: (id: SandboxId) => Stream.Stream<Checkpoint, SandboxError>
+  readonly restore: (id: SandboxId, checkpointId: string) => Effect.Effect<SandboxRef, SandboxError>
+  readonly remove: (id: SandboxId, checkpointId: string) => Effect.Effect<void, SandboxError>
+}
+
+const open: ReadonlyArray<ProcessRecord["status"]> = ["starting", "running", "detached"]
+
+export const make = (self: Core, machines: Machines): Checkpoints => {
+  const providerOf = (operation: string, record: SandboxRecord) =>
+    Effect.gen(function*() {
+      const provider = yield* self.registry.get(record.provider)
+      const checkpoints = yield* capability(provider, operation, provider.checkpoints, record.id)
+      return { provider, checkpoints }
+    })
+
+  const create: Checkpoints["create"] = (id, options) =>
+    machines.withLease(id, (held) =>
+      Effect.gen(function*() {
+        const operation = "SandboxService.createCheckpoint"
+        const { record } = held
+        if (record.status === "shutdown") return yield* core.failure(record, operation, new Stopped())
+        if (record.status !== "active") {
+          return yield* core.failure(record, operation, new NotActive({ status: record.status }))
+        }
+        const provider = yield* self.registry.get(record.provider)
+        const stops = provider.capabilities.checkpoints !== false && provider.capabilities.checkpoints.stopsProcesses
+        if (stops) {
+          const running = yield* Stream.runCollect(self.store.listProcesses({ sandboxId: id, status: open }))
+          if (running.length > 0 && options.stopProcesses !== true) {
+            return yield* core.failure(
+              record,
+              operation,
+              new ProcessesRunning({ processIds: running.map((process) => process.id) })
+            )
+          }
+        }
+        // Not through the cache: this holds the lease, which a recovery would need.
+        const ref = yield* core.machineRef(record, operation)
+        const machine = yield* provider.connect(ref, { sandboxId: id, boot: false }).pipe(
+          Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable })
+        )
+        if (machine.ref.incarnation !== record.incarnation) {
+          return yield* core.failure(record, operation, new NotRunning({ detail: "the machine was booted anew" }))
+        }
+        const checkpoint = yield* capability(provider, operation, machine.createCheckpoint, id)
+        const made = yield* checkpoint(options.comment === undefined ? {} : { comment: options.comment })
+        if (stops) {
+          yield* markOpenProcessesLost(self, id, "checkpoint")
+          yield* machines.forget(id)
+        }
+        return made
+      }))
+
+  const list: Checkpoints["list"] = (id) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const record = yield* self.store.getSandbox(id)
+      const { checkpoints } = yield* providerOf("SandboxService.listCheckpoints", record)
+      return checkpoints.list(id, yield* Effect.option(core.machineRef(record, "SandboxService.listCheckpoints")))
+    }))
+
+  const restore: Checkpoints["restore"] = (id, checkpointId) =>
+    machines.withLease(id, (held) =>
+      Effect.gen(function*() {
+        const operation = "SandboxService.restoreCheckpoint"
+        const { record } = held
+        if (record.status === "creating" || record.status === "error") {
+          return yield* core.failure(record, operation, new NotActive({ status: record.status }))
+        }
+        const { checkpoints, provider } = yield* providerOf(operation, record)
+        const stored = yield* core.storedConfigOf(record)
+        const secrets = yield* SandboxSecrets.supply(operation, id, stored.secretEnv ?? []).pipe(
+          Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets),
+          // A provider that keeps the environment itself restores without it; create would have failed.
+          Effect.catchIf((error) => error.reason._tag === "SecretsRequired", () => Effect.succeed({}))
+        )
+        const config = Config.fromStored(stored, secrets)
+        const resolved = yield* provider.resolve(config)
+        const namespace = yield* self.store.namespace
+        const ref = yield* Effect.option(core.machineRef(record, operation))
+        const before = record.status
+        const intent = yield* held.update({ status: "recreating" })
+        const machine = yield* checkpoints.restore(
+          checkpointId,
+          { sandboxId: id, version: intent.version ?? 0, namespace, config, resolved },
+          ref
+        ).pipe(
+          // Nothing was changed, so the record is what it was.
+          Effect.tapError((error) =>
+            error.provesNotAccepted ? Effect.ignore(held.update({ status: before })) : Effect.void
+          )
+        )
+        yield* machines.forget(id)
+        const updated = yield* machines.activate(held, provider, machine, Option.some("restore"))
+        return core.refOf(updated)
+      }))
+
+  const remove: Checkpoints["remove"] = (id, checkpointId) =>
+    machines.withLease(id, ({ record }) =>
+      Effect.gen(function*() {
+        const operation = "SandboxService.deleteCheckpoint"
+        const { checkpoints } = yield* providerOf(operation, record)
+        const ref = yield* Effect.option(core.machineRef(record, operation))
+        return yield* checkpoints.remove(checkpointId, id, ref)
+      }))
+
+  return { create, list, restore, remove }
+}

@@ -1,0 +1,236 @@
+/** Plain commands: scoped, written nowhere; they die with their Scope. */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as PlatformError from "effect/PlatformError"
+import * as CommandLine from "effect/process/CommandLine"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { SandboxError, Timeout } from "../../errors.ts"
+import type { SandboxId } from "../../model/Ids.ts"
+import type { CommandResult, OutputEvent, ProcessExit } from "../../model/Process.ts"
+import type { MachineProcess, StartCommand } from "../SandboxProvider.ts"
+import { Capped } from "./capped.ts"
+import type { Core, RecoveryOverrides } from "./core.ts"
+import * as core from "./core.ts"
+import type { Machines } from "./Machines.ts"
+import * as Metrics from "./metrics.ts"
+
+/** What goes into a process's standard input; absent means that it reads the end of input at once. */
+export type Input = string | Uint8Array | Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError>
+
+/** An argument; a `Redacted` one needs a provider that allows it (mechanics §2). */
+export type Argument = string | Redacted.Redacted<string>
+
+/** Options of a command. */
+export interface CommandOptions {
+  /** Absolute, or relative to the workspace, which is the default. */
+  readonly cwd?: string | undefined
+  /** Merged over the sandbox's own; `undefined` removes a variable. */
+  readonly env?: Readonly<Record<string, string | Redacted.Redacted<string> | undefined>> | undefined
+  readonly stdin?: Input | undefined
+  /** The command's own deadline: its process group is killed then, and the effect fails `Timeout` with the clock `command`. */
+  readonly timeout?: Duration.Input | undefined
+  /** How many bytes of each stream a result keeps; the default is `SANDBOX_MAX_OUTPUT_BYTES`. */
+  readonly maxOutputBytes?: number | undefined
+  /** Schedules for this call. */
+  readonly recovery?: RecoveryOverrides | undefined
+}
+
+/** A checked command, as a provider takes it. */
+export interface Prepared {
+  readonly command: string
+  readonly args: ReadonlyArray<Argument>
+  readonly cwd?: string
+  readonly env?: Readonly<Record<string, string | Redacted.Redacted<string> | undefined>>
+  readonly stdin: boolean
+  readonly timeout: Option.Option<Duration.Duration>
+  readonly maxOutputBytes: number
+  /** For people: redacted arguments hidden. */
+  readonly display: string
+}
+
+const badArgument = (description: string) =>
+  Effect.fail(PlatformError.badArgument({ module: "ChildProcess", method: "spawn", description }))
+
+const reveal = (value: Argument): string => Redacted.isRedacted(value) ? Redacted.value(value) : value
+
+/** Checks a command once, before anything is sent or written. Values are never echoed. */
+export const prepare = (
+  self: Core,
+  operation: string,
+  command: string,
+  args: ReadonlyArray<Argument>,
+  options: CommandOptions
+): Effect.Effect<Prepared, SandboxError | PlatformError.PlatformError> =>
+  Effect.gen(function*() {
+    if (command === "") return yield* badArgument("The command is empty")
+    if (command.includes("\0")) return yield* badArgument("The command contains a NUL character")
+    const nul = args.findIndex((arg) => reveal(arg).includes("\0"))
+    if (nul >= 0) return yield* badArgument(`Argument ${nul + 1} contains a NUL character`)
+    if (options.cwd?.includes("\0") === true) return yield* badArgument("The working directory contains a NUL character")
+    for (const [name, value] of Object.entries(options.env ?? {})) {
+      if (name === "" || name.includes("=") || name.includes("\0")) {
+        return yield* badArgument("The name of an environment variable is empty or contains = or NUL")
+      }
+      if (value !== undefined && reveal(value).includes("\0")) {
+        return yield* badArgument(`The environment variable ${name} contains a NUL character`)
+      }
+    }
+    const maxOutputBytes = options.maxOutputBytes ?? self.settings.maxOutputBytes
+    if (!Number.isSafeInteger(maxOutputBytes) || maxOutputBytes < 0) {
+      return yield* core.invalid(operation, "maxOutputBytes", "expected a whole number of bytes from 0")
+    }
+    const timeout = options.timeout === undefined
+      ? self.settings.commandTimeout
+      : Option.some(yield* core.toDuration(operation, "timeout", options.timeout))
+    return {
+      command,
+      args,
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...(options.env === undefined ? {} : { env: options.env }),
+      stdin: options.stdin !== undefined,
+      timeout,
+      maxOutputBytes,
+      display: CommandLine.display([command, ...args], { format: "posix" })
+    }
+  })
+
+const encoder = new TextEncoder()
+
+/** The bytes of an input. */
+export const inputStream = (input: Input): Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError> =>
+  Predicate.isString(input)
+    ? Stream.succeed(encoder.encode(input))
+    : input instanceof Uint8Array
+    ? Stream.succeed(input)
+    : input
+
+/** A process that closes its input early has not failed; what it makes of that is its exit code. */
+export const feed = (process: MachineProcess, input: Input) => Effect.ignore(Stream.run(inputStream(input), process.stdin))
+
+const timedOut = (operation: string, sandboxId: SandboxId, duration: Duration.Duration) =>
+  new SandboxError({ operation, sandboxId, reason: new Timeout({ clock: "command", duration, accepted: "unknown" }) })
+
+/** `CommandResult` out of an exit and what was kept. */
+export const resultOf = (
+  display: string,
+  exit: ProcessExit,
+  durationMs: number,
+  stdout: Capped,
+  stderr: Capped
+): CommandResult => {
+  const out = stdout.finish()
+  const err = stderr.finish()
+  return {
+    exitCode: exit.code,
+    ...(exit._tag === "Signalled" ? { signal: exit.signal } : {}),
+    stdout: out.text,
+    stderr: err.text,
+    command: display,
+    durationMs,
+    truncated: { stdout: out.truncated, stderr: err.truncated }
+  }
+}
+
+export interface Commands {
+  readonly start: (
+    operation: string,
+    id: SandboxId,
+    prepared: Prepared,
+    input: Input | undefined,
+    overrides: RecoveryOverrides | undefined
+  ) => Effect.Effect<MachineProcess, SandboxError | PlatformError.PlatformError, Scope.Scope>
+  readonly run: (
+    id: SandboxId,
+    command: string,
+    args: ReadonlyArray<Argument>,
+    options: CommandOptions
+  ) => Effect.Effect<CommandResult, SandboxError | PlatformError.PlatformError>
+  readonly stream: (
+    id: SandboxId,
+    command: string,
+    args: ReadonlyArray<Argument>,
+    options: CommandOptions
+  ) => Stream.Stream<OutputEvent, SandboxError | PlatformError.PlatformError>
+}
+
+export const make = (self: Core, machines: Machines): Commands => {
+  const start: Commands["start"] = Effect.fnUntraced(function*(_operation, id, prepared, input, overrides) {
+    const processId = yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(_operation, uuid))
+    const now = yield* Clock.currentTimeMillis
+    const command: StartCommand = {
+      processId,
+      command: prepared.command,
+      args: prepared.args,
+      ...(prepared.cwd === undefined ? {} : { cwd: prepared.cwd }),
+      ...(prepared.env === undefined ? {} : { env: prepared.env }),
+      stdin: prepared.stdin,
+      lifetime: "scoped",
+      // The backstop of a guest that we cannot reach; our own clock ends it first.
+      ...(Option.isNone(prepared.timeout) ? {} : { deadline: now + Duration.toMillis(prepared.timeout.value) })
+    }
+    const process = yield* machines.use(id, (connection) => connection.machine.start(command), overrides)
+    if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
+    return process
+  })
+
+  const run: Commands["run"] = Effect.fnUntraced(function*(id, command, args, options) {
+    const operation = "SandboxService.runCommand"
+    const prepared = yield* prepare(self, operation, command, args, options)
+    const startedAt = yield* Clock.currentTimeMillis
+    const stdout = new Capped(prepared.maxOutputBytes)
+    const stderr = new Capped(prepared.maxOutputBytes)
+    const attempt = Effect.scoped(Effect.gen(function*() {
+      const process = yield* start(operation, id, prepared, options.stdin, options.recovery)
+      yield* Stream.runForEachArray(process.output, (chunks) =>
+        Effect.sync(() => {
+          for (const chunk of chunks) (chunk.stream === "stdout" ? stdout : stderr).push(chunk.bytes)
+        }))
+      return yield* process.exit
+    }))
+    const exit = yield* (Option.isNone(prepared.timeout) ? attempt : withDeadline(attempt, operation, id, prepared.timeout.value))
+    const durationMs = (yield* Clock.currentTimeMillis) - startedAt
+    yield* Metrics.command("plain", "exit", durationMs)
+    return resultOf(prepared.display, exit, durationMs, stdout, stderr)
+  })
+
+  /** Our clock, and the guest's: whichever fires first, the command timed out. */
+  const withDeadline = <E>(
+    attempt: Effect.Effect<ProcessExit, E>,
+    operation: string,
+    id: SandboxId,
+    duration: Duration.Duration
+  ): Effect.Effect<ProcessExit, E | SandboxError> =>
+    attempt.pipe(
+      Effect.timeoutOrElse({ duration, orElse: () => Effect.fail(timedOut(operation, id, duration)) }),
+      Effect.flatMap((exit) =>
+        exit.reason === "deadline" ? Effect.fail(timedOut(operation, id, duration)) : Effect.succeed(exit)
+      )
+    )
+
+  const stream: Commands["stream"] = (id, command, args, options) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const operation = "SandboxService.streamCommand"
+      const prepared = yield* prepare(self, operation, command, args, options)
+      const process = yield* start(operation, id, prepared, options.stdin, options.recovery)
+      const output = Stream.map(process.output, ({ bytes, stream: _tag }): OutputEvent => ({ _tag, bytes }))
+      const end = Stream.fromEffect(Effect.map(process.exit, (exit): OutputEvent => ({ _tag: "exit", exit })))
+      const events = Stream.concat(output, end)
+      if (Option.isNone(prepared.timeout)) return events
+      const duration = prepared.timeout.value
+      return events.pipe(
+        Stream.interruptWhen(Effect.delay(Effect.fail(timedOut(operation, id, duration)), duration)),
+        Stream.mapEffect((event) =>
+          event._tag === "exit" && event.exit.reason === "deadline"
+            ? Effect.fail(timedOut(operation, id, duration))
+            : Effect.succeed(event)
+        )
+      )
+    }))
+
+  return { start, run, stream }
+}

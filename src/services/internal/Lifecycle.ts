@@ -1,0 +1,208 @@
+/** Creating and stopping sandboxes. Design §6. */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import { Busy, ConfigMismatch, NameInUse, SandboxError, StopIncomplete } from "../../errors.ts"
+import type { SandboxId } from "../../model/Ids.ts"
+import type { SandboxConfigInput, StoredConfig } from "../../model/SandboxConfig.ts"
+import * as Config from "../../model/SandboxConfig.ts"
+import type { SandboxRecord } from "../../model/SandboxRecord.ts"
+import type { SandboxRef } from "../../model/SandboxRef.ts"
+import type { ResolvedConfig, SandboxProvider } from "../SandboxProvider.ts"
+import { capability } from "../SandboxProvider.ts"
+import type { Core } from "./core.ts"
+import * as core from "./core.ts"
+import { markOpenProcessesLost, settlePumps } from "./lost.ts"
+import type { Machines } from "./Machines.ts"
+
+/** What `createSandbox` yields: `resumed` when the id or the name existed already. */
+export interface Created {
+  readonly sandboxId: SandboxId
+  readonly ref: SandboxRef
+  readonly outcome: "created" | "resumed"
+}
+
+export interface Lifecycle {
+  readonly create: (
+    config: SandboxConfigInput,
+    options: { readonly sandboxId?: string | undefined }
+  ) => Effect.Effect<Created, SandboxError>
+  readonly stop: (id: SandboxId, options: { readonly delete?: boolean | undefined }) => Effect.Effect<void, SandboxError>
+  readonly extendTimeout: (id: SandboxId, duration: Duration.Input) => Effect.Effect<void, SandboxError>
+}
+
+export const make = (self: Core, machines: Machines): Lifecycle => {
+  const operation = "SandboxService.createSandbox"
+
+  const create: Lifecycle["create"] = Effect.fnUntraced(function*(input, options) {
+    const decoded = Config.decode(input)
+    if (Result.isFailure(decoded)) return yield* new SandboxError({ operation, reason: decoded.failure })
+    const config = decoded.success
+    const provider = yield* self.registry.select(config.provider ?? Option.getOrUndefined(self.settings.provider))
+    const resolved = yield* provider.resolve(config)
+    const stored = Config.toStored(config)
+
+    if (resolved.name !== undefined) {
+      const owner = yield* self.store.listSandboxes({
+        provider: provider.name,
+        externalSandboxId: resolved.name.externalId
+      }).pipe(Stream.runHead)
+      if (Option.isSome(owner)) return yield* reuse(owner.value, stored, resolved.name)
+    }
+
+    const sandboxId = options.sandboxId === undefined
+      ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toSandboxId(operation, uuid))
+      : yield* core.toSandboxId(operation, options.sandboxId)
+    if (options.sandboxId !== undefined) {
+      const existing = yield* find(sandboxId)
+      if (Option.isSome(existing)) return yield* again(existing.value, stored)
+    }
+    return yield* insertAndCreate(sandboxId, provider, resolved, config, stored)
+  })
+
+  const find = (id: SandboxId) =>
+    self.store.getSandbox(id).pipe(
+      Effect.map(Option.some),
+      Effect.catchIf((error) => error.reason._tag === "NotFound", () => Effect.succeed(Option.none<SandboxRecord>()))
+    )
+
+  const sameOrMismatch = (record: SandboxRecord, stored: StoredConfig) =>
+    Effect.gen(function*() {
+      const fields = Config.differences(yield* core.storedConfigOf(record), stored)
+      if (fields.length > 0) return yield* core.failure(record, operation, new ConfigMismatch({ fields }))
+    })
+
+  /** The same id once more: a workflow's replay. A creation that was cut off is finished, anything else left as it is. */
+  const again = (record: SandboxRecord, stored: StoredConfig): Effect.Effect<Created, SandboxError> =>
+    Effect.gen(function*() {
+      yield* sameOrMismatch(record, stored)
+      if (record.status === "creating" || record.status === "error") {
+        const { ref } = yield* machines.reconnect(record.id)
+        return { sandboxId: record.id, ref, outcome: "resumed" }
+      }
+      return { sandboxId: record.id, ref: core.refOf(record), outcome: "resumed" }
+    })
+
+  /** A name that a record owns. */
+  const reuse = (
+    record: SandboxRecord,
+    stored: StoredConfig,
+    name: NonNullable<ResolvedConfig["name"]>
+  ): Effect.Effect<Created, SandboxError> =>
+    Effect.gen(function*() {
+      if (!name.reuse) return yield* core.failure(record, operation, new NameInUse({ name: name.externalId }))
+      yield* sameOrMismatch(record, stored)
+      const { ref } = yield* machines.reconnect(record.id)
+      return { sandboxId: record.id, ref, outcome: "resumed" }
+    })
+
+  const insertAndCreate = (
+    id: SandboxId,
+    provider: SandboxProvider,
+    resolved: ResolvedConfig,
+    config: Config.SandboxConfig,
+    stored: StoredConfig
+  ): Effect.Effect<Created, SandboxError> =>
+    Effect.gen(function*() {
+      const now = yield* Clock.currentTimeMillis
+      const record: SandboxRecord = {
+        id,
+        provider: provider.name,
+        status: "creating",
+        createdAt: now,
+        persistent: resolved.persistent,
+        deleteOnStop: resolved.deleteOnStop,
+        ports: resolved.ports,
+        ...(resolved.timeout === undefined ? {} : { timeout: Duration.toMillis(resolved.timeout) }),
+        ...(resolved.runtime === undefined ? {} : { runtime: resolved.runtime }),
+        ...(resolved.vcpus === undefined ? {} : { vcpus: resolved.vcpus }),
+        ...(resolved.name === undefined ? {} : { externalSandboxId: resolved.name.externalId }),
+        ...(config.purpose === undefined ? {} : { purpose: config.purpose }),
+        ...(config.params === undefined ? {} : { params: config.params }),
+        config: { ...stored, provider: provider.name }
+      }
+      // The intent, before anything is asked of the vendor.
+      const inserted = yield* self.store.insertSandbox(record).pipe(
+        Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
+        Effect.map(Option.some),
+        Effect.catchIf(
+          (error) => error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",
+          () => Effect.succeed(Option.none<SandboxRecord>())
+        )
+      )
+      if (Option.isNone(inserted)) {
+        // Another creation of this id, or of this name, came first a moment ago.
+        const existing = yield* find(id)
+        if (Option.isSome(existing)) return yield* again(existing.value, { ...stored, provider: provider.name })
+        return yield* core.failure(record, operation, new NameInUse({ name: resolved.name?.externalId ?? id }))
+      }
+      const connection = yield* machines.withLease(id, (held) =>
+        held.record.status === "creating"
+          ? machines.create(held, config)
+          : Effect.fail(core.failure(held.record, operation, new Busy({ owner: "another service" }))))
+      return { sandboxId: id, ref: core.refOf(connection.record), outcome: "created" as const }
+    })
+
+  const stop: Lifecycle["stop"] = (id, options) =>
+    machines.withLease(id, (held) =>
+      Effect.gen(function*() {
+        const { record } = held
+        const mode = options.delete === true || core.deletesOnStop(record) ? "delete" as const : "stop" as const
+        const finished = record.status === "shutdown" && record.stopPending === undefined
+        if (finished && (mode === "stop" || record.externalSandboxId === undefined)) return
+        const provider = yield* self.registry.get(record.provider)
+        yield* machines.forget(id)
+        if (!finished) {
+          const now = yield* Clock.currentTimeMillis
+          yield* held.update({
+            status: "shutdown",
+            shutdownAt: record.shutdownAt ?? now,
+            stopPending: record.stopPending === "delete" ? "delete" : mode
+          })
+        }
+        yield* end(held.record, provider, mode).pipe(
+          Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }),
+          Effect.catch((cause) =>
+            Effect.gen(function*() {
+              yield* held.update({ stopPending: mode })
+              return yield* core.failure(
+                record,
+                "SandboxService.stopSandbox",
+                new StopIncomplete({ detail: cause.message, cause: cause.reason })
+              )
+            })
+          )
+        )
+        yield* settlePumps(self, id)
+        yield* markOpenProcessesLost(self, id, "stop")
+        yield* held.update(
+          mode === "delete"
+            ? { stopPending: undefined, externalSandboxId: undefined, incarnation: undefined }
+            : { stopPending: undefined }
+        )
+      }))
+
+  /** Ends the record's machine, or, where the record does not know one, whatever carries its tag. Boots nothing. */
+  const end = (record: SandboxRecord, provider: SandboxProvider, mode: "stop" | "delete") =>
+    Effect.gen(function*() {
+      if (record.externalSandboxId !== undefined && record.incarnation !== undefined) {
+        const ref = yield* core.machineRef(record, "SandboxService.stopSandbox")
+        yield* provider.stop(ref, mode)
+      }
+      if (record.status === "active" || record.status === "shutdown") return
+      yield* Stream.runForEach(provider.find(record.id), (info) => provider.stop(info.ref, "delete"))
+    })
+
+  const extendTimeout: Lifecycle["extendTimeout"] = (id, input) =>
+    Effect.gen(function*() {
+      const name = "SandboxService.extendTimeout"
+      const duration = yield* core.toDuration(name, "duration", input)
+      yield* Effect.scoped(machines.use(id, ({ machine, provider }) =>
+        Effect.flatMap(capability(provider, name, machine.extendTimeout, id), (extend) => extend(duration))))
+    })
+
+  return { create, stop, extendTimeout }
+}

@@ -1,0 +1,464 @@
+/**
+ * The machines of sandboxes: connected once and kept while they are used, recovered when they are gone. Design §6.
+ *
+ * Recovery of one sandbox runs once at a time: in this process by a semaphore, across processes by the record's lease. Every
+ * decision is made on a record that was read under that lease, so that nobody revives what somebody else has stopped.
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type * as PlatformError from "effect/PlatformError"
+import * as RcMap from "effect/RcMap"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import type { SandboxError } from "../../errors.ts"
+import { Busy, Gone, NotActive, NotRunning, Stopped, Store } from "../../errors.ts"
+import type { SandboxId } from "../../model/Ids.ts"
+import type { Lease } from "../../model/Lease.ts"
+import * as Config from "../../model/SandboxConfig.ts"
+import type { SandboxRecord } from "../../model/SandboxRecord.ts"
+import type { SandboxRef } from "../../model/SandboxRef.ts"
+import type { RecoverySchedules } from "../RecoveryPolicy.ts"
+import type { Machine, SandboxProvider } from "../SandboxProvider.ts"
+import * as SandboxSecrets from "../SandboxSecrets.ts"
+import type { SandboxPatch } from "../SandboxStore.ts"
+import * as core from "./core.ts"
+import type { Connection, Core, RecoveryOverrides } from "./core.ts"
+import { markOpenProcessesLost } from "./lost.ts"
+import * as Metrics from "./metrics.ts"
+
+/** What a reconnect found or made. `ref` is what the sandbox is now. */
+export type Reconnected =
+  /** The same machine, running: its processes too. */
+  | { readonly _tag: "Connected"; readonly ref: SandboxRef }
+  /** The same disk; the processes are lost. */
+  | { readonly _tag: "Resumed"; readonly ref: SandboxRef }
+  /** A new machine from the newest checkpoint. */
+  | { readonly _tag: "Restored"; readonly ref: SandboxRef; readonly checkpointId: string }
+  /** A new, empty machine. */
+  | { readonly _tag: "Recreated"; readonly ref: SandboxRef; readonly lost: ReadonlyArray<"disk" | "processes"> }
+
+/** A record under our lease. `update` fails `Store(LeaseLost)` once somebody took it over. */
+export interface Held {
+  readonly record: SandboxRecord
+  readonly update: (patch: SandboxPatch) => Effect.Effect<SandboxRecord, SandboxError>
+}
+
+export interface Machines {
+  /** The connected machine, recovered if need be. */
+  readonly get: (
+    id: SandboxId,
+    overrides?: RecoveryOverrides
+  ) => Effect.Effect<Connection, SandboxError, Scope.Scope>
+  /** The connected machine if it runs; boots, recovers and changes nothing. */
+  readonly connected: (id: SandboxId) => Effect.Effect<Connection, SandboxError, Scope.Scope>
+  /**
+   * Runs an operation on the machine. One that finds it stale, which proves that nothing was accepted, enters recovery and
+   * runs once more; one that failed in transit before it was accepted is retried on the `start` schedule.
+   */
+  readonly use: <A, E extends SandboxError | PlatformError.PlatformError, R>(
+    id: SandboxId,
+    f: (connection: Connection) => Effect.Effect<A, E, R>,
+    overrides?: RecoveryOverrides
+  ) => Effect.Effect<A, E | SandboxError, R | Scope.Scope>
+  /** Forgets the machine: the next use connects anew. */
+  readonly forget: (id: SandboxId) => Effect.Effect<void>
+  readonly reconnect: (id: SandboxId, overrides?: RecoveryOverrides) => Effect.Effect<Reconnected, SandboxError>
+  /** Runs `f` on the record, held under the sandbox's lease, which is renewed meanwhile. */
+  readonly withLease: <A, E, R>(
+    id: SandboxId,
+    f: (held: Held) => Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | SandboxError, R>
+  /** Makes the machine of a record that has none, under its lease, and writes it down as `active`. */
+  readonly create: (held: Held, config: Config.SandboxConfig) => Effect.Effect<Connection, SandboxError>
+  /** Writes down that the record's machine is this one now. */
+  readonly activate: (
+    held: Held,
+    provider: SandboxProvider,
+    machine: Machine,
+    lost: Option.Option<string>
+  ) => Effect.Effect<SandboxRecord, SandboxError>
+}
+
+const merge = (base: RecoverySchedules, ...overrides: ReadonlyArray<RecoveryOverrides | undefined>) =>
+  overrides.reduce<RecoverySchedules>((all, one) => one === undefined ? all : { ...all, ...one }, base)
+
+const renewEvery = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
+
+const isBusy = (error: SandboxError): boolean => error.reason._tag === "Busy"
+
+export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const operation = "SandboxService.connect"
+
+    const schedulesOf = (provider: SandboxProvider, overrides?: RecoveryOverrides) =>
+      merge(self.policy, provider.recovery, overrides)
+
+    const connect = (record: SandboxRecord, provider: SandboxProvider, boot: boolean) =>
+      Effect.flatMap(
+        core.machineRef(record, operation),
+        (ref) => provider.connect(ref, { sandboxId: record.id, boot })
+      )
+
+    const lookup = (id: SandboxId): Effect.Effect<Connection, SandboxError> =>
+      Effect.gen(function*() {
+        const record = yield* self.store.getSandbox(id)
+        const now = yield* Clock.currentTimeMillis
+        const leased = record.lease !== undefined && record.lease.expiresAt > now ? record.lease : undefined
+        switch (record.status) {
+          case "shutdown":
+            return yield* core.failure(record, operation, new Stopped())
+          case "error":
+            return yield* core.failure(
+              record,
+              operation,
+              new NotActive({ status: "error", ...(record.error === undefined ? {} : { detail: record.error }) })
+            )
+          case "creating":
+          case "recreating": {
+            if (leased !== undefined) {
+              return yield* core.failure(record, operation, new Busy({ owner: leased.owner }))
+            }
+            return yield* core.failure(
+              record,
+              operation,
+              record.status === "creating"
+                ? new NotActive({ status: "creating", detail: "its creation was cut off; reconnectToSandbox finishes it" })
+                : new NotRunning({ detail: "a recreate was cut off" })
+            )
+          }
+          case "active":
+        }
+        const provider = yield* self.registry.get(record.provider)
+        const machine = yield* connect(record, provider, false)
+        if (machine.ref.incarnation === record.incarnation) return { record, provider, machine }
+        // The machine was booted by somebody who could not write it down.
+        return yield* withLease(id, (held) =>
+          Effect.map(
+            held.record.status === "active" ? activate(held, provider, machine, Option.some("resume")) : Effect.fail(
+              core.failure(held.record, operation, new Stopped())
+            ),
+            (updated) => ({ record: updated, provider, machine })
+          ))
+      })
+
+    const connections = yield* RcMap.make({ lookup, idleTimeToLive: self.settings.idleTtl })
+    const mutexes = yield* RcMap.make({ lookup: (_: SandboxId) => Semaphore.make(1) })
+
+    const exclusively = (id: SandboxId) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      Effect.scoped(Effect.flatMap(RcMap.get(mutexes, id), (mutex) => mutex.withPermit(effect)))
+
+    /** A failed lookup must not be what the next caller gets. */
+    const open = (id: SandboxId) => Effect.onError(RcMap.get(connections, id), () => RcMap.invalidate(connections, id))
+
+    const forget = (id: SandboxId) => RcMap.invalidate(connections, id)
+
+    /** Invalidates only the entry that was found stale, not the one that somebody has put in its place meanwhile. */
+    const forgetStale = (id: SandboxId, stale: Connection) =>
+      Effect.scoped(Effect.flatMap(Effect.option(Effect.flatMap(RcMap.getOption(connections, id), Effect.fromOption)), (current) =>
+        Option.isSome(current) && current.value.machine !== stale.machine ? Effect.void : forget(id)))
+
+    const connected = (id: SandboxId) =>
+      open(id).pipe(
+        Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable && !isBusy(error) })
+      )
+
+    const get = (id: SandboxId, overrides?: RecoveryOverrides) => {
+      const schedules = merge(self.policy, overrides)
+      const patient = open(id).pipe(
+        Effect.retry({ schedule: schedules.connect, while: (error) => error.isRetryable && !isBusy(error) }),
+        // Somebody else creates or recovers it: theirs is as good as ours.
+        Effect.retry({ schedule: schedules.ready, while: isBusy })
+      )
+      return Effect.catchIf(patient, core.isStale, () =>
+        Effect.andThen(recover(id, overrides), patient))
+    }
+
+    const use = <A, E extends SandboxError | PlatformError.PlatformError, R>(
+      id: SandboxId,
+      f: (connection: Connection) => Effect.Effect<A, E, R>,
+      overrides?: RecoveryOverrides
+    ): Effect.Effect<A, E | SandboxError, R | Scope.Scope> => {
+      const run = Effect.flatMap(get(id, overrides), (connection) =>
+        f(connection).pipe(
+          Effect.retry({
+            // `mayRetryStart` lets only a SandboxError through to the schedule.
+            schedule: schedulesOf(connection.provider, overrides).start as Schedule.Schedule<unknown, E>,
+            while: core.mayRetryStart
+          }),
+          Effect.tapError((error) => core.isStale(error) ? forgetStale(id, connection) : Effect.void)
+        ))
+      return Effect.catchIf(run, core.isStale, () => run)
+    }
+
+    const withLease = <A, E, R>(id: SandboxId, f: (held: Held) => Effect.Effect<A, E, R>) =>
+      exclusively(id)(Effect.acquireUseRelease(
+        self.store.acquireSandboxLease(id, { owner: self.owner, ttl: core.leaseTtl }).pipe(
+          Effect.retry({ schedule: self.policy.ready, while: isBusy })
+        ),
+        (record) => {
+          const lease = leaseOf(record)
+          const renew = self.store.renewSandboxLease(id, lease, core.leaseTtl).pipe(
+            Effect.repeat(Schedule.spaced(renewEvery)),
+            Effect.andThen(Effect.never),
+            Effect.delay(renewEvery)
+          )
+          const held: Held = { record, update: (patch) => updateHeld(id, lease, patch) }
+          // A lost lease interrupts what is done under it.
+          return Effect.raceFirst(f(held), renew)
+        },
+        (record) => Effect.ignore(self.store.releaseSandboxLease(id, leaseOf(record)))
+      ))
+
+    const updateHeld = (id: SandboxId, lease: Lease, patch: SandboxPatch): Effect.Effect<SandboxRecord, SandboxError> =>
+      Effect.gen(function*() {
+        const current = yield* self.store.getSandbox(id)
+        if (current.lease?.epoch !== lease.epoch) {
+          return yield* core.failure(current, "SandboxStore.updateSandbox", new Store({ kind: "LeaseLost" }))
+        }
+        return yield* self.store.updateSandbox(id, current.version ?? 0, patch)
+      }).pipe(
+        // Only our own renewals can come in between.
+        Effect.retry({ while: core.isConflict, times: 20 }),
+        Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable })
+      )
+
+    const activate = (
+      held: Held,
+      provider: SandboxProvider,
+      machine: Machine,
+      lost: Option.Option<string>
+    ): Effect.Effect<SandboxRecord, SandboxError> =>
+      Effect.gen(function*() {
+        const record = yield* held.update({
+          status: "active",
+          externalSandboxId: machine.ref.externalId,
+          incarnation: machine.ref.incarnation,
+          workspaceRoot: machine.workspaceRoot,
+          sandboxUrl: Option.getOrUndefined(machine.url),
+          shutdownAt: undefined,
+          stopPending: undefined,
+          error: undefined
+        })
+        if (Option.isSome(lost)) {
+          yield* markOpenProcessesLost(self, record.id, lost.value, machine.ref.incarnation)
+        }
+        yield* Effect.logDebug(`sandbox ${record.id} is active on ${provider.name}`)
+        return record
+      })
+
+    const secretsOf = (record: SandboxRecord, stored: Config.StoredConfig) =>
+      SandboxSecrets.supply("SandboxService.recreate", record.id, stored.secretEnv ?? []).pipe(
+        Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets)
+      )
+
+    /** Deletes whatever a failed or cut off creation may have left behind. True when that is certain. */
+    const sweep = (record: SandboxRecord, provider: SandboxProvider) =>
+      provider.find(record.id).pipe(
+        Stream.filter((info) => info.ref.incarnation !== record.incarnation),
+        Stream.mapEffect((info) => provider.stop(info.ref, "delete")),
+        Stream.runDrain,
+        Effect.as(true),
+        Effect.catch(() => Effect.succeed(false))
+      )
+
+    const create = (held: Held, config: Config.SandboxConfig): Effect.Effect<Connection, SandboxError> =>
+      Effect.gen(function*() {
+        const { record } = held
+        const provider = yield* self.registry.get(record.provider)
+        const resolved = yield* provider.resolve(config)
+        const namespace = yield* self.store.namespace
+        const schedules = schedulesOf(provider)
+        const machine = yield* provider.create({
+          sandboxId: record.id,
+          version: record.version ?? 0,
+          namespace,
+          config,
+          resolved
+        }).pipe(
+          Effect.retry({ schedule: schedules.recreate, while: core.mayRetryStart }),
+          Effect.tapError((error) =>
+            Effect.gen(function*() {
+              const clean = error.provesNotAccepted || (yield* sweep(record, provider))
+              yield* held.update({
+                status: "error",
+                error: error.message,
+                stopPending: clean ? undefined : "delete"
+              })
+            }).pipe(Effect.ignore, Effect.uninterruptible)
+          )
+        )
+        const updated = yield* activate(held, provider, machine, Option.none())
+        return { record: updated, provider, machine }
+      })
+
+    const recreate = (held: Held): Effect.Effect<Reconnected, SandboxError> =>
+      Effect.gen(function*() {
+        const stored = yield* core.storedConfigOf(held.record)
+        const secrets = yield* secretsOf(held.record, stored)
+        // The intent first, under a new version, which the machine's name will carry.
+        const record = yield* held.update({
+          status: held.record.status === "creating" ? "creating" : "recreating",
+          error: undefined
+        })
+        const connection = yield* create({ ...held, record }, Config.fromStored(stored, secrets))
+        yield* markOpenProcessesLost(self, record.id, "recreate")
+        return { _tag: "Recreated" as const, ref: core.refOf(connection.record), lost: ["disk", "processes"] as const }
+      })
+
+    const restoreNewest = (held: Held, provider: SandboxProvider): Effect.Effect<Reconnected, SandboxError> =>
+      Effect.gen(function*() {
+        const { record } = held
+        const checkpoints = Option.getOrUndefined(provider.checkpoints)
+        const ref = yield* Effect.option(core.machineRef(record, operation))
+        const newest = checkpoints === undefined
+          ? Option.none()
+          : yield* Stream.runHead(checkpoints.list(record.id, ref))
+        if (checkpoints === undefined || Option.isNone(newest)) {
+          return yield* giveUp(held, "there is no checkpoint to restore")
+        }
+        const stored = yield* core.storedConfigOf(record)
+        const config = Config.fromStored(stored, yield* secretsOf(record, stored))
+        const resolved = yield* provider.resolve(config)
+        const namespace = yield* self.store.namespace
+        const intent = yield* held.update({ status: "recreating" })
+        const request = { sandboxId: record.id, version: intent.version ?? 0, namespace, config, resolved }
+        const machine = yield* checkpoints.restore(newest.value.id, request, ref)
+        const updated = yield* activate(held, provider, machine, Option.some("restore"))
+        return { _tag: "Restored" as const, ref: core.refOf(updated), checkpointId: newest.value.id }
+      })
+
+    const giveUp = (held: Held, evidence: string): Effect.Effect<never, SandboxError> =>
+      Effect.gen(function*() {
+        const now = yield* Clock.currentTimeMillis
+        yield* held.update({ status: "shutdown", shutdownAt: now })
+        yield* markOpenProcessesLost(self, held.record.id, "gone")
+        return yield* core.failure(held.record, operation, new Gone({ evidence }))
+      })
+
+    const resume = (held: Held, provider: SandboxProvider): Effect.Effect<Reconnected, SandboxError> =>
+      Effect.gen(function*() {
+        const machine = yield* connect(held.record, provider, true).pipe(
+          Effect.retry({
+            schedule: schedulesOf(provider).connect,
+            while: (error) => error.isRetryable
+          })
+        )
+        const updated = yield* activate(held, provider, machine, Option.some("resume"))
+        return { _tag: "Resumed" as const, ref: core.refOf(updated) }
+      })
+
+    /** The machine of a sandbox that is supposed to be active. */
+    const revive = (held: Held, overrides?: RecoveryOverrides): Effect.Effect<Reconnected, SandboxError> =>
+      Effect.gen(function*() {
+        const { record } = held
+        const provider = yield* self.registry.get(record.provider)
+        const strategy = record.config?.recovery ?? (record.persistent === true ? "resume" : "recreate")
+        const probe = yield* connect(record, provider, false).pipe(
+          Effect.retry({ schedule: schedulesOf(provider, overrides).connect, while: (error) => error.isRetryable }),
+          Effect.result
+        )
+        if (probe._tag === "Success") {
+          if (record.status === "active" && probe.success.ref.incarnation === record.incarnation) {
+            return { _tag: "Connected" as const, ref: core.refOf(record) }
+          }
+          const updated = yield* activate(held, provider, probe.success, Option.some("resume"))
+          return { _tag: "Resumed" as const, ref: core.refOf(updated) }
+        }
+        const { reason } = probe.failure
+        if (strategy === "none" && reason._tag !== "Gone") return yield* probe.failure
+        if (reason._tag === "NotRunning") {
+          const resumed = yield* Effect.result(resume(held, provider))
+          if (resumed._tag === "Success") return resumed.success
+          if (resumed.failure.reason._tag !== "Gone") return yield* resumed.failure
+          return yield* replace(held, provider, strategy, resumed.failure.reason.evidence)
+        }
+        if (reason._tag === "Gone") return yield* replace(held, provider, strategy, reason.evidence)
+        return yield* probe.failure
+      })
+
+    const replace = (
+      held: Held,
+      provider: SandboxProvider,
+      strategy: Config.Recovery,
+      evidence: string
+    ): Effect.Effect<Reconnected, SandboxError> => {
+      switch (strategy) {
+        case "recreate":
+          return recreate(held)
+        case "restore":
+          return restoreNewest(held, provider)
+        case "resume":
+        case "none":
+          return giveUp(held, evidence)
+      }
+    }
+
+    /** Finishes or repeats a creation that was cut off: the machine is found by its tag, or made. */
+    const finishCreation = (held: Held): Effect.Effect<Reconnected, SandboxError> =>
+      Effect.gen(function*() {
+        const { record } = held
+        const provider = yield* self.registry.get(record.provider)
+        const orphans = yield* Stream.runCollect(provider.find(record.id))
+        const adopted = orphans.find((info) => info.running) ?? orphans[0]
+        if (adopted === undefined) return yield* recreate(held)
+        const machine = yield* provider.connect(adopted.ref, { sandboxId: record.id, boot: true })
+        const updated = yield* activate(held, provider, machine, Option.some("recreate"))
+        yield* Effect.forEach(
+          orphans.filter((info) => info !== adopted),
+          (info) => provider.stop(info.ref, "delete"),
+          { discard: true }
+        )
+        return { _tag: "Connected" as const, ref: core.refOf(updated) }
+      })
+
+    const observed = (id: SandboxId, how: string) => <A extends Reconnected>(effect: Effect.Effect<A, SandboxError>) =>
+      effect.pipe(
+        Effect.tap((outcome) => Metrics.recovered(outcome._tag)),
+        Effect.tapError((error) => Metrics.recovered(error.reason._tag)),
+        Effect.withSpan("SandboxService.recover", { attributes: { "sandbox.id": id, "sandbox.recovery": how } })
+      )
+
+    /** Entered when a machine was found stale. Never revives what was stopped. */
+    const recover = (id: SandboxId, overrides?: RecoveryOverrides): Effect.Effect<Reconnected, SandboxError> =>
+      withLease(id, (held) => {
+        switch (held.record.status) {
+          case "active":
+            return revive(held, overrides)
+          case "recreating":
+            return finishCreation(held)
+          case "shutdown":
+            return Effect.fail(core.failure(held.record, operation, new Stopped()))
+          case "creating":
+          case "error":
+            return Effect.fail(core.failure(held.record, operation, new NotActive({ status: held.record.status })))
+        }
+      }).pipe(observed(id, "automatic"), Effect.tap(() => forget(id)))
+
+    const reconnect = (id: SandboxId, overrides?: RecoveryOverrides): Effect.Effect<Reconnected, SandboxError> =>
+      withLease(id, (held) => {
+        const { record } = held
+        switch (record.status) {
+          case "active":
+            return revive(held, overrides)
+          case "creating":
+          case "recreating":
+          case "error":
+            return finishCreation(held)
+          case "shutdown":
+            return record.persistent === true
+              ? Effect.gen(function*() {
+                const provider = yield* self.registry.get(record.provider)
+                return yield* resume(held, provider)
+              })
+              : Effect.fail(core.failure(record, operation, new Stopped()))
+        }
+      }).pipe(observed(id, "explicit"), Effect.tap(() => forget(id)))
+
+    return { get, connected, use, forget, reconnect, withLease, create, activate }
+  })
+
+const leaseOf = (record: SandboxRecord): Lease => record.lease ?? { owner: "", epoch: 0, expiresAt: 0 }

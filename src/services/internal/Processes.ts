@@ -1,0 +1,621 @@
+/** Recorded processes: they survive the service that started them. Mechanics §1 and §6. */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberMap from "effect/FiberMap"
+import * as Option from "effect/Option"
+import * as PlatformError from "effect/PlatformError"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import {
+  ConfigMismatch,
+  isSandboxError,
+  NotFound,
+  OutcomeUnknown,
+  ProcessEnded,
+  SandboxError,
+  Timeout,
+  UnsupportedCapability
+} from "../../errors.ts"
+import type { JsonObject } from "../../model/Common.ts"
+import type { ProcessId, SandboxId } from "../../model/Ids.ts"
+import type { ProcessExit, ProcessKind, ProcessMode, ProcessRecord, ProcessRunResult } from "../../model/Process.ts"
+import { isTerminal, outputStart } from "../../model/Process.ts"
+import { isOutput } from "../../model/ProcessEvent.ts"
+import type { ProcessEvent } from "../../model/ProcessEvent.ts"
+import { canonical } from "../../model/SandboxConfig.ts"
+import type { ReadOptions } from "../ProcessLog.ts"
+import type { MachineProcess, SignalOptions, StartCommand } from "../SandboxProvider.ts"
+import type { ProcessFilter } from "../SandboxStore.ts"
+import { Capped } from "./capped.ts"
+import type { Argument, CommandOptions, Input, Prepared } from "./Commands.ts"
+import { feed, prepare, resultOf } from "./Commands.ts"
+import type { Core, LivePump } from "./core.ts"
+import * as core from "./core.ts"
+import { markLost } from "./lost.ts"
+import type { Machines } from "./Machines.ts"
+import * as Metrics from "./metrics.ts"
+import { exitOf, endPatch, makeWriter, pump } from "./pump.ts"
+
+/** Options of a recorded command. */
+export interface ProcessOptions extends Omit<CommandOptions, "stdin"> {
+  /** Given by the caller, the same id with the same command returns the process that there is. */
+  readonly processId?: string | undefined
+  readonly kind?: ProcessKind | undefined
+  /** `foreground` waits for the end, `background` returns once the command is accepted. */
+  readonly mode?: ProcessMode | undefined
+  /** What becomes of the process when the caller is interrupted; the default is `detach`. */
+  readonly onInterrupt?: "detach" | "kill" | undefined
+  /** `"open"` keeps the input open for `writeProcessInput`; absent, the process reads the end of input at once. */
+  readonly stdin?: Input | "open" | undefined
+  readonly metadata?: JsonObject | undefined
+}
+
+/** A recorded process as its user holds it: works from any service, for as long as the record exists. */
+export interface SandboxProcess {
+  readonly processId: ProcessId
+  readonly sandboxId: SandboxId
+  readonly streamId: string
+  readonly streamClientId: string
+  /** The log from where it was asked for, live, to the end. Can be run any number of times. */
+  readonly events: Stream.Stream<ProcessEvent, SandboxError>
+  /** Waits for the end. A lost process is `OutcomeUnknown`. */
+  readonly exit: Effect.Effect<ProcessExit, SandboxError>
+  readonly snapshot: Effect.Effect<ProcessRecord, SandboxError>
+  readonly signal: (signal: string, options?: SignalOptions) => Effect.Effect<void, SandboxError>
+  readonly write: (bytes: Uint8Array) => Effect.Effect<void, SandboxError>
+  readonly closeInput: Effect.Effect<void, SandboxError>
+}
+
+export interface Processes {
+  readonly run: (
+    operation: string,
+    id: SandboxId,
+    command: string,
+    args: ReadonlyArray<Argument>,
+    options: ProcessOptions,
+    mode: ProcessMode
+  ) => Effect.Effect<SandboxProcess, SandboxError | PlatformError.PlatformError>
+  readonly runToEnd: (
+    id: SandboxId,
+    command: string,
+    args: ReadonlyArray<Argument>,
+    options: ProcessOptions
+  ) => Effect.Effect<ProcessRunResult, SandboxError | PlatformError.PlatformError>
+  readonly attach: (processId: ProcessId, after: number) => Effect.Effect<SandboxProcess, SandboxError>
+  readonly signal: (processId: ProcessId, signal: string, options?: SignalOptions) => Effect.Effect<void, SandboxError>
+  readonly write: (processId: ProcessId, bytes: Uint8Array) => Effect.Effect<void, SandboxError>
+  readonly closeInput: (processId: ProcessId) => Effect.Effect<void, SandboxError>
+  readonly read: (processId: ProcessId, options?: ReadOptions) => Stream.Stream<ProcessEvent, SandboxError>
+  readonly list: (id: SandboxId, filter?: Omit<ProcessFilter, "sandboxId">) => Stream.Stream<ProcessRecord, SandboxError>
+}
+
+/** A process that this service owns: its pump runs in a fiber of the service. */
+interface Entry extends LivePump {
+  /** Done once the command is accepted, or with the reason why it was not. */
+  readonly accepted: Deferred.Deferred<MachineProcess, SandboxError | PlatformError.PlatformError>
+  /** Fails when the log can no longer be written. */
+  readonly outcome: Deferred.Deferred<void, SandboxError>
+}
+
+const hidden = "<redacted>"
+
+export const streamClientId = (processId: ProcessId): string => `sandbox-process:${processId}`
+
+export const make = (self: Core, machines: Machines): Effect.Effect<Processes, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const fibers = yield* FiberMap.make<ProcessId, void, never>()
+    const entries = new Map<ProcessId, Entry>()
+    const { log, pumps, store } = self
+
+    /** Runs the body as this process's one fiber, which outlives the caller and ends with the service. */
+    const own = (
+      processId: ProcessId,
+      sandboxId: SandboxId,
+      body: (entry: Entry, isAbandoned: () => boolean) => Effect.Effect<void, SandboxError | PlatformError.PlatformError>
+    ): Effect.Effect<Entry> =>
+      Effect.gen(function*() {
+        let abandoned = false
+        const accepted = yield* Deferred.make<MachineProcess, SandboxError | PlatformError.PlatformError>()
+        const outcome = yield* Deferred.make<void, SandboxError>()
+        const entry: Entry = {
+          sandboxId,
+          accepted,
+          outcome,
+          abandon: Effect.suspend(() => {
+            abandoned = true
+            return FiberMap.remove(fibers, processId)
+          }),
+          ended: Effect.ignore(Deferred.await(outcome))
+        }
+        entries.set(processId, entry)
+        pumps.set(processId, entry)
+        yield* FiberMap.run(
+          fibers,
+          processId,
+          Effect.onExit(body(entry, () => abandoned), (exit) =>
+            Effect.gen(function*() {
+              if (entries.get(processId) === entry) {
+                entries.delete(processId)
+                pumps.delete(processId)
+              }
+              const failed = Exit.isFailure(exit)
+                ? new SandboxError({
+                  operation: "SandboxService.pump",
+                  sandboxId,
+                  processId,
+                  reason: new OutcomeUnknown({ detail: "this service does not follow the process any more" })
+                })
+                : undefined
+              const error = Exit.findErrorOption(exit)
+              yield* Deferred.fail(accepted, Option.getOrElse(error, () => failed ?? ended(processId, "ended")))
+              yield* failed === undefined
+                ? Deferred.succeed(outcome, undefined)
+                : Deferred.fail(outcome, Option.isSome(error) && isSandboxError(error.value) ? error.value : failed)
+              if (Option.isSome(error) && !isLeaseLost(error.value)) {
+                yield* Effect.logWarning(`the log of process ${processId} is not written any more: ${error.value.message}`)
+              }
+            })).pipe(Effect.ignore)
+        )
+        return entry
+      })
+
+    /** The pump of an accepted process, with its lease renewed, detaching when it is interrupted. */
+    const follow = (
+      record: ProcessRecord,
+      epoch: number,
+      writer: ReturnType<typeof makeWriter>,
+      process: MachineProcess,
+      scope: Scope.Scope,
+      isAbandoned: () => boolean
+    ): Effect.Effect<void, SandboxError> => {
+      const lease = { owner: self.owner, epoch, expiresAt: 0 }
+      const third = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
+      const renew = store.renewProcessLease(record.id, lease, core.leaseTtl).pipe(
+        Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
+        Effect.repeat(Schedule.spaced(third)),
+        Effect.andThen(Effect.never),
+        Effect.delay(third)
+      )
+      const resume = (from: { readonly stdout: number; readonly stderr: number }) =>
+        Effect.gen(function*() {
+          const { machine } = yield* machines.connected(record.sandboxId)
+          return yield* machine.resume(process.external, { stdout: from.stdout, stderr: from.stderr })
+        }).pipe(
+          Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }),
+          Scope.provide(scope)
+        )
+      return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume }), renew).pipe(
+        Effect.onInterrupt(() =>
+          isAbandoned() ? Effect.void : Effect.gen(function*() {
+            const now = yield* Clock.currentTimeMillis
+            yield* writer.append(
+              [{
+                _tag: "status",
+                at: now,
+                sandboxId: record.sandboxId,
+                processId: record.id,
+                status: "detached"
+              }],
+              { status: "detached", updatedAt: now, lease: { owner: self.owner, epoch, expiresAt: 0 } }
+            )
+          }).pipe(Effect.ignore)
+        )
+      )
+    }
+
+    /** Starts the process of a freshly inserted record, and then follows it. */
+    const launch = (
+      record: ProcessRecord,
+      prepared: Prepared,
+      input: Input | undefined,
+      options: ProcessOptions
+    ) =>
+    (entry: Entry, isAbandoned: () => boolean): Effect.Effect<void, SandboxError | PlatformError.PlatformError> =>
+      Effect.scoped(Effect.gen(function*() {
+        const scope = yield* Effect.scope
+        const epoch = record.lease?.epoch ?? 1
+        const writer = makeWriter(self, record, epoch, { seq: 0, ...outputStart })
+        const base = { sandboxId: record.sandboxId, processId: record.id }
+        const command: StartCommand = {
+          processId: record.id,
+          command: prepared.command,
+          args: prepared.args,
+          ...(prepared.cwd === undefined ? {} : { cwd: prepared.cwd }),
+          ...(prepared.env === undefined ? {} : { env: prepared.env }),
+          stdin: prepared.stdin,
+          lifetime: "recorded",
+          ...(record.deadline === undefined ? {} : { deadline: record.deadline })
+        }
+        const process = yield* machines.use(
+          record.sandboxId,
+          ({ machine }) => machine.start(command),
+          options.recovery
+        ).pipe(
+          Effect.catchIf(
+            (error): error is SandboxError => isSandboxError(error) && !error.provesNotAccepted,
+            (error) => resolveStart(record, error)
+          ),
+          Effect.tapError((error) =>
+            Effect.gen(function*() {
+              const now = yield* Clock.currentTimeMillis
+              const status = isSandboxError(error) && error.reason._tag === "OutcomeUnknown" ? "lost" : "failed"
+              yield* writer.append(
+                [
+                  { ...base, _tag: "error", at: now, text: error.message },
+                  { ...base, _tag: "status", at: now, status, reason: error.message }
+                ],
+                endPatch(self, epoch, now, status, { streamAbortReason: error.message })
+              )
+            }).pipe(Effect.ignore)
+          )
+        )
+        const now = yield* Clock.currentTimeMillis
+        yield* writer.append(
+          [{ ...base, _tag: "status", at: now, status: "running" }],
+          {
+            status: "running",
+            externalProcessId: process.external.externalId,
+            incarnation: process.external.incarnation,
+            streamStartedAt: now,
+            updatedAt: now
+          }
+        )
+        yield* Deferred.succeed(entry.accepted, process)
+        if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
+        yield* follow(record, epoch, writer, process, scope, isAbandoned)
+      }))
+
+    /** A start whose answer was lost: the machine is asked whether it has the process. */
+    const resolveStart = (record: ProcessRecord, error: SandboxError) =>
+      Effect.gen(function*() {
+        const { machine } = yield* machines.connected(record.sandboxId)
+        const found = yield* machine.findProcess(record.id)
+        return Option.isSome(found) ? yield* machine.resume(found.value, outputStart) : yield* error
+      }).pipe(
+        Effect.catchIf(
+          (failure) => failure !== error && failure.reason._tag !== "OutcomeUnknown",
+          (failure) =>
+            Effect.fail(
+              new SandboxError({
+                operation: "SandboxService.runCommandProcess",
+                provider: record.provider,
+                sandboxId: record.sandboxId,
+                processId: record.id,
+                reason: new OutcomeUnknown({ startedAt: record.startedAt, detail: failure.message, cause: error })
+              })
+            )
+        )
+      )
+
+    /** The parts of a record that say what was asked for. */
+    const asked = (record: ProcessRecord) => ({
+      sandboxId: record.sandboxId,
+      command: record.command,
+      args: record.args,
+      cwd: record.cwd,
+      env: record.env,
+      secretEnv: record.secretEnv,
+      kind: record.kind,
+      metadata: record.metadata
+    })
+
+    const sameOrMismatch = (operation: string, existing: ProcessRecord, wanted: ProcessRecord) => {
+      const left: Record<string, unknown> = asked(existing)
+      const right: Record<string, unknown> = asked(wanted)
+      const fields = Object.keys(left).filter((key) => canonical(left[key]) !== canonical(right[key]))
+      return fields.length === 0
+        ? Effect.void
+        : Effect.fail(
+          new SandboxError({
+            operation,
+            sandboxId: wanted.sandboxId,
+            processId: wanted.id,
+            reason: new ConfigMismatch({ fields })
+          })
+        )
+    }
+
+    const existingProcess = (processId: ProcessId) =>
+      store.getProcess(processId).pipe(
+        Effect.map(Option.some),
+        Effect.catchIf((error) => error.reason._tag === "NotFound", () => Effect.succeed(Option.none<ProcessRecord>()))
+      )
+
+    const run: Processes["run"] = (operation, id, command, args, options, mode) =>
+      Effect.gen(function*() {
+        const live = options.stdin === "open"
+        const input = options.stdin === "open" ? undefined : options.stdin
+        const { stdin: _, ...rest } = options
+        const checked = yield* prepare(self, operation, command, args, rest)
+        const prepared: Prepared = { ...checked, stdin: live || input !== undefined }
+        const processId = options.processId === undefined
+          ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
+          : yield* core.toProcessId(operation, options.processId)
+        const connection = yield* Effect.scoped(machines.get(id, options.recovery))
+        const now = yield* Clock.currentTimeMillis
+        const plainEnv = Object.entries(prepared.env ?? {}).flatMap(([name, value]) =>
+          value === undefined || Redacted.isRedacted(value) ? [] : [[name, value] as const]
+        )
+        const secretEnv = Object.entries(prepared.env ?? {}).flatMap(([name, value]) =>
+          Redacted.isRedacted(value) ? [name] : []
+        )
+        const record: ProcessRecord = {
+          id: processId,
+          sandboxId: id,
+          kind: options.kind ?? "command",
+          mode,
+          status: "starting",
+          provider: connection.provider.name,
+          command,
+          args: args.map((arg) => Redacted.isRedacted(arg) ? hidden : arg),
+          ...(prepared.cwd === undefined ? {} : { cwd: prepared.cwd }),
+          ...(plainEnv.length === 0 ? {} : { env: Object.fromEntries(plainEnv) }),
+          ...(secretEnv.length === 0 ? {} : { secretEnv: secretEnv.sort() }),
+          incarnation: connection.machine.ref.incarnation,
+          streamId: processId,
+          streamClientId: streamClientId(processId),
+          startedAt: now,
+          ...(Option.isNone(prepared.timeout) ? {} : { deadline: now + Duration.toMillis(prepared.timeout.value) }),
+          lease: { owner: self.owner, epoch: 1, expiresAt: now + Duration.toMillis(core.leaseTtl) },
+          ...(options.metadata === undefined ? {} : { metadata: options.metadata })
+        }
+        if (options.processId !== undefined) {
+          const existing = yield* existingProcess(processId)
+          if (Option.isSome(existing)) {
+            yield* sameOrMismatch(operation, existing.value, record)
+            return yield* finish(yield* attach(processId, 0), mode, options)
+          }
+        }
+        const entry = yield* Effect.uninterruptible(Effect.gen(function*() {
+          yield* store.insertProcess(record).pipe(
+            Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable })
+          )
+          return yield* own(processId, id, launch(record, prepared, input, options))
+        })).pipe(
+          Effect.map(Option.some),
+          // Somebody else inserted the same id a moment ago.
+          Effect.catchIf(
+            (error) => error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",
+            () => Effect.succeed(Option.none<Entry>())
+          )
+        )
+        if (Option.isNone(entry)) {
+          yield* sameOrMismatch(operation, yield* store.getProcess(processId), record)
+          return yield* finish(yield* attach(processId, 0), mode, options)
+        }
+        const handle = handleOf(record, 0)
+        yield* Deferred.await(entry.value.accepted).pipe(
+          Effect.onInterrupt(() => options.onInterrupt === "kill" ? killStarted(entry.value) : Effect.void)
+        )
+        return yield* finish(handle, mode, options)
+      })
+
+    /** The interrupted caller asked for its process to end, also when it is only about to start. */
+    const killStarted = (entry: Entry) =>
+      Deferred.await(entry.accepted).pipe(
+        Effect.flatMap((process) => process.signal("SIGKILL")),
+        Effect.ignore
+      )
+
+    const finish = (handle: SandboxProcess, mode: ProcessMode, options: ProcessOptions) =>
+      mode === "background"
+        ? Effect.succeed(handle)
+        : handle.exit.pipe(
+          Effect.onInterrupt(() =>
+            options.onInterrupt === "kill" ? Effect.ignore(handle.signal("SIGKILL")) : Effect.void
+          ),
+          // How it ended is for the caller to read; that it ended is all that is waited for.
+          Effect.catchIf((error) => error.reason._tag === "OutcomeUnknown", () => Effect.void),
+          Effect.as(handle)
+        )
+
+    const runToEnd: Processes["runToEnd"] = (id, command, args, options) =>
+      Effect.gen(function*() {
+        const operation = "SandboxService.runCommandWithProcessStream"
+        const startedAt = yield* Clock.currentTimeMillis
+        const mode = options.mode ?? "foreground"
+        const handle = yield* run(operation, id, command, args, options, mode)
+        const ids = {
+          processId: handle.processId,
+          streamId: handle.streamId,
+          streamClientId: handle.streamClientId
+        }
+        if (mode === "background") return ids
+        const exit = yield* handle.exit
+        if (exit.reason === "deadline") {
+          const duration = yield* core.toDuration(operation, "timeout", options.timeout ?? Duration.millis(1))
+          return yield* new SandboxError({
+            operation,
+            sandboxId: id,
+            processId: handle.processId,
+            reason: new Timeout({ clock: "command", duration, accepted: "unknown" })
+          })
+        }
+        const cap = options.maxOutputBytes ?? self.settings.maxOutputBytes
+        const stdout = new Capped(cap)
+        const stderr = new Capped(cap)
+        yield* Stream.runForEach(log.read(handle.processId), (event) =>
+          Effect.sync(() => {
+            if (isOutput(event)) (event._tag === "stdout" ? stdout : stderr).push(event.bytes)
+          }))
+        const durationMs = (yield* Clock.currentTimeMillis) - startedAt
+        yield* Metrics.command("recorded", "exit", durationMs)
+        const { display } = yield* prepare(self, operation, command, args, {})
+        return { ...ids, result: resultOf(display, exit, durationMs, stdout, stderr) }
+      })
+
+    const handleOf = (record: ProcessRecord, after: number): SandboxProcess => ({
+      processId: record.id,
+      sandboxId: record.sandboxId,
+      streamId: record.streamId ?? record.id,
+      streamClientId: record.streamClientId ?? streamClientId(record.id),
+      events: read(record.id, { after, follow: true }),
+      exit: exitOfProcess(record.id),
+      snapshot: store.getProcess(record.id),
+      signal: (name, options) => signal(record.id, name, options),
+      write: (bytes) => write(record.id, bytes),
+      closeInput: closeInput(record.id)
+    })
+
+    const exitOfProcess = (processId: ProcessId): Effect.Effect<ProcessExit, SandboxError> =>
+      Effect.gen(function*() {
+        const entry = entries.get(processId)
+        if (entry !== undefined) yield* Deferred.await(entry.outcome)
+        const record = yield* store.getProcess(processId)
+        if (isTerminal(record.status)) return yield* exitOf(record)
+        const { seq } = yield* log.lastPosition(processId)
+        yield* Stream.runDrain(log.read(processId, { after: seq, follow: true }))
+        return yield* Effect.flatMap(store.getProcess(processId), exitOf)
+      })
+
+    const read: Processes["read"] = (processId, options = {}) =>
+      Stream.unwrap(Effect.sync(() => {
+        const events = log.read(processId, options)
+        const entry = options.follow === true ? entries.get(processId) : undefined
+        // If the log can no longer be written, whoever follows it here must not wait for ever.
+        return entry === undefined
+          ? events
+          : Stream.interruptWhen(events, Effect.andThen(Deferred.await(entry.outcome), Effect.never))
+      }))
+
+    /** Takes the process over from a service that is gone; fails `Busy` while one is alive. */
+    const takeOver = (record: ProcessRecord): Effect.Effect<Option.Option<Entry>, SandboxError> =>
+      Effect.gen(function*() {
+        const leased = yield* store.acquireProcessLease(record.id, { owner: self.owner, ttl: core.leaseTtl })
+        if (isTerminal(leased.status)) return Option.none()
+        const scope = yield* Scope.make()
+        const epoch = leased.lease?.epoch ?? 0
+        const release = store.releaseProcessLease(record.id, { owner: self.owner, epoch, expiresAt: 0 })
+        const found = yield* Effect.gen(function*() {
+          const { machine } = yield* machines.connected(record.sandboxId)
+          if (leased.incarnation !== undefined && leased.incarnation !== machine.ref.incarnation) return Option.none()
+          const external = yield* machine.findProcess(record.id)
+          if (Option.isNone(external)) return Option.none()
+          const position = yield* log.lastPosition(record.id)
+          const process = yield* machine.resume(external.value, {
+            stdout: position.stdout,
+            stderr: position.stderr
+          })
+          return Option.some({ position, process })
+        }).pipe(
+          Scope.provide(scope),
+          Effect.catchIf(
+            (error) => error.reason._tag === "Stopped" || core.isStale(error),
+            () => Effect.succeed(Option.none())
+          ),
+          Effect.onError(() => Effect.andThen(Effect.ignore(release), Scope.close(scope, Exit.void)))
+        )
+        if (Option.isNone(found)) {
+          yield* Scope.close(scope, Exit.void)
+          yield* markLost(self, record.id, "the machine does not know it any more")
+          return Option.none()
+        }
+        const { position, process } = found.value
+        const writer = makeWriter(self, leased, epoch, position)
+        const entry = yield* own(record.id, record.sandboxId, (current, isAbandoned) =>
+          Effect.gen(function*() {
+            const now = yield* Clock.currentTimeMillis
+            yield* writer.append(
+              [{ _tag: "status", at: now, sandboxId: record.sandboxId, processId: record.id, status: "running" }],
+              { status: "running", updatedAt: now, externalProcessId: process.external.externalId }
+            )
+            yield* Deferred.succeed(current.accepted, process)
+            yield* follow(leased, epoch, writer, process, scope, isAbandoned)
+          }).pipe(Effect.onExit((exit) => Scope.close(scope, exit))))
+        return Option.some(entry)
+      })
+
+    const attach: Processes["attach"] = (processId, after) =>
+      Effect.gen(function*() {
+        const record = yield* store.getProcess(processId)
+        const handle = handleOf(record, after)
+        if (entries.has(processId) || isTerminal(record.status) || record.observed === true) return handle
+        yield* takeOver(record).pipe(
+          Effect.catchIf((error) => error.reason._tag === "Busy", () =>
+            // Somebody writes the log: it is followed here, and taken over once its writer is gone.
+            FiberMap.run(waiting, processId, succeed(record), { onlyIfMissing: true }))
+        )
+        return handle
+      })
+
+    const waiting = yield* FiberMap.make<ProcessId, void, never>()
+
+    const succeed = (record: ProcessRecord): Effect.Effect<void> =>
+      store.getProcess(record.id).pipe(
+        Effect.flatMap((current) =>
+          isTerminal(current.status) ? Effect.succeed(true) : Effect.as(takeOver(current), true)
+        ),
+        Effect.catchIf((error) => error.reason._tag === "Busy", () => Effect.succeed(false)),
+        Effect.repeat({ schedule: Schedule.spaced(Duration.seconds(2)), until: (done) => done }),
+        Effect.ignore({ log: "Debug" })
+      )
+
+    const ended = (processId: ProcessId, status: string) =>
+      new SandboxError({
+        operation: "SandboxService.process",
+        processId,
+        reason: new ProcessEnded({ processId, status })
+      })
+
+    /** The process on its machine, whoever writes its log. */
+    const onMachine = <A>(
+      processId: ProcessId,
+      f: (process: MachineProcess) => Effect.Effect<A, SandboxError>
+    ): Effect.Effect<A, SandboxError> =>
+      Effect.gen(function*() {
+        const entry = entries.get(processId)
+        if (entry !== undefined) {
+          const process = yield* Effect.result(Deferred.await(entry.accepted))
+          if (process._tag === "Success") return yield* f(process.success)
+          return yield* isSandboxError(process.failure) ? process.failure : ended(processId, "failed")
+        }
+        const record = yield* store.getProcess(processId)
+        if (isTerminal(record.status)) return yield* ended(processId, record.status)
+        if (record.observed === true) {
+          return yield* new SandboxError({
+            operation: "SandboxService.process",
+            processId,
+            reason: new UnsupportedCapability({
+              capability: "observed process",
+              detail: "it is run by its observer, not by this library"
+            })
+          })
+        }
+        return yield* Effect.scoped(Effect.gen(function*() {
+          const { machine } = yield* machines.connected(record.sandboxId)
+          const external = yield* machine.findProcess(processId)
+          if (Option.isNone(external)) {
+            return yield* new SandboxError({
+              operation: "SandboxService.process",
+              processId,
+              reason: new NotFound({ kind: "process", id: processId })
+            })
+          }
+          return yield* Effect.flatMap(machine.resume(external.value, outputStart), f)
+        }))
+      })
+
+    const signal: Processes["signal"] = (processId, name, options) =>
+      onMachine(processId, (process) => process.signal(name, options))
+    const write: Processes["write"] = (processId, bytes) => onMachine(processId, (process) => process.write(bytes))
+    const closeInput: Processes["closeInput"] = (processId) => onMachine(processId, (process) => process.closeInput)
+
+    return {
+      run,
+      runToEnd,
+      attach,
+      signal,
+      write,
+      closeInput,
+      read,
+      list: (id, filter = {}) => store.listProcesses({ ...filter, sandboxId: id })
+    }
+  })
+
+const isLeaseLost = (error: SandboxError | PlatformError.PlatformError): boolean =>
+  isSandboxError(error) && error.reason._tag === "Store" && error.reason.kind === "LeaseLost"

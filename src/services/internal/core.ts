@@ -1,0 +1,164 @@
+/** What the parts of `SandboxService` share: the services they stand on, and small helpers over records. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import type { SandboxErrorReason } from "../../errors.ts"
+import { InvalidArgument, isSandboxError, LegacyRecord, NotRunning, SandboxError } from "../../errors.ts"
+import { ProcessId, SandboxId } from "../../model/Ids.ts"
+import type { StoredConfig } from "../../model/SandboxConfig.ts"
+import * as Config from "../../model/SandboxConfig.ts"
+import type { SandboxRecord } from "../../model/SandboxRecord.ts"
+import type { SandboxRef } from "../../model/SandboxRef.ts"
+import type { ProcessLog } from "../ProcessLog.ts"
+import type { ProviderRegistry } from "../ProviderRegistry.ts"
+import type { RecoverySchedules } from "../RecoveryPolicy.ts"
+import type { Machine, MachineRef, SandboxProvider } from "../SandboxProvider.ts"
+import type * as SandboxSecrets from "../SandboxSecrets.ts"
+import type { ServiceSettings } from "../SandboxSettings.ts"
+import type { SandboxStore } from "../SandboxStore.ts"
+
+/** Schedules that a call overrides. */
+export type RecoveryOverrides = Partial<RecoverySchedules>
+
+/** A recorded process that this service writes the log of. */
+export interface LivePump {
+  readonly sandboxId: SandboxId
+  /** Ends the pump without a further write: somebody else decides about the record. */
+  readonly abandon: Effect.Effect<void>
+  /** Waits until the pump has ended by itself. */
+  readonly ended: Effect.Effect<void>
+}
+
+export interface Core {
+  readonly store: SandboxStore["Service"]
+  readonly log: ProcessLog["Service"]
+  readonly registry: ProviderRegistry["Service"]
+  readonly settings: ServiceSettings
+  readonly policy: RecoverySchedules
+  readonly secrets: SandboxSecrets.Supply
+  /** The name under which this service holds leases: new with each build of the layer. */
+  readonly owner: string
+  readonly pumps: Map<ProcessId, LivePump>
+}
+
+/** A connected machine and what its record said then. */
+export interface Connection {
+  readonly record: SandboxRecord
+  readonly provider: SandboxProvider
+  readonly machine: Machine
+}
+
+/** How long a lease lives without renewal; a holder renews at a third of it. */
+export const leaseTtl = Duration.seconds(30)
+
+export const newUuid = Effect.sync(() => SecureRandom.uuidV4Unsafe())
+
+const sandboxId = Schema.decodeUnknownOption(SandboxId)
+const processId = Schema.decodeUnknownOption(ProcessId)
+
+export const invalid = (operation: string, argument: string, problem: string): SandboxError =>
+  new SandboxError({ operation, reason: new InvalidArgument({ argument, problem }) })
+
+/** Checks an id of a caller's. */
+export const toSandboxId = (operation: string, id: string): Effect.Effect<SandboxId, SandboxError> => {
+  const decoded = sandboxId(id)
+  return Option.isSome(decoded)
+    ? Effect.succeed(decoded.value)
+    : Effect.fail(invalid(operation, "sandboxId", "expected a UUID in lower case"))
+}
+
+/** Checks an id of a caller's. */
+export const toProcessId = (operation: string, id: string): Effect.Effect<ProcessId, SandboxError> => {
+  const decoded = processId(id)
+  return Option.isSome(decoded)
+    ? Effect.succeed(decoded.value)
+    : Effect.fail(invalid(operation, "processId", "expected a UUID in lower case"))
+}
+
+/** A deadline of a caller's: above zero and at most 366 days. */
+export const toDuration = (
+  operation: string,
+  argument: string,
+  input: Duration.Input
+): Effect.Effect<Duration.Duration, SandboxError> => {
+  const parsed = Duration.fromInput(input)
+  return Option.isSome(parsed) && Duration.isFinite(parsed.value) &&
+      Duration.isGreaterThan(parsed.value, Duration.zero) &&
+      Duration.isLessThanOrEqualTo(parsed.value, Duration.days(366))
+    ? Effect.succeed(parsed.value)
+    : Effect.fail(invalid(operation, argument, "expected a duration above zero and of at most 366 days"))
+}
+
+/** The same error under the name of the method that the user called, and with the ids it is about. */
+export const named = (operation: string, ids: { readonly sandboxId?: string; readonly processId?: string }) =>
+(error: SandboxError): SandboxError =>
+  new SandboxError({
+    operation,
+    reason: error.reason,
+    ...(error.provider === undefined ? {} : { provider: error.provider }),
+    ...(ids.sandboxId ?? error.sandboxId) === undefined ? {} : { sandboxId: ids.sandboxId ?? error.sandboxId ?? "" },
+    ...(ids.processId ?? error.processId) === undefined ? {} : { processId: ids.processId ?? error.processId ?? "" }
+  })
+
+/** Fails for a sandbox. */
+export const failure = (record: SandboxRecord, operation: string, reason: SandboxErrorReason): SandboxError =>
+  new SandboxError({ operation, provider: record.provider, sandboxId: record.id, reason })
+
+/** The machine that the record names, or why there is none. */
+export const machineRef = (record: SandboxRecord, operation: string): Effect.Effect<MachineRef, SandboxError> => {
+  const externalId = record.externalSandboxId
+  if (externalId === undefined) {
+    return Effect.fail(failure(record, operation, new NotRunning({ detail: "the record names no machine" })))
+  }
+  // Older Vercel records hold a session's id, which ends with the session.
+  if (record.incarnation === undefined && externalId.startsWith("sbx_")) {
+    return Effect.fail(failure(record, operation, new LegacyRecord({ externalSandboxId: externalId })))
+  }
+  return Effect.succeed({ externalId, incarnation: record.incarnation ?? "" })
+}
+
+export const refOf = (record: SandboxRecord): SandboxRef => ({
+  version: 1,
+  sandboxId: record.id,
+  provider: record.provider,
+  ...(record.externalSandboxId === undefined ? {} : { externalSandboxId: record.externalSandboxId }),
+  ...(record.runtime === undefined ? {} : { runtime: record.runtime }),
+  ...(record.ports === undefined ? {} : { ports: record.ports }),
+  ...(record.purpose === undefined ? {} : { purpose: record.purpose }),
+  ...(record.workspaceRoot === undefined ? {} : { workspaceRoot: record.workspaceRoot })
+})
+
+/** A record of the original has no `config`: what it has instead is what recreate uses. */
+export const storedConfigOf = (record: SandboxRecord): Effect.Effect<StoredConfig, SandboxError> => {
+  if (record.config !== undefined) return Effect.succeed(record.config)
+  const decoded = Config.decode({
+    ...(record.runtime === undefined ? {} : { runtime: record.runtime }),
+    ...(record.timeout === undefined ? {} : { timeout: record.timeout }),
+    ...(record.vcpus === undefined ? {} : { resources: { vcpus: record.vcpus } }),
+    ...(record.ports === undefined ? {} : { ports: record.ports }),
+    ...(record.purpose === undefined ? {} : { purpose: record.purpose }),
+    ...(record.params === undefined ? {} : { params: record.params })
+  })
+  return Result.isSuccess(decoded)
+    ? Effect.succeed(Config.toStored(decoded.success))
+    : Effect.fail(failure(record, "SandboxService.recreate", decoded.failure))
+}
+
+/** Whether stopping takes the disk too: what was resolved at create; the original deleted what was not persistent. */
+export const deletesOnStop = (record: SandboxRecord): boolean => record.deleteOnStop ?? record.persistent !== true
+
+/** The machine was not there in the incarnation that we had; nothing was accepted. */
+export const isStale = (error: unknown): error is SandboxError =>
+  isSandboxError(error) &&
+  (error.reason._tag === "Gone" || error.reason._tag === "NotRunning" || error.reason._tag === "Superseded")
+
+/** Failed in a way that is safe to try again: transient, and surely not accepted. */
+export const mayRetryStart = (error: unknown): boolean =>
+  isSandboxError(error) && error.isRetryable && error.provesNotAccepted
+
+export const isConflict = (error: SandboxError): boolean =>
+  error.reason._tag === "Store" && error.reason.kind === "Conflict"
+
