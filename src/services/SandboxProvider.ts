@@ -91,6 +91,8 @@ export interface StartCommand {
   readonly cwd?: string
   /** Merged over the sandbox's own; `undefined` removes a variable. */
   readonly env?: Readonly<Record<string, string | Redacted.Redacted<string> | undefined>>
+  /** Whether `env` is merged over the sandbox's own environment (the default) or is all there is. */
+  readonly extendEnv?: boolean
   /** `scoped` dies with the Scope of `start` and is written nowhere; `recorded` never does. */
   readonly lifetime: "scoped" | "recorded"
   /** Whether `stdin` will be written to; otherwise the process reads the end of input at once. */

@@ -46,6 +46,8 @@ export interface Prepared {
   readonly args: ReadonlyArray<Argument>
   readonly cwd?: string
   readonly env?: Readonly<Record<string, string | Redacted.Redacted<string> | undefined>>
+  /** False: `env` is all there is. Only `spawn` asks for that. */
+  readonly extendEnv?: boolean
   readonly stdin: boolean
   readonly timeout: Option.Option<Duration.Duration>
   readonly maxOutputBytes: number
@@ -159,8 +161,8 @@ export interface Commands {
 }
 
 export const make = (self: Core, machines: Machines): Commands => {
-  const start: Commands["start"] = Effect.fnUntraced(function*(_operation, id, prepared, input, overrides) {
-    const processId = yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(_operation, uuid))
+  const start: Commands["start"] = Effect.fnUntraced(function*(operation, id, prepared, input, overrides) {
+    const processId = yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
     const now = yield* Clock.currentTimeMillis
     const command: StartCommand = {
       processId,
@@ -168,6 +170,7 @@ export const make = (self: Core, machines: Machines): Commands => {
       args: prepared.args,
       ...(prepared.cwd === undefined ? {} : { cwd: prepared.cwd }),
       ...(prepared.env === undefined ? {} : { env: prepared.env }),
+      ...(prepared.extendEnv === undefined ? {} : { extendEnv: prepared.extendEnv }),
       stdin: prepared.stdin,
       lifetime: "scoped",
       // The backstop of a guest that we cannot reach; our own clock ends it first.
