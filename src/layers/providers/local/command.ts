@@ -1,0 +1,79 @@
+/** From a {@link StartCommand} to what is started: argument checks, the clean environment, and why a start failed. */
+import * as Effect from "effect/Effect"
+import * as PlatformError from "effect/PlatformError"
+import * as Redacted from "effect/Redacted"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import type { StartCommand } from "../../../services/SandboxProvider.ts"
+import { platformError } from "./failures.ts"
+import { cookieName } from "./os.ts"
+import type { Launch, Place } from "./substrate.ts"
+
+const badArgument = (description: string): PlatformError.PlatformError =>
+  PlatformError.badArgument({ module: "ChildProcess", method: "spawn", description })
+
+const unwrap = (value: string | Redacted.Redacted<string>): string =>
+  Redacted.isRedacted(value) ? Redacted.value(value) : value
+
+/** What no program can be given; the messages hold no value, which may be a secret. */
+const problemOf = (command: StartCommand, allowSecretArguments: boolean): string | undefined => {
+  if (command.command === "") return "The command is empty"
+  if (command.command.includes("\0")) return "The command contains a NUL character"
+  for (const [index, argument] of command.args.entries()) {
+    if (unwrap(argument).includes("\0")) return `Argument ${index + 1} contains a NUL character`
+    if (Redacted.isRedacted(argument) && !allowSecretArguments) {
+      return `Argument ${index + 1} is redacted, and the arguments of a process that is not isolated can be read by every ` +
+        "process of this host: pass it in the environment, or make the provider with allowSecretArguments"
+    }
+  }
+  if (command.cwd?.includes("\0") === true) return "The working directory contains a NUL character"
+  for (const [name, value] of Object.entries(command.env ?? {})) {
+    if (name === "" || name.includes("=") || name.includes("\0")) {
+      return "The name of an environment variable is empty or contains = or NUL"
+    }
+    if (value !== undefined && unwrap(value).includes("\0")) {
+      return `The environment variable ${name} contains a NUL character`
+    }
+  }
+  return undefined
+}
+
+/** The program that a command is in this place, or `BadArgument`. */
+export const toLaunch = (
+  command: StartCommand,
+  place: Place,
+  environment: Readonly<Record<string, string>>,
+  cookie: string,
+  allowSecretArguments: boolean
+): Effect.Effect<Launch, PlatformError.PlatformError> => {
+  const problem = problemOf(command, allowSecretArguments)
+  if (problem !== undefined) return Effect.fail(badArgument(problem))
+  const env: Record<string, string> = command.extendEnv === false ? {} : { ...environment }
+  for (const [name, value] of Object.entries(command.env ?? {})) {
+    if (value === undefined) delete env[name]
+    else env[name] = unwrap(value)
+  }
+  // Last, so that no command takes itself out of reach by accident.
+  env[cookieName] = cookie
+  return Effect.succeed(place.enter({
+    command: command.command,
+    args: command.args.map(unwrap),
+    cwd: command.cwd === undefined ? place.workspaceRoot : Path.resolve(place.workspaceRoot, command.cwd),
+    env
+  }))
+}
+
+/** The failure of a start, with the reason that Effect's Node spawner gives, naming the cwd when that is what is missing. */
+export const startFailure = (launch: Launch, error: unknown): PlatformError.PlatformError => {
+  if (error instanceof Error && "spawnargs" in error) {
+    // Node copies the arguments, which may be secret, into its error.
+    Object.assign(error, { spawnargs: [] })
+  }
+  try {
+    // `stat` as the child's chdir does it: a missing cwd must not read as a missing program.
+    Fs.statSync(launch.cwd)
+  } catch (cause) {
+    return platformError("FileSystem", "access", launch.cwd, cause)
+  }
+  return platformError("ChildProcess", "spawn", launch.command, error)
+}

@@ -1,0 +1,80 @@
+/** The one place where this system's error codes become typed errors. */
+import * as Effect from "effect/Effect"
+import * as PlatformError from "effect/PlatformError"
+import * as Predicate from "effect/Predicate"
+import type { SandboxErrorReason } from "../../../errors.ts"
+import { Permission, Quota, SandboxError, Unknown } from "../../../errors.ts"
+
+/** The code of a system error, such as `ENOENT`. */
+export const codeOf = (error: unknown): string | undefined =>
+  Predicate.hasProperty(error, "code") && Predicate.isString(error.code) ? error.code : undefined
+
+const tags: Record<string, PlatformError.SystemErrorTag> = {
+  ENOENT: "NotFound",
+  EACCES: "PermissionDenied",
+  EPERM: "PermissionDenied",
+  EEXIST: "AlreadyExists",
+  EISDIR: "BadResource",
+  ENOTDIR: "BadResource",
+  EBUSY: "Busy",
+  ELOOP: "BadResource"
+}
+
+/** The `PlatformError` that Effect's Node layers give for this code. */
+export const platformError = (
+  module: "ChildProcess" | "FileSystem",
+  method: string,
+  pathOrDescriptor: string,
+  error: unknown
+): PlatformError.PlatformError =>
+  PlatformError.systemError({
+    _tag: tags[codeOf(error) ?? ""] ?? "Unknown",
+    module,
+    method,
+    pathOrDescriptor,
+    ...(Predicate.hasProperty(error, "syscall") && Predicate.isString(error.syscall) ? { syscall: error.syscall } : {}),
+    cause: error
+  })
+
+/** The reason for a failure on our own files. */
+export const reasonOf = (cause: unknown): SandboxErrorReason => {
+  const code = codeOf(cause)
+  const detail = cause instanceof Error ? cause.message : String(cause)
+  switch (code) {
+    case "ENOSPC":
+    case "EDQUOT":
+    case "EMFILE":
+    case "ENFILE":
+    case "EAGAIN":
+      return new Quota({ detail, cause })
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+      return new Permission({ detail, cause })
+    default:
+      return new Unknown({ detail, cause })
+  }
+}
+
+/** Our own files and signals: a promise whose failure is classified. */
+export const io = <A>(operation: string, evaluate: () => Promise<A>): Effect.Effect<A, SandboxError> =>
+  Effect.tryPromise({
+    try: evaluate,
+    catch: (cause) => new SandboxError({ operation: `local.${operation}`, provider: "local", reason: reasonOf(cause) })
+  })
+
+/** The same for what answers at once. */
+export const ioSync = <A>(operation: string, evaluate: () => A): Effect.Effect<A, SandboxError> =>
+  Effect.try({
+    try: evaluate,
+    catch: (cause) => new SandboxError({ operation: `local.${operation}`, provider: "local", reason: reasonOf(cause) })
+  })
+
+/** Fails with a reason of ours. */
+export const failWith = (operation: string, reason: SandboxErrorReason, sandboxId?: string): SandboxError =>
+  new SandboxError({
+    operation: `local.${operation}`,
+    provider: "local",
+    ...(sandboxId === undefined ? {} : { sandboxId }),
+    reason
+  })

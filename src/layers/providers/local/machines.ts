@@ -1,0 +1,360 @@
+/** The local provider's primitives: sandboxes by their directories, machines by their incarnations. */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Stream from "effect/Stream"
+import * as Crypto from "node:crypto"
+import * as FsPromises from "node:fs/promises"
+import * as Os from "node:os"
+import type { SandboxError } from "../../../errors.ts"
+import {
+  Gone,
+  InvalidConfig,
+  NameInUse,
+  NotFound,
+  NotRunning,
+  PortNotExposed,
+  StopIncomplete,
+  Superseded,
+  UnsupportedCapability
+} from "../../../errors.ts"
+import type { SandboxId } from "../../../model/Ids.ts"
+import type { SandboxConfig } from "../../../model/SandboxConfig.ts"
+import type { RecoverySchedules } from "../../../services/RecoveryPolicy.ts"
+import type {
+  CreateRequest,
+  Machine,
+  MachineInfo,
+  MachineRef,
+  Primitives,
+  ResolvedConfig
+} from "../../../services/SandboxProvider.ts"
+import { toLaunch } from "./command.ts"
+import * as Disk from "./disk.ts"
+import { failWith, io } from "./failures.ts"
+import * as Files from "./files.ts"
+import { withLock } from "./lock.ts"
+import { bootId, formatCookie, identity, isRunning, killByCookie } from "./os.ts"
+import type { Pipes } from "./pipes.ts"
+import * as Scoped from "./scoped.ts"
+import type { Paths, Root, SandboxState } from "./state.ts"
+import * as State from "./state.ts"
+import type { LocalSubstrate } from "./substrate.ts"
+
+/** What the provider was made with. */
+export interface Context {
+  readonly root: Root
+  readonly pipes: Pipes
+  readonly substrate: LocalSubstrate
+  readonly name: string | undefined
+  readonly recovery: Partial<RecoverySchedules> | undefined
+  /** ms. */
+  readonly killGrace: number
+  readonly spoolQuota: number
+  readonly allowSecretArguments: boolean
+}
+
+/** All that a command gets of the host's environment. */
+const hostEnvironment = (): Record<string, string> => {
+  const env: Record<string, string> = {}
+  for (const name of ["PATH", "LANG", "TERM"]) {
+    // The host's own variables are what is meant here, not settings of this library.
+    const value = process.env[name]
+    if (value !== undefined) env[name] = value
+  }
+  return env
+}
+
+const plain = (config: SandboxConfig): Record<string, string> => {
+  const env: Record<string, string> = {}
+  for (const [name, value] of Object.entries(config.env ?? {})) {
+    env[name] = Redacted.isRedacted(value) ? Redacted.value(value) : value
+  }
+  return env
+}
+
+const resolve = (context: Context, config: SandboxConfig): Effect.Effect<ResolvedConfig, InvalidConfig | UnsupportedCapability> => {
+  const vcpus = config.resources?.vcpus
+  const cores = Os.availableParallelism()
+  const { isolation } = context.substrate
+  const wanted = config.local
+  if (vcpus !== undefined && vcpus > cores) {
+    return Effect.fail(new InvalidConfig({ issue: `resources.vcpus: this host has ${cores}` }))
+  }
+  if (wanted?.isolation !== undefined && wanted.isolation !== "auto" && wanted.isolation !== isolation) {
+    return Effect.fail(
+      new UnsupportedCapability({
+        capability: `local.isolation: ${wanted.isolation}`,
+        detail: `the provider was made with isolation ${isolation}`
+      })
+    )
+  }
+  if (isolation === "none" && (wanted?.network === "none" || (wanted?.readOnlyPaths ?? []).length > 0)) {
+    return Effect.fail(
+      new UnsupportedCapability({
+        capability: wanted?.network === "none" ? "local.network: none" : "local.readOnlyPaths",
+        detail: "it needs isolation: bubblewrap"
+      })
+    )
+  }
+  const persistent = config.persistent ?? true
+  return Effect.succeed({
+    persistent,
+    deleteOnStop: config.deleteOnStop ?? !persistent,
+    ports: config.ports ?? [],
+    ...(config.timeout === undefined ? {} : { timeout: config.timeout }),
+    ...(vcpus === undefined ? {} : { vcpus }),
+    ...(config.runtime === undefined ? {} : { runtime: config.runtime })
+  })
+}
+
+/** The handle of one incarnation. */
+const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, state: SandboxState, operation: string) {
+  const { pipes, root, substrate } = context
+  const { incarnation, sandboxId } = state
+  const place = yield* substrate.open(paths, state)
+  const environment = {
+    ...hostEnvironment(),
+    HOME: place.workspaceRoot,
+    TMPDIR: place.temporary,
+    ...(yield* State.readEnv(operation, paths))
+  }
+  const ref: MachineRef = { externalId: State.externalIdOf(sandboxId), incarnation }
+  const runFile = State.runFile(paths, incarnation)
+  const refuse = (method: string) =>
+    Effect.flatMap(State.refusal(method, root, sandboxId, incarnation), (error) => Effect.fail(error))
+  const checked = <A, E, R>(method: string, effect: Effect.Effect<A, E, R>) =>
+    Effect.suspend((): Effect.Effect<A, E | SandboxError, R> => State.isMarkedRunning(runFile) ? effect : refuse(method))
+  const cookie = { root: root.tag, sandboxId, owner: identity(), lifetime: "scoped" as const }
+  const secretArguments = context.allowSecretArguments || !substrate.argumentsVisible
+  const scopedOptions: Scoped.Options = { pipes, incarnation, killGrace: context.killGrace }
+
+  const machine: Machine = {
+    ref,
+    url: Option.none(),
+    workspaceRoot: place.workspaceRoot,
+    metadata: { isolation: substrate.isolation },
+    start: (command) =>
+      checked(
+        "start",
+        toLaunch(
+          command,
+          place,
+          environment,
+          formatCookie({ ...cookie, processId: command.processId }),
+          secretArguments
+        ).pipe(
+          Effect.flatMap((launch) => Scoped.start(command, launch, scopedOptions)),
+          // A stop that came in between has counted the processes before this one was there.
+          Effect.tap(() => State.isMarkedRunning(runFile) ? Effect.void : refuse("start")),
+          Effect.catch((error) =>
+            // What the disk of a vanished machine gives as a missing cwd is a machine that is gone.
+            error._tag === "PlatformError" && error.reason._tag === "NotFound" && !existsWorkspace(paths)
+              ? refuse("start")
+              : Effect.fail(error)
+          )
+        )
+      ),
+    findProcess: () => checked("findProcess", Effect.succeedNone),
+    resume: (process) =>
+      Effect.fail(failWith("resume", new NotFound({ kind: "process", id: process.processId }), sandboxId)),
+    readFile: (path) => Stream.unwrap(checked("readFile", Effect.sync(() => Files.read(place.workspaceRoot, path)))),
+    writeFiles: (entries) => checked("writeFiles", Files.write(place.workspaceRoot, entries)),
+    createCheckpoint: Option.none(),
+    portUrl: Option.some((port) =>
+      checked(
+        "portUrl",
+        state.ports.includes(port)
+          ? Effect.succeed({ port, url: `http://127.0.0.1:${port}`, headers: {} })
+          : Effect.fail(failWith("portUrl", new PortNotExposed({ port, exposed: state.ports }), sandboxId))
+      )
+    ),
+    extendTimeout: Option.none(),
+    stop: (mode) => stop(context, ref, mode, true)
+  }
+  return machine
+})
+
+const existsWorkspace = (paths: Paths): boolean => State.isMarkedRunning(paths.workspace)
+
+/** Ends every process of a sandbox and proves it. */
+const killAll = (context: Context, operation: string, sandboxId: SandboxId): Effect.Effect<void, SandboxError> =>
+  Effect.flatMap(
+    io(operation, () =>
+      killByCookie((cookie) => cookie.root === context.root.tag && cookie.sandboxId === sandboxId, context.killGrace)),
+    (survivors) =>
+      survivors.length === 0
+        ? Effect.void
+        : Effect.fail(failWith(
+          operation,
+          new StopIncomplete({ detail: `these processes survived SIGKILL: ${survivors.slice(0, 20).join(", ")}` }),
+          sandboxId
+        ))
+  )
+
+/** Kills scoped processes whose service died without its finalizers. */
+const killOrphans = (context: Context, operation: string, sandboxId: SandboxId): Effect.Effect<void, SandboxError> =>
+  Effect.asVoid(io(operation, () =>
+    killByCookie(
+      (cookie) =>
+        cookie.root === context.root.tag && cookie.sandboxId === sandboxId && cookie.lifetime === "scoped" &&
+        !isRunning(cookie.owner),
+      context.killGrace
+    )))
+
+const locate = (context: Context, operation: string, ref: MachineRef) =>
+  Option.match(State.sandboxIdOf(ref.externalId), {
+    onNone: () => Effect.fail(failWith(operation, new NotFound({ kind: "machine", id: ref.externalId }))),
+    onSome: (sandboxId) => Effect.succeed({ sandboxId, paths: State.pathsOf(context.root, sandboxId) })
+  })
+
+const newState = Effect.fnUntraced(function*(request: CreateRequest) {
+  const now = yield* Clock.currentTimeMillis
+  const { ports, persistent, timeout } = request.resolved
+  const millis = timeout === undefined ? undefined : Duration.toMillis(timeout)
+  const state: SandboxState = {
+    kind: "effect-sandbox/local",
+    version: 1,
+    sandboxId: request.sandboxId,
+    namespace: request.namespace,
+    incarnation: Crypto.randomUUID(),
+    bootId: bootId(),
+    createdAt: now,
+    persistent,
+    ports,
+    ...(millis === undefined ? {} : { timeout: millis, deadline: now + millis })
+  }
+  return state
+})
+
+const create = Effect.fnUntraced(function*(context: Context, request: CreateRequest) {
+  const { root } = context
+  const { sandboxId } = request
+  const paths = State.pathsOf(root, sandboxId)
+  const state = yield* newState(request)
+  const env = plain(request.config)
+  if (!(yield* Disk.create(root, paths, state, env))) {
+    yield* Effect.gen(function*() {
+      const existing = yield* State.readState("create", paths)
+      if (Option.isNone(existing)) return yield* Disk.foreign(paths, State.externalIdOf(sandboxId))
+      const now = yield* State.standing("create", root, paths)
+      if (now._tag !== "Gone") {
+        return yield* failWith("create", new NameInUse({ name: State.externalIdOf(sandboxId) }), sandboxId)
+      }
+      yield* State.markStopped("create", paths)
+      yield* killAll(context, "create", sandboxId)
+      yield* Disk.recreate(paths, state, env)
+    }).pipe(withLock("create", paths))
+  }
+  return yield* machineOf(context, paths, state, "create")
+})
+
+/** A new incarnation over the same disk. The caller holds the lock. */
+const boot = Effect.fnUntraced(function*(context: Context, paths: Paths, state: SandboxState) {
+  // A stop that did not finish is finished first.
+  yield* State.markStopped("connect", paths)
+  yield* killAll(context, "connect", state.sandboxId)
+  const now = yield* Clock.currentTimeMillis
+  const { deadline: _deadline, ended: _ended, ...rest } = state
+  const next: SandboxState = {
+    ...rest,
+    incarnation: Crypto.randomUUID(),
+    bootId: bootId(),
+    ...(state.timeout === undefined ? {} : { deadline: now + state.timeout })
+  }
+  yield* State.writeState("connect", paths, next)
+  yield* State.markRunning("connect", paths, next.incarnation)
+  return next
+})
+
+const connect = Effect.fnUntraced(function*(context: Context, ref: MachineRef, wanted: SandboxId, mayBoot: boolean) {
+  const { paths, sandboxId } = yield* locate(context, "connect", ref)
+  if (sandboxId !== wanted) return yield* failWith("connect", new NotFound({ kind: "machine", id: ref.externalId }), wanted)
+  const found = yield* State.standing("connect", context.root, paths)
+  const gone = (evidence: string) => failWith("connect", new Gone({ evidence }), sandboxId)
+  if (found._tag === "Gone") return yield* gone(found.evidence)
+  yield* killOrphans(context, "connect", sandboxId)
+  if (!mayBoot) {
+    if (found._tag === "Stopped") return yield* failWith("connect", new NotRunning({ detail: found.detail }), sandboxId)
+    if (found.state.incarnation !== ref.incarnation) {
+      return yield* failWith("connect", new Superseded({ incarnation: ref.incarnation }), sandboxId)
+    }
+  }
+  if (found._tag === "Running") return yield* machineOf(context, paths, found.state, "connect")
+  const state = yield* Effect.gen(function*() {
+    // Somebody else may have booted it while this one waited.
+    const now = yield* State.standing("connect", context.root, paths)
+    if (now._tag === "Gone") return yield* gone(now.evidence)
+    return now._tag === "Running" ? now.state : yield* boot(context, paths, now.state)
+  }).pipe(withLock("connect", paths))
+  return yield* machineOf(context, paths, state, "connect")
+})
+
+/** `strict`: a handle must not stop the machine that replaced its own. */
+const stop = Effect.fnUntraced(function*(context: Context, ref: MachineRef, mode: "stop" | "delete", strict: boolean) {
+  const { paths, sandboxId } = yield* locate(context, "stop", ref)
+  yield* Effect.gen(function*() {
+    const found = yield* State.readState("stop", paths)
+    if (Option.isNone(found)) return
+    const state = found.value
+    if (strict && state.incarnation !== ref.incarnation) {
+      return yield* failWith("stop", new Superseded({ incarnation: ref.incarnation }), sandboxId)
+    }
+    yield* State.markStopped("stop", paths)
+    yield* killAll(context, "stop", sandboxId)
+    if (mode === "delete") return yield* Disk.remove(context.root, paths)
+    if (state.ended !== undefined) return
+    const { deadline: _deadline, ...rest } = state
+    yield* State.writeState("stop", paths, { ...rest, ended: { at: yield* Clock.currentTimeMillis, reason: "stop" } })
+  }).pipe(
+    withLock("stop", paths),
+    // What does not exist needs no stop.
+    Effect.catchReason("SandboxError", "Gone", () => Effect.void)
+  )
+})
+
+const infoOf = (root: Root, state: SandboxState): MachineInfo => ({
+  ref: { externalId: State.externalIdOf(state.sandboxId), incarnation: state.incarnation },
+  sandboxId: state.sandboxId,
+  running: state.ended === undefined && state.bootId === bootId() &&
+    State.isMarkedRunning(State.runFile(State.pathsOf(root, state.sandboxId), state.incarnation)),
+  createdAt: state.createdAt
+})
+
+const list = (context: Context, namespace: string): Stream.Stream<MachineInfo, SandboxError> =>
+  Stream.fromIterableEffect(io("list", () => FsPromises.readdir(context.root.sandboxes))).pipe(
+    Stream.mapEffect((name) => {
+      const id = State.sandboxIdOf(`local:${name}`)
+      return Option.isNone(id) ? Effect.succeedNone : State.readState("list", State.pathsOf(context.root, id.value))
+    }),
+    Stream.filter(Option.isSome),
+    Stream.filter(({ value }) => value.namespace === namespace),
+    Stream.map(({ value }) => infoOf(context.root, value))
+  )
+
+const find = (context: Context, id: SandboxId): Stream.Stream<MachineInfo, SandboxError> =>
+  Stream.fromIterableEffect(Effect.map(State.readState("find", State.pathsOf(context.root, id)), (state) =>
+    Option.toArray(Option.map(state, (value) => infoOf(context.root, value)))))
+
+/** The vendor's part of the contract. */
+export const primitives = (context: Context): Primitives => ({
+  kind: "local",
+  name: context.name,
+  recovery: context.recovery,
+  capabilities: {
+    processes: { stdin: true, signalsObservable: true, recorded: true },
+    ports: 65535,
+    checkpoints: { stopsProcesses: false, comments: true },
+    extendTimeout: true,
+    persistent: true
+  },
+  resolve: (config) => resolve(context, config),
+  create: (request) => create(context, request),
+  connect: (ref, options) => connect(context, ref, options.sandboxId, options.boot),
+  find: (id) => find(context, id),
+  list: (namespace) => list(context, namespace),
+  stop: (ref, mode) => stop(context, ref, mode, false),
+  checkpoints: Option.none()
+})

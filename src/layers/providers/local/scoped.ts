@@ -1,0 +1,372 @@
+/** Scoped processes: children of this service, on pipes that are read only as fast as somebody consumes them. */
+import type * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as PlatformError from "effect/PlatformError"
+import type * as Pull from "effect/Pull"
+import type * as Scope from "effect/Scope"
+import * as Sink from "effect/Sink"
+import * as Stream from "effect/Stream"
+import * as ChildProcess from "node:child_process"
+import * as Fs from "node:fs"
+import * as Net from "node:net"
+import type { SandboxError } from "../../../errors.ts"
+import { InvalidArgument, ProcessEnded } from "../../../errors.ts"
+import type { EndReason } from "../../../model/Process.ts"
+import { ProcessExit } from "../../../model/Process.ts"
+import type { ExternalProcess, MachineProcess, OutputChunk, StartCommand } from "../../../services/SandboxProvider.ts"
+import { startFailure } from "./command.ts"
+import { failWith, io, reasonOf } from "./failures.ts"
+import { killGroup, send, signalNumber, toSignal } from "./os.ts"
+import type { Pipes } from "./pipes.ts"
+import type { Launch } from "./substrate.ts"
+
+/** What a start needs besides the command. */
+export interface Options {
+  readonly pipes: Pipes
+  /** Between TERM and KILL, in ms. */
+  readonly killGrace: number
+  readonly incarnation: string
+}
+
+/** How much of a stream is read ahead of its consumer, and so all that we hold: one pipe's worth. */
+const readAhead = 64 * 1024
+
+/** How long output may go on after the exit, while a descendant holds the pipe. */
+const drainMillis = 1_000
+
+/** The most that a pipe can have held at the exit (`F_SETPIPE_SZ` of an ordinary user). */
+const pipeMaximum = 1024 * 1024
+
+/** After the drain a consumer that comes late still gets what lies in the pipe: it arrives within this time. */
+const lateMillis = 50
+
+type Chunks = Arr.NonEmptyReadonlyArray<OutputChunk>
+type OutputPull = Pull.Pull<Chunks, SandboxError>
+
+interface Source {
+  readonly stream: "stdout" | "stderr"
+  readonly fd: number
+  socket: Net.Socket | undefined
+  offset: number
+  queued: number
+  open: boolean
+}
+
+/** Both output pipes of one process as a single pull. */
+class Output {
+  private readonly sources: ReadonlyArray<Source>
+  private queue: Array<OutputChunk> = []
+  private waiting: ((pull: OutputPull) => void) | undefined
+  private failure: unknown
+  private started = false
+  private exited = false
+  private expired = false
+  private late = 0
+  private timer: NodeJS.Timeout | undefined
+
+  constructor(stdout: number, stderr: number) {
+    const source = (stream: "stdout" | "stderr", fd: number): Source =>
+      ({ stream, fd, socket: undefined, offset: 0, queued: 0, open: true })
+    this.sources = [source("stdout", stdout), source("stderr", stderr)]
+  }
+
+  readonly pull: OutputPull = Effect.suspend(() => {
+    this.start()
+    const ready = this.take()
+    if (ready !== undefined) return ready
+    return Effect.callback<Chunks, SandboxError | Cause.Done>((resume) => {
+      this.waiting = resume
+      if (this.expired) this.arm(lateMillis)
+      return Effect.sync(() => {
+        this.waiting = undefined
+      })
+    })
+  })
+
+  /** From the exit on nobody but a descendant can hold the pipes. */
+  processExited(): void {
+    this.exited = true
+    this.arm(drainMillis)
+  }
+
+  close(): void {
+    clearTimeout(this.timer)
+    for (const source of this.sources) {
+      if (source.socket !== undefined) source.socket.destroy()
+      else if (source.open) Fs.closeSync(source.fd)
+      source.open = false
+    }
+    this.wake()
+  }
+
+  private start(): void {
+    if (this.started) return
+    this.started = true
+    for (const source of this.sources) {
+      if (!source.open) continue
+      const socket = new Net.Socket({ fd: source.fd, readable: true, writable: false })
+      source.socket = socket
+      socket.on("data", (bytes: Uint8Array) => this.received(source, bytes))
+      socket.on("error", (error) => {
+        this.failure ??= error
+        this.ended(source)
+      })
+      socket.on("close", () => this.ended(source))
+    }
+  }
+
+  private received(source: Source, bytes: Uint8Array): void {
+    this.queue.push({ stream: source.stream, offset: source.offset, bytes })
+    source.offset += bytes.length
+    source.queued += bytes.length
+    if (this.expired && (this.late += bytes.length) > 2 * pipeMaximum) this.close()
+    else if (this.waiting !== undefined) this.wake()
+    else if (source.queued >= readAhead) source.socket?.pause()
+  }
+
+  private ended(source: Source): void {
+    if (!source.open) return
+    source.open = false
+    if (this.sources.every(({ open }) => !open)) {
+      clearTimeout(this.timer)
+      this.wake()
+    }
+  }
+
+  /** What can be handed over now: everything that was read, or the end. */
+  private take(): OutputPull | undefined {
+    const [first, ...rest] = this.queue
+    if (first !== undefined) {
+      this.queue = []
+      for (const source of this.sources) {
+        if (source.queued >= readAhead) source.socket?.resume()
+        source.queued = 0
+      }
+      return Effect.succeed<Chunks>([first, ...rest])
+    }
+    if (this.sources.some(({ open }) => open)) return undefined
+    return this.failure === undefined ? Cause.done() : Effect.fail(failWith("output", reasonOf(this.failure)))
+  }
+
+  private wake(): void {
+    const { waiting } = this
+    const ready = waiting === undefined ? undefined : this.take()
+    if (waiting === undefined || ready === undefined) return
+    this.waiting = undefined
+    waiting(ready)
+  }
+
+  /** Native time, as everything about the kernel's processes. */
+  private arm(millis: number): void {
+    clearTimeout(this.timer)
+    if (!this.exited || this.sources.every(({ open }) => !open)) return
+    this.timer = setTimeout(() => {
+      this.expired = true
+      // Nothing came although somebody waits: the pipes are empty. Without a waiting consumer they may not be.
+      if (this.waiting !== undefined) this.close()
+    }, millis)
+  }
+}
+
+/** The writing end of a process's input. */
+class Input {
+  private readonly fd: number | undefined
+  private socket: Net.Socket | undefined
+  private state: "open" | "finished" | "closed"
+
+  constructor(fd: number | undefined) {
+    this.fd = fd
+    this.state = fd === undefined ? "closed" : "open"
+  }
+
+  /** Resolves when the kernel has all of it. */
+  write(bytes: Uint8Array, done: (error: Error | null | undefined) => void): boolean {
+    if (this.state !== "open") return false
+    this.connect()?.write(bytes, done)
+    return true
+  }
+
+  finish(): void {
+    if (this.state !== "open") return
+    this.state = "finished"
+    this.connect()?.end()
+  }
+
+  close(): void {
+    if (this.socket !== undefined) this.socket.destroy()
+    else if (this.state !== "closed" && this.fd !== undefined) Fs.closeSync(this.fd)
+    this.state = "closed"
+  }
+
+  private connect(): Net.Socket | undefined {
+    if (this.socket === undefined && this.fd !== undefined) {
+      this.socket = new Net.Socket({ fd: this.fd, readable: false, writable: true })
+      // A failed write reports to its own callback.
+      this.socket.on("error", () => {})
+    }
+    return this.socket
+  }
+}
+
+interface Spawned {
+  readonly child: ChildProcess.ChildProcess
+  readonly pid: number
+  readonly output: Output
+  readonly input: Input
+}
+
+/** All that `spawn` does at once; throws, or leaves a child without a pid, when the program cannot be started. */
+const spawn = (pipes: Pipes, launch: Launch, stdin: boolean) => {
+  const ours: Array<number> = []
+  const theirs: Array<number> = []
+  const add = (pipe: { readonly ours: number; readonly theirs: number }) => {
+    ours.push(pipe.ours)
+    theirs.push(pipe.theirs)
+    return pipe
+  }
+  try {
+    const out = add(pipes.output())
+    const err = add(pipes.output())
+    const input = stdin ? add(pipes.input()) : undefined
+    const child = ChildProcess.spawn(launch.command, launch.args, {
+      cwd: launch.cwd,
+      env: launch.env,
+      // Its own session and group: what it starts dies with it.
+      detached: true,
+      stdio: [input?.theirs ?? "ignore", out.theirs, err.theirs]
+    })
+    return { child, out: out.ours, err: err.ours, input: input?.ours, ours }
+  } catch (error) {
+    ours.forEach((fd) => Fs.closeSync(fd))
+    throw error
+  } finally {
+    theirs.forEach((fd) => Fs.closeSync(fd))
+  }
+}
+
+/** Starts a process that dies with the Scope: TERM to its group, grace, KILL, verified. */
+export const start = Effect.fnUntraced(function*(
+  command: StartCommand,
+  launch: Launch,
+  options: Options
+): Effect.fn.Return<MachineProcess, SandboxError | PlatformError.PlatformError, Scope.Scope> {
+  const exit = Deferred.makeUnsafe<ProcessExit>()
+  let reason: EndReason | undefined
+  let status: ProcessExit | undefined
+  // Known at the exit, at once: later the number may belong to somebody else's group.
+  let groupIsGone = false
+
+  const launched = Effect.callback<Spawned, PlatformError.PlatformError>((resume) => {
+    let spawned: ReturnType<typeof spawn>
+    try {
+      spawned = spawn(options.pipes, launch, command.stdin)
+    } catch (error) {
+      return resume(Effect.fail(startFailure(launch, error)))
+    }
+    const { child } = spawned
+    const { pid } = child
+    if (pid === undefined) {
+      spawned.ours.forEach((fd) => Fs.closeSync(fd))
+      child.once("error", (error) => resume(Effect.fail(startFailure(launch, error))))
+      return
+    }
+    const output = new Output(spawned.out, spawned.err)
+    const input = new Input(spawned.input)
+    child.on("error", () => {})
+    child.once("exit", (code, signal) => {
+      groupIsGone = !send(-pid, 0)
+      const ended = reason === undefined ? {} : { reason }
+      status = signal === null
+        // Node gives a code or a signal, never neither.
+        ? ProcessExit.Exited({ code: code ?? 0, ...ended })
+        : ProcessExit.Signalled({ signal, code: 128 + (signalNumber(signal) ?? 0), ...ended })
+      input.close()
+      output.processExited()
+      Deferred.doneUnsafe(exit, Exit.succeed(status))
+    })
+    resume(Effect.succeed({ child, pid, output, input }))
+  })
+
+  const kill = (pid: number, graceMillis: number, term = true) =>
+    Effect.gen(function*() {
+      if (groupIsGone) return
+      const dead = yield* io("kill", () => killGroup(pid, graceMillis, term))
+      if (!dead) return yield* Effect.logWarning(`the process group ${pid} survived SIGKILL`)
+      yield* Deferred.await(exit)
+    })
+
+  const { input, output, pid } = yield* Effect.acquireRelease(
+    launched,
+    ({ input, output, pid }) =>
+      Effect.ensuring(
+        Effect.ignore(kill(pid, options.killGrace)),
+        Effect.sync(() => {
+          output.close()
+          input.close()
+        })
+      )
+  )
+
+  if (command.deadline !== undefined) {
+    const left = command.deadline - (yield* Clock.currentTimeMillis)
+    yield* Effect.forkScoped(
+      Effect.sleep(Duration.millis(Math.max(0, left))).pipe(
+        Effect.andThen(Effect.suspend(() => {
+          if (status !== undefined) return Effect.void
+          reason = "deadline"
+          return kill(pid, options.killGrace)
+        }))
+      )
+    )
+  }
+
+  const ended = () =>
+    failWith("process", new ProcessEnded({ processId: command.processId, status: status?._tag ?? "it reads no more input" }))
+
+  const write = (bytes: Uint8Array): Effect.Effect<void, SandboxError> =>
+    Effect.callback((resume) => {
+      if (status !== undefined) return resume(Effect.fail(ended()))
+      const taken = input.write(bytes, (error) =>
+        resume(error === null || error === undefined ? Effect.void : Effect.fail(ended())))
+      if (!taken) {
+        resume(Effect.fail(failWith(
+          "write",
+          new InvalidArgument({ argument: "bytes", problem: "the input of this process has ended already" })
+        )))
+      }
+    })
+  const closeInput = Effect.sync(() => input.finish())
+
+  const external: ExternalProcess = {
+    processId: command.processId,
+    externalId: String(pid),
+    incarnation: options.incarnation
+  }
+
+  return {
+    external,
+    output: Stream.fromPull(Effect.succeed(output.pull)),
+    exit: Deferred.await(exit),
+    write,
+    closeInput,
+    stdin: Sink.mapEffect(
+      Sink.forEachArray((chunks: ReadonlyArray<Uint8Array>) => Effect.forEach(chunks, write, { discard: true })),
+      () => closeInput
+    ),
+    signal: Effect.fnUntraced(function*(name, signalOptions) {
+      const signal = toSignal(name)
+      if (signal === undefined) {
+        return yield* failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` }))
+      }
+      if (groupIsGone || !send(-pid, signal)) return yield* ended()
+      if (signalOptions?.forceAfter === undefined) return
+      const patience = Duration.toMillis(Duration.fromInputUnsafe(signalOptions.forceAfter))
+      yield* kill(pid, patience, false)
+    })
+  }
+})
