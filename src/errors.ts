@@ -26,7 +26,7 @@ const bounded = (text: string): string => text.length <= maxText ? text : `${tex
 const list = (items: ReadonlyArray<string | number>): string => bounded(items.join(", "))
 
 const Cause = Schema.optionalKey(Schema.Defect())
-const RetryAfter = Schema.optionalKey(Schema.Duration)
+const RetryAfter = Schema.optionalKey(Schema.DurationFromMillis)
 const Detail = Schema.optionalKey(Schema.String)
 
 const suffix = (detail: string | undefined): string => detail === undefined ? "" : `: ${bounded(detail)}`
@@ -289,7 +289,7 @@ export class ProcessesRunning extends Schema.TaggedError<ProcessesRunning>(id("P
 
 /** The deadline lies beyond what is left of the sandbox's lease. */
 export class LeaseTooShort extends Schema.TaggedError<LeaseTooShort>(id("LeaseTooShort"))("LeaseTooShort", {
-  remaining: Schema.Duration
+  remaining: Schema.DurationFromMillis
 }) {
   readonly isRetryable = false
   override get message() {
@@ -370,7 +370,7 @@ export class Unavailable extends Schema.TaggedError<Unavailable>(id("Unavailable
  */
 export class Timeout extends Schema.TaggedError<Timeout>(id("Timeout"))("Timeout", {
   clock: Schema.Literals(["request", "command", "sandbox"]),
-  duration: Schema.Duration,
+  duration: Schema.DurationFromMillis,
   accepted: Accepted
 }) {
   get isRetryable(): boolean {

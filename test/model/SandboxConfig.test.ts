@@ -1,0 +1,79 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Redacted, Result, Schema } from "effect"
+import * as SandboxConfig from "../../src/model/SandboxConfig.ts"
+
+const issue = (input: unknown): string => {
+  const result = SandboxConfig.decode(input)
+  return Result.isFailure(result) ? result.failure.message : assert.fail("it decoded")
+}
+const decoded = (input: unknown): SandboxConfig.SandboxConfig => Result.getOrThrow(SandboxConfig.decode(input))
+
+const encodeStored = Schema.encodeSync(SandboxConfig.StoredConfig)
+const decodeStored = Schema.decodeUnknownSync(SandboxConfig.StoredConfig)
+
+describe("SandboxConfig", () => {
+  it("takes durations in every form and stores milliseconds", () => {
+    for (const timeout of ["5 minutes", 300_000, Duration.minutes(5)]) {
+      const config = decoded({ timeout })
+      assert.strictEqual(Duration.toMillis(config.timeout ?? Duration.zero), 300_000)
+      assert.deepStrictEqual(encodeStored(SandboxConfig.toStored(config)), { timeout: 300_000 })
+    }
+  })
+
+  it.each([
+    [{ timeout: 0 }, "timeout"],
+    [{ timeout: -1 }, "timeout"],
+    [{ timeout: "-5 seconds" }, "timeout"],
+    [{ timeout: Infinity }, "timeout"],
+    [{ timeout: NaN }, "timeout"],
+    [{ timeout: "400 days" }, "timeout"],
+    [{ timeout: "soon" }, "timeout"],
+    [{ ports: [0] }, "ports"],
+    [{ ports: [65_536] }, "ports"],
+    [{ ports: [80.5] }, "ports"],
+    [{ env: { "A=B": "x" } }, "env"],
+    [{ env: { A: "x\0y" } }, "env"],
+    [{ env: { "": "x" } }, "env"],
+    [{ resources: { vcpus: 0 } }, "vcpus"],
+    [{ resources: { gpus: 1 } }, "gpus"],
+    [{ recovery: "always" }, "recovery"],
+    [{ unknownField: 1 }, "unknownField"],
+    ["text", "object"]
+  ])("refuses %j and names the field", (input, name) => {
+    assert.include(issue(input), name)
+  })
+
+  it.each([
+    [{ timeoutMs: 1000 }, "timeoutMs is called timeout here"],
+    [{ vercel: { snapshotExpirationMs: 1 } }, "vercel.snapshotExpirationMs is called vercel.snapshotExpiration here"],
+    [{ daytona: { autoStopIntervalMin: 1 } }, "daytona.autoStopIntervalMin is called daytona.autoStopInterval here"]
+  ])("names the new field for %j", (input, message) => {
+    assert.include(issue(input), message)
+  })
+
+  it("leaves the user's own data alone", () => {
+    assert.deepStrictEqual(decoded({ params: { timeoutMs: 5 } }).params, { timeoutMs: 5 })
+  })
+
+  it("never echoes a value of env", () => {
+    assert.notInclude(issue({ env: { TOKEN: "hunter2\0hunter2" } }), "hunter2")
+    assert.notInclude(issue({ env: { TOKEN: Redacted.make("hunter2") }, timeout: -1 }), "hunter2")
+  })
+
+  it("keeps the names of secrets and not their values", () => {
+    const config = decoded({ env: { PLAIN: "p", TOKEN: Redacted.make("hunter2") } })
+    const stored = SandboxConfig.toStored(config)
+    const text = JSON.stringify(encodeStored(stored))
+    assert.notInclude(text, "hunter2")
+    assert.deepStrictEqual(JSON.parse(text), { env: { PLAIN: "p" }, secretEnv: ["TOKEN"] })
+    const back = SandboxConfig.fromStored(decodeStored(JSON.parse(text)), { TOKEN: Redacted.make("hunter2") })
+    assert.deepStrictEqual(back, config)
+  })
+
+  it("lists the fields in which two configs differ, whatever the order of keys", () => {
+    const one = SandboxConfig.toStored(decoded({ purpose: "a", ports: [1], params: { x: 1, y: { a: 1, b: 2 } } }))
+    const two = SandboxConfig.toStored(decoded({ params: { y: { b: 2, a: 1 }, x: 1 }, ports: [2], timeout: 5, purpose: "a" }))
+    assert.deepStrictEqual(SandboxConfig.differences(one, two), ["ports", "timeout"])
+    assert.deepStrictEqual(SandboxConfig.differences(one, one), [])
+  })
+})
