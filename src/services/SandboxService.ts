@@ -374,6 +374,9 @@ export const methodReasons = {
     "ConfigMismatch",
     "NameInUse",
     "SecretsRequired",
+    "NotActive",
+    "Stopped",
+    "Gone",
     "Busy",
     "OutcomeUnknown"
   ],

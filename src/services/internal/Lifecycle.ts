@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { Busy, ConfigMismatch, NameInUse, SandboxError, StopIncomplete } from "../../errors.ts"
+import { ConfigMismatch, NameInUse, NotActive, SandboxError, StopIncomplete } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { SandboxConfigInput, StoredConfig } from "../../model/SandboxConfig.ts"
 import * as Config from "../../model/SandboxConfig.ts"
@@ -122,7 +122,8 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         ...(resolved.name === undefined ? {} : { externalSandboxId: resolved.name.externalId }),
         ...(config.purpose === undefined ? {} : { purpose: config.purpose }),
         ...(config.params === undefined ? {} : { params: config.params }),
-        config: { ...stored, provider: provider.name }
+        config: { ...stored, provider: provider.name },
+        lease: { owner: self.owner, epoch: 1, expiresAt: now + Duration.toMillis(core.leaseTtl) }
       }
       // The intent, before anything is asked of the vendor.
       const inserted = yield* self.store.insertSandbox(record).pipe(
@@ -139,11 +140,14 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         if (Option.isSome(existing)) return yield* again(existing.value, { ...stored, provider: provider.name })
         return yield* core.failure(record, operation, new NameInUse({ name: resolved.name?.externalId ?? id }))
       }
-      const connection = yield* machines.withLease(id, (held) =>
-        held.record.status === "creating"
-          ? machines.create(held, config)
-          : Effect.fail(core.failure(held.record, operation, new Busy({ owner: "another service" }))))
-      return { sandboxId: id, ref: core.refOf(connection.record), outcome: "created" as const }
+      const made = yield* machines.withLease(id, ({ record, ...held }) =>
+        record.status === "creating"
+          ? Effect.map(machines.create({ record, ...held }, config), (connection) => connection.record)
+          // A second call with this id came in between and has finished the creation.
+          : record.status === "active"
+          ? Effect.succeed(record)
+          : Effect.fail(core.failure(record, operation, new NotActive({ status: record.status }))))
+      return { sandboxId: id, ref: core.refOf(made), outcome: "created" as const }
     })
 
   const stop: Lifecycle["stop"] = (id, options) =>

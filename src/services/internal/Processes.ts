@@ -126,6 +126,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
           sandboxId,
           accepted,
           outcome,
+          isStarting: () => !Deferred.isDoneUnsafe(accepted),
           abandon: Effect.suspend(() => {
             abandoned = true
             return FiberMap.remove(fibers, processId)
@@ -143,7 +144,11 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
                 entries.delete(processId)
                 pumps.delete(processId)
               }
-              const failed = Exit.isFailure(exit)
+              const error = Exit.findErrorOption(exit)
+              const started = Deferred.isDoneUnsafe(accepted)
+              // Whoever took it over writes the log now, and it is followed like any other.
+              const handedOver = abandoned || Option.isSome(error) && isLeaseLost(error.value)
+              const failed = Exit.isFailure(exit) && started && !handedOver
                 ? new SandboxError({
                   operation: "SandboxService.pump",
                   sandboxId,
@@ -151,12 +156,11 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
                   reason: new OutcomeUnknown({ detail: "this service does not follow the process any more" })
                 })
                 : undefined
-              const error = Exit.findErrorOption(exit)
               yield* Deferred.fail(accepted, Option.getOrElse(error, () => failed ?? ended(processId, "ended")))
               yield* failed === undefined
                 ? Deferred.succeed(outcome, undefined)
                 : Deferred.fail(outcome, Option.isSome(error) && isSandboxError(error.value) ? error.value : failed)
-              if (Option.isSome(error) && !isLeaseLost(error.value)) {
+              if (Option.isSome(error) && failed !== undefined) {
                 yield* Effect.logWarning(`the log of process ${processId} is not written any more: ${error.value.message}`)
               }
             })).pipe(Effect.ignore)
@@ -417,7 +421,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     const runToEnd: Processes["runToEnd"] = (id, command, args, options) =>
       Effect.gen(function*() {
         const operation = "SandboxService.runCommandWithProcessStream"
-        const startedAt = yield* Clock.currentTimeMillis
+        const calledAt = yield* Clock.currentTimeMillis
         const mode = options.mode ?? "foreground"
         const handle = yield* run(operation, id, command, args, options, mode)
         const ids = {
@@ -428,7 +432,8 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         if (mode === "background") return ids
         const exit = yield* handle.exit
         if (exit.reason === "deadline") {
-          const duration = yield* core.toDuration(operation, "timeout", options.timeout ?? Duration.millis(1))
+          const { deadline, startedAt } = yield* store.getProcess(handle.processId)
+          const duration = Duration.millis((deadline ?? startedAt) - startedAt)
           return yield* new SandboxError({
             operation,
             sandboxId: id,
@@ -443,7 +448,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
           Effect.sync(() => {
             if (isOutput(event)) (event._tag === "stdout" ? stdout : stderr).push(event.bytes)
           }))
-        const durationMs = (yield* Clock.currentTimeMillis) - startedAt
+        const durationMs = (yield* Clock.currentTimeMillis) - calledAt
         yield* Metrics.command("recorded", "exit", durationMs)
         const { display } = yield* prepare(self, operation, command, args, {})
         return { ...ids, result: resultOf(display, exit, durationMs, stdout, stderr) }

@@ -26,6 +26,8 @@ export type RecoveryOverrides = Partial<RecoverySchedules>
 /** A recorded process that this service writes the log of. */
 export interface LivePump {
   readonly sandboxId: SandboxId
+  /** True until the machine has accepted the command: what becomes of it is for its start to say. */
+  readonly isStarting: () => boolean
   /** Ends the pump without a further write: somebody else decides about the record. */
   readonly abandon: Effect.Effect<void>
   /** Waits until the pump has ended by itself. */

@@ -47,17 +47,25 @@ export const markLost = (self: Core, processId: ProcessId, reason: string): Effe
 
 const open: ReadonlyArray<ProcessRecord["status"]> = ["starting", "running", "detached"]
 
-/** All open processes of a sandbox, or only those of another incarnation than the one that runs now. */
+/**
+ * All open processes of a sandbox, or only those of another incarnation than the one that runs now. One that is just being
+ * started is left to its start, which finds out for itself (and may be what has led here).
+ */
 export const markOpenProcessesLost = (
   self: Core,
   sandboxId: SandboxId,
   reason: string,
   runningIncarnation?: string
 ): Effect.Effect<void, SandboxError> =>
-  self.store.listProcesses({ sandboxId, status: open }).pipe(
-    Stream.filter((record) => runningIncarnation === undefined || record.incarnation !== runningIncarnation),
-    Stream.runForEach((record) => markLost(self, record.id, reason))
-  )
+  Effect.flatMap(Clock.currentTimeMillis, (now) =>
+    self.store.listProcesses({ sandboxId, status: open }).pipe(
+      Stream.filter((record) => runningIncarnation === undefined || record.incarnation !== runningIncarnation),
+      Stream.filter((record) =>
+        self.pumps.get(record.id)?.isStarting() !== true &&
+        !(record.status === "starting" && record.lease !== undefined && record.lease.expiresAt > now)
+      ),
+      Stream.runForEach((record) => markLost(self, record.id, reason))
+    ))
 
 /** Lets the pumps of this service write what their processes said last, for a short while. */
 export const settlePumps = (self: Core, sandboxId: SandboxId): Effect.Effect<void> =>

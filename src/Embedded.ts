@@ -1,0 +1,75 @@
+/**
+ * Everything on this machine, nothing to configure: the local provider without isolation and an SQLite file.
+ *
+ * **Gotchas**: `isolation: "none"` is no security boundary: a command can do whatever this user can. It is the default here and
+ * nowhere else.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type { SandboxError } from "./errors.ts"
+import { UnsupportedCapability } from "./errors.ts"
+import * as errors from "./errors.ts"
+import * as Local from "./layers/providers/Local.ts"
+import * as Memory from "./layers/stores/Memory.ts"
+import * as Sql from "./layers/stores/Sql.ts"
+import type { ProcessLog } from "./services/ProcessLog.ts"
+import * as ProviderRegistry from "./services/ProviderRegistry.ts"
+import { SandboxService } from "./services/SandboxService.ts"
+import * as SandboxSettings from "./services/SandboxSettings.ts"
+import type { SandboxStore } from "./services/SandboxStore.ts"
+
+/** Where things are kept; the default is `.effect-sandbox` below the working directory. */
+export interface Options {
+  readonly directory?: string | undefined
+  /** Options of the local provider. */
+  readonly local?: Partial<Omit<Local.Options, "root">> | undefined
+}
+
+/** What an embedded layer provides: the service and, for tools, what it stands on. */
+export type Services = SandboxService | SandboxStore | ProcessLog | ProviderRegistry.ProviderRegistry
+
+const assemble = (
+  root: string,
+  local: Options["local"],
+  store: Layer.Layer<SandboxStore | ProcessLog, SandboxError>
+): Layer.Layer<Services, SandboxError> =>
+  SandboxService.layer.pipe(
+    Layer.provideMerge(ProviderRegistry.layer([Local.make({ isolation: "none", ...local, root })], { default: "local" })),
+    Layer.provideMerge(store)
+  )
+
+/** The local provider and an SQLite file in one directory. */
+export const layer = (options: Options = {}): Layer.Layer<Services, SandboxError> => {
+  const directory = options.directory ?? ".effect-sandbox"
+  return assemble(
+    `${directory}/local`,
+    options.local,
+    Sql.layerSqlite({ file: `${directory}/sandboxes.sqlite` })
+  )
+}
+
+/** The same by settings: `SANDBOX_STORE` (`sqlite` or `memory`), `SANDBOX_SQLITE_FILE`, `SANDBOX_LOCAL_ROOT`, `SANDBOX_NAMESPACE`. */
+export const layerConfig: Layer.Layer<Services, SandboxError> = Layer.unwrap(Effect.gen(function*() {
+  const store = yield* SandboxSettings.get(SandboxSettings.store)
+  const file = yield* SandboxSettings.get(SandboxSettings.sqliteFile)
+  const root = yield* SandboxSettings.get(SandboxSettings.localRoot)
+  const namespace = Option.getOrUndefined(yield* SandboxSettings.get(SandboxSettings.namespace))
+  const kind = Option.getOrElse(store, () => "sqlite" as const)
+  switch (kind) {
+    case "sqlite":
+    case "memory":
+      return assemble(
+        Option.getOrElse(root, () => ".effect-sandbox/local"),
+        undefined,
+        kind === "memory"
+          ? Memory.layer({ namespace })
+          : Sql.layerSqlite({ file: Option.getOrElse(file, () => ".effect-sandbox/sandboxes.sqlite"), namespace })
+      )
+    default:
+      return yield* errors.fail(
+        "Embedded.layerConfig",
+        new UnsupportedCapability({ capability: `SANDBOX_STORE=${kind}`, detail: "compose its layer yourself" })
+      )
+  }
+}))
