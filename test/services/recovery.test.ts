@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Fiber, Layer, Redacted, Schedule } from "effect"
+import { ConfigProvider, Context, Duration, Effect, Fiber, Layer, Redacted, Schedule } from "effect"
 import { TestClock } from "effect/testing"
 import {
   Authentication,
@@ -104,8 +104,8 @@ describe("a machine that vanished", () => {
         Layer.provide(env({})),
         Layer.fresh
       )
-      const one = yield* Effect.provide(SandboxService, build, { local: true })
-      const other = yield* Effect.provide(SandboxService, build, { local: true })
+      const one = Context.get(yield* Layer.build(build), SandboxService)
+      const other = Context.get(yield* Layer.build(build), SandboxService)
       assert.notStrictEqual(one, other)
       const { sandboxId } = yield* one.createSandbox()
       yield* one.runCommand(sandboxId, "true")
@@ -183,8 +183,8 @@ describe("a machine that does not run", () => {
         Layer.provide(env({})),
         Layer.fresh
       )
-      const warm = yield* Effect.provide(SandboxService, build, { local: true })
-      const other = yield* Effect.provide(SandboxService, build, { local: true })
+      const warm = Context.get(yield* Layer.build(build), SandboxService)
+      const other = Context.get(yield* Layer.build(build), SandboxService)
       const { sandboxId } = yield* warm.createSandbox()
       yield* warm.runCommand(sandboxId, "true")
       yield* other.stopSandbox(sandboxId)
@@ -263,15 +263,19 @@ describe("schedules", () => {
       const { sandboxId } = yield* sandboxes.createSandbox()
       vendor.failNext("start", ...Array.from({ length: 10 }, () => unavailable))
       const fiber = yield* Effect.forkChild(Effect.exit(sandboxes.runCommand(sandboxId, "true")), { startImmediately: true })
-      // 200 ms, 400, 800, 1600: each between 80 and 120 %.
-      const seen: Array<number> = []
-      for (const base of [200, 400, 800, 1600]) {
-        yield* TestClock.adjust(base * 0.8 - 1)
-        seen.push(vendor.count("start"))
-        yield* TestClock.adjust(base * 0.4 + 2)
+      const at: Array<number> = [0]
+      for (let now = 1; now <= 4_000; now++) {
+        yield* TestClock.adjust(1)
+        if (vendor.count("start") > at.length) at.push(now)
       }
-      assert.deepStrictEqual(seen, [1, 2, 3, 4])
-      yield* TestClock.adjust("1 hour")
+      // 200 ms, 400, 800, 1600: each between 80 and 120 %.
+      const delays = at.slice(1).map((time, index) => time - (at[index] ?? 0))
+      assert.strictEqual(delays.length, 4)
+      delays.forEach((delay, index) => {
+        const base = 200 * 2 ** index
+        assert.isAtLeast(delay, base * 0.8 - 1)
+        assert.isAtMost(delay, base * 1.2 + 1)
+      })
       const exit = yield* Fiber.join(fiber)
       assert.strictEqual(exit._tag, "Failure")
       assert.strictEqual(vendor.count("start"), 5)

@@ -43,7 +43,8 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     const config = decoded.success
     const provider = yield* self.registry.select(config.provider ?? Option.getOrUndefined(self.settings.provider))
     const resolved = yield* provider.resolve(config)
-    const stored = Config.toStored(config)
+    // The provider that was selected belongs to what was asked for, however it was selected.
+    const stored: StoredConfig = { ...Config.toStored(config), provider: provider.name }
 
     if (resolved.name !== undefined) {
       const owner = yield* self.store.listSandboxes({
@@ -122,7 +123,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         ...(resolved.name === undefined ? {} : { externalSandboxId: resolved.name.externalId }),
         ...(config.purpose === undefined ? {} : { purpose: config.purpose }),
         ...(config.params === undefined ? {} : { params: config.params }),
-        config: { ...stored, provider: provider.name },
+        config: stored,
         lease: { owner: self.owner, epoch: 1, expiresAt: now + Duration.toMillis(core.leaseTtl) }
       }
       // The intent, before anything is asked of the vendor.
@@ -137,7 +138,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       if (Option.isNone(inserted)) {
         // Another creation of this id, or of this name, came first a moment ago.
         const existing = yield* find(id)
-        if (Option.isSome(existing)) return yield* again(existing.value, { ...stored, provider: provider.name })
+        if (Option.isSome(existing)) return yield* again(existing.value, stored)
         return yield* core.failure(record, operation, new NameInUse({ name: resolved.name?.externalId ?? id }))
       }
       const made = yield* machines.withLease(id, ({ record, ...held }) =>

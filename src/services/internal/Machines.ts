@@ -182,7 +182,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       f: (connection: Connection) => Effect.Effect<A, E, R>,
       overrides?: RecoveryOverrides
     ): Effect.Effect<A, E | SandboxError, R | Scope.Scope> => {
-      const run = Effect.flatMap(get(id, overrides), (connection) =>
+      const attempt = (connection: Connection) =>
         f(connection).pipe(
           Effect.retry({
             // `mayRetryStart` lets only a SandboxError through to the schedule.
@@ -190,8 +190,10 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
             while: core.mayRetryStart
           }),
           Effect.tapError((error) => core.isStale(error) ? forgetStale(id, connection) : Effect.void)
-        ))
-      return Effect.catchIf(run, core.isStale, () => run)
+        )
+      return Effect.flatMap(get(id, overrides), (connection) =>
+        // Only a machine that was found stale in use is recovered here: what `get` fails with, recovery has decided.
+        Effect.catchIf(attempt(connection), core.isStale, () => Effect.flatMap(get(id, overrides), attempt)))
     }
 
     const withLease = <A, E, R>(id: SandboxId, f: (held: Held) => Effect.Effect<A, E, R>) =>

@@ -1,0 +1,101 @@
+/**
+ * The README's tables, made from the code. `node scripts/readme.ts` writes them; `--check` fails when they are out of date, which
+ * is also a test.
+ */
+import { Effect } from "effect"
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import * as Local from "../src/layers/providers/Local.ts"
+import type { SandboxProvider } from "../src/services/SandboxProvider.ts"
+import { methodReasons } from "../src/services/SandboxService.ts"
+import * as SandboxSettings from "../src/services/SandboxSettings.ts"
+
+const row = (cells: ReadonlyArray<string>): string => `| ${cells.join(" | ")} |`
+const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): string =>
+  [row(head), `|${"---|".repeat(head.length)}`, ...rows.map(row)].join("\n")
+
+const settings = (): string =>
+  table(
+    ["setting", "default", "meaning"],
+    SandboxSettings.all.map((setting) => [`\`${setting.name}\``, setting.fallback, setting.description])
+  )
+
+const reasons = (): string =>
+  table(
+    ["method", "reasons"],
+    Object.entries(methodReasons).map(([method, tags]) => [`\`${method}\``, tags.toSorted().join(" ")])
+  )
+
+const yes = (value: boolean): string => (value ? "yes" : "no")
+
+const column = ({ capabilities }: SandboxProvider): ReadonlyArray<string> => [
+  yes(capabilities.processes.recorded),
+  yes(capabilities.processes.stdin),
+  yes(capabilities.processes.signalsObservable),
+  capabilities.ports === 0 ? "no" : Number.isFinite(capabilities.ports) ? `up to ${capabilities.ports}` : "any",
+  capabilities.checkpoints === false
+    ? "no"
+    : capabilities.checkpoints.stopsProcesses
+    ? "yes, ends the processes"
+    : "yes, processes go on",
+  yes(capabilities.extendTimeout),
+  yes(capabilities.persistent)
+]
+
+const providers = async (): Promise<string> => {
+  const root = await mkdtemp(join(tmpdir(), "effect-sandbox-readme-"))
+  try {
+    const local = await Effect.runPromise(Effect.scoped(Local.make({ root, isolation: "none" })))
+    const names = [
+      "recorded processes survive the service",
+      "live stdin",
+      "a death by signal is told apart",
+      "ports",
+      "checkpoints",
+      "`extendTimeout`",
+      "disk outlives a stop"
+    ]
+    const all = [local]
+    return table(
+      ["what it can do", ...all.map((provider) => `\`${provider.name}\``)],
+      names.map((name, index) => [name, ...all.map((provider) => column(provider)[index] ?? "")])
+    )
+  } finally {
+    await rm(root, { recursive: true, force: true })
+  }
+}
+
+const stores = (): string =>
+  table(["store", "survives the process", "shared by several processes"], [
+    ["`Memory.layer`", "no", "no"],
+    ["`Sql.layerSqlite`", "yes", "yes, one file on one machine"]
+  ])
+
+const fill = (text: string, name: string, content: string): string => {
+  const begin = `<!-- begin:${name} -->`
+  const end = `<!-- end:${name} -->`
+  const from = text.indexOf(begin)
+  const to = text.indexOf(end)
+  if (from < 0 || to < from) throw new Error(`README.md has no section ${name}`)
+  return `${text.slice(0, from + begin.length)}\n${content}\n${text.slice(to)}`
+}
+
+export const path = fileURLToPath(new URL("../README.md", import.meta.url))
+
+/** The README as it should be. */
+export const render = async (text: string): Promise<string> =>
+  fill(
+    fill(fill(text, "settings", settings()), "reasons", reasons()),
+    "providers",
+    `${await providers()}\n\n${stores()}`
+  )
+
+if (import.meta.main) {
+  const current = await readFile(path, "utf8")
+  const wanted = await render(current)
+  if (process.argv.includes("--check")) {
+    if (current !== wanted) throw new Error("README.md is out of date: run node scripts/readme.ts")
+  } else if (current !== wanted) await writeFile(path, wanted)
+}

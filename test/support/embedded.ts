@@ -1,0 +1,21 @@
+/** The embedded library in a temp folder that goes away with the Scope. */
+import { NodeServices } from "@effect/platform-node"
+import { ConfigProvider, Effect, FileSystem, Layer } from "effect"
+import * as Embedded from "../../src/Embedded.ts"
+
+/** A fresh temp folder, removed with the Scope. */
+export const tempDirectory = Effect.flatMap(FileSystem.FileSystem, (fs) =>
+  fs.makeTempDirectoryScoped({ prefix: "effect-sandbox-test-" })).pipe(Effect.provide(NodeServices.layer))
+
+/** Settings of a test: nothing of the machine's own environment. */
+export const settings = (values: Record<string, string> = {}) =>
+  ConfigProvider.layer(ConfigProvider.fromUnknown(values))
+
+/** The embedded layer over a directory; two builds of it are two services. */
+export const inDirectory = (directory: string, options: Omit<Embedded.Options, "directory"> = {}) =>
+  Layer.fresh(Embedded.layer({ ...options, directory })).pipe(Layer.provide(settings()))
+
+/** The embedded layer in a folder of its own. */
+export const embedded: Layer.Layer<Embedded.Services, unknown> = Layer.unwrap(
+  Effect.map(tempDirectory, (directory) => inDirectory(directory))
+)
