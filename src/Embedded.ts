@@ -11,8 +11,10 @@ import type { SandboxError } from "./errors.ts"
 import { UnsupportedCapability } from "./errors.ts"
 import * as errors from "./errors.ts"
 import * as Local from "./layers/providers/Local.ts"
+import * as Os from "./layers/providers/local/os.ts"
 import * as Memory from "./layers/stores/Memory.ts"
 import * as Sql from "./layers/stores/Sql.ts"
+import * as LeaseOwner from "./services/LeaseOwner.ts"
 import type { ProcessLog } from "./services/ProcessLog.ts"
 import * as ProviderRegistry from "./services/ProviderRegistry.ts"
 import { SandboxService } from "./services/SandboxService.ts"
@@ -29,12 +31,30 @@ export interface Options {
 /** What an embedded layer provides: the service and, for tools, what it stands on. */
 export type Services = SandboxService | SandboxStore | ProcessLog | ProviderRegistry.ProviderRegistry
 
+/**
+ * Services of one machine can see whether another is dead, so that its processes are taken over at once and not when its lease
+ * expires.
+ */
+const ownerOfHost: LeaseOwner.Owner = {
+  name: Effect.sync(() => {
+    const { pid, startTime } = Os.identity()
+    return ["service", crypto.randomUUID(), Os.bootId(), pid, startTime].join(":")
+  }),
+  isDead: (owner) =>
+    Effect.sync(() => {
+      const [kind, , bootId, pid, startTime] = owner.split(":")
+      return kind === "service" && bootId !== undefined && pid !== undefined && startTime !== undefined &&
+        (bootId !== Os.bootId() || !Os.isRunning({ pid: Number(pid), startTime }))
+    })
+}
+
 const assemble = (
   root: string,
   local: Options["local"],
   store: Layer.Layer<SandboxStore | ProcessLog, SandboxError>
 ): Layer.Layer<Services, SandboxError> =>
   SandboxService.layer.pipe(
+    Layer.provide(Layer.succeed(LeaseOwner.LeaseOwner, ownerOfHost)),
     Layer.provideMerge(ProviderRegistry.layer([Local.make({ isolation: "none", ...local, root })], { default: "local" })),
     Layer.provideMerge(store)
   )

@@ -42,6 +42,7 @@ import type { ObservedChunk, ObservedFinish, ObservedStart } from "./internal/Ob
 import * as ProcessesPart from "./internal/Processes.ts"
 import type { ProcessOptions, SandboxProcess } from "./internal/Processes.ts"
 import * as spawner from "./internal/spawner.ts"
+import { LeaseOwner } from "./LeaseOwner.ts"
 import type { ReadOptions } from "./ProcessLog.ts"
 import { ProcessLog } from "./ProcessLog.ts"
 import { ProviderRegistry } from "./ProviderRegistry.ts"
@@ -195,7 +196,7 @@ export class SandboxService extends Context.Service<SandboxService, {
 }
 
 const make = Effect.gen(function*() {
-  const owner = yield* core.newUuid
+  const owner = yield* LeaseOwner
   const self: Core = {
     store: yield* SandboxStore,
     log: yield* ProcessLog,
@@ -203,7 +204,8 @@ const make = Effect.gen(function*() {
     settings: yield* serviceSettings,
     policy: yield* RecoveryPolicy,
     secrets: yield* SandboxSecrets,
-    owner: `service:${owner}`,
+    owner: yield* owner.name,
+    isDead: owner.isDead,
     pumps: new Map()
   }
   const machines = yield* MachinesPart.make(self)

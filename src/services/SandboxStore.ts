@@ -91,6 +91,8 @@ export interface AcquireLease {
   readonly ttl: Duration.Input
   /** Takes the lease from a live holder: for whoever has the authority to end what the holder does. */
   readonly steal?: boolean | undefined
+  /** Takes the lease from this holder only: for whoever knows that it is dead. */
+  readonly stealFrom?: string | undefined
 }
 
 export class SandboxStore extends Context.Service<SandboxStore, {
@@ -250,7 +252,8 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
     const acquireLease = (id: string, options: AcquireLease) =>
       modify(id, (record, now) => {
         const held = record.lease
-        if (held !== undefined && held.expiresAt > now && held.owner !== options.owner && options.steal !== true) {
+        const mine = options.steal === true || held?.owner === options.owner || held?.owner === options.stealFrom
+        if (held !== undefined && held.expiresAt > now && !mine) {
           return Effect.fail(
             error(
               `acquire${self.name}Lease`,

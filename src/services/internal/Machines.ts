@@ -119,7 +119,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
             )
           case "creating":
           case "recreating": {
-            if (leased !== undefined) {
+            if (leased !== undefined && !(yield* self.isDead(leased.owner))) {
               return yield* core.failure(record, operation, new Busy({ owner: leased.owner }))
             }
             return yield* core.failure(
@@ -198,7 +198,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
 
     const withLease = <A, E, R>(id: SandboxId, f: (held: Held) => Effect.Effect<A, E, R>) =>
       exclusively(id)(Effect.acquireUseRelease(
-        self.store.acquireSandboxLease(id, { owner: self.owner, ttl: core.leaseTtl }).pipe(
+        core.acquire(self, (options) => self.store.acquireSandboxLease(id, options)).pipe(
           Effect.retry({ schedule: self.policy.ready, while: isBusy })
         ),
         (record) => {

@@ -491,7 +491,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     /** Takes the process over from a service that is gone; fails `Busy` while one is alive. */
     const takeOver = (record: ProcessRecord): Effect.Effect<Option.Option<Entry>, SandboxError> =>
       Effect.gen(function*() {
-        const leased = yield* store.acquireProcessLease(record.id, { owner: self.owner, ttl: core.leaseTtl })
+        const leased = yield* core.acquire(self, (options) => store.acquireProcessLease(record.id, options))
         if (isTerminal(leased.status)) return Option.none()
         const scope = yield* Scope.make()
         const epoch = leased.lease?.epoch ?? 0

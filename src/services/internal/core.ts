@@ -18,7 +18,7 @@ import type { RecoverySchedules } from "../RecoveryPolicy.ts"
 import type { Machine, MachineRef, SandboxProvider } from "../SandboxProvider.ts"
 import type * as SandboxSecrets from "../SandboxSecrets.ts"
 import type { ServiceSettings } from "../SandboxSettings.ts"
-import type { SandboxStore } from "../SandboxStore.ts"
+import type { AcquireLease, SandboxStore } from "../SandboxStore.ts"
 
 /** Schedules that a call overrides. */
 export type RecoveryOverrides = Partial<RecoverySchedules>
@@ -43,6 +43,7 @@ export interface Core {
   readonly secrets: SandboxSecrets.Supply
   /** The name under which this service holds leases: new with each build of the layer. */
   readonly owner: string
+  readonly isDead: (owner: string) => Effect.Effect<boolean>
   readonly pumps: Map<ProcessId, LivePump>
 }
 
@@ -57,6 +58,19 @@ export interface Connection {
 export const leaseTtl = Duration.seconds(30)
 
 export const newUuid = Effect.sync(() => SecureRandom.uuidV4Unsafe())
+
+/** Acquires a lease; that of an owner which is known to be dead at once. */
+export const acquire = <A>(
+  self: Core,
+  lease: (options: AcquireLease) => Effect.Effect<A, SandboxError>
+): Effect.Effect<A, SandboxError> => {
+  const options = { owner: self.owner, ttl: leaseTtl }
+  return Effect.catchIf(lease(options), (error) => error.reason._tag === "Busy", (error) => {
+    const holder = error.reason._tag === "Busy" ? error.reason.owner : ""
+    return Effect.flatMap(self.isDead(holder), (dead) =>
+      dead ? lease({ ...options, stealFrom: holder }) : Effect.fail(error))
+  })
+}
 
 const sandboxId = Schema.decodeUnknownOption(SandboxId)
 const processId = Schema.decodeUnknownOption(ProcessId)
