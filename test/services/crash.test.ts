@@ -76,7 +76,7 @@ const verify = (sandboxes: SandboxService["Service"], processId: string) =>
 
 describe("a service that dies", () => {
   for (const signal of ["SIGKILL", "SIGTERM", "SIGINT"] as const) {
-    it.live(`by ${signal} in mid-output loses and doubles nothing`, { timeout: 60_000 }, () =>
+    it.live(`by ${signal} in mid-output loses and doubles nothing`, () =>
       Effect.gen(function*() {
         const directory = yield* tempDirectory
         const sandboxId = crypto.randomUUID()
@@ -97,10 +97,10 @@ describe("a service that dies", () => {
         assert.strictEqual(hash, expected)
         assert.strictEqual(stderr, "done\n".length)
         yield* sandboxes.stopSandbox(sandboxId, { delete: true })
-      }).pipe(Effect.scoped))
+      }).pipe(Effect.scoped), 60_000)
   }
 
-  it.live("finds the end of a process that nobody watched", { timeout: 60_000 }, () =>
+  it.live("finds the end of a process that nobody watched", () =>
     Effect.gen(function*() {
       const directory = yield* tempDirectory
       const sandboxId = crypto.randomUUID()
@@ -117,9 +117,9 @@ describe("a service that dies", () => {
       assert.deepStrictEqual(yield* attached.exit, { _tag: "Exited", code: 7 })
       assert.strictEqual((yield* verify(sandboxes, processId)).hash, expected)
       yield* sandboxes.stopSandbox(sandboxId, { delete: true })
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), 60_000)
 
-  it.live("at any moment leaves a record that is true", { timeout: 120_000 }, () =>
+  it.live("at any moment leaves a record that is true", () =>
     Effect.gen(function*() {
       const directory = yield* tempDirectory
       const sandboxId = crypto.randomUUID()
@@ -154,5 +154,5 @@ describe("a service that dies", () => {
       assert.isAtLeast(ran, exited)
       assert.isAtMost(ran, outcomes.filter((outcome) => outcome !== "never recorded").length)
       yield* sandboxes.stopSandbox(sandboxId, { delete: true })
-    }).pipe(Effect.scoped, Random.withSeed("crash")))
+    }).pipe(Effect.scoped, Random.withSeed("crash")), 120_000)
 })

@@ -14,7 +14,7 @@ import type { ProcessLog } from "../../src/services/ProcessLog.ts"
 import * as Registry from "../../src/services/ProviderRegistry.ts"
 import * as RecoveryPolicy from "../../src/services/RecoveryPolicy.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
-import { SandboxStore } from "../../src/services/SandboxStore.ts"
+import type { SandboxStore } from "../../src/services/SandboxStore.ts"
 import { counting, Counts } from "../support/counting.ts"
 import { type Scripted, scripted } from "../support/scripted.ts"
 

@@ -2,7 +2,8 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import { NotActive, NotRunning, ProcessesRunning, SandboxError, Stopped } from "../../errors.ts"
+import type { SandboxError} from "../../errors.ts";
+import { NotActive, NotRunning, ProcessesRunning, Stopped } from "../../errors.ts"
 import type { Checkpoint } from "../../model/Checkpoint.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { ProcessRecord } from "../../model/Process.ts"

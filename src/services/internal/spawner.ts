@@ -4,7 +4,7 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as PlatformError from "effect/PlatformError"
 import type * as ChildProcess from "effect/process/ChildProcess"
 import type { ChildProcessHandle } from "effect/process/ChildProcessSpawner"
@@ -15,7 +15,8 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import { isSandboxError, SandboxError } from "../../errors.ts"
+import type { SandboxError } from "../../errors.ts";
+import { isSandboxError } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { MachineProcess } from "../SandboxProvider.ts"
 import { prepare } from "./Commands.ts"
