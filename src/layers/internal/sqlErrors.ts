@@ -1,0 +1,197 @@
+/**
+ * The one place that knows what a database's error means. Total: every failure of a SQL client, of SQLite, of Postgres and of
+ * the file system underneath becomes one of the kinds of `Store`. Only codes decide; the text of a message never does.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import * as Schedule from "effect/Schedule"
+import { isSandboxError, SandboxError, Store } from "../../errors.ts"
+import type { StoreFailure } from "../../errors.ts"
+
+export type StoreKind = typeof StoreFailure.Type
+
+/** SQLite's primary result codes: the low byte of an extended one. */
+const sqlitePrimary: { readonly [code: number]: StoreKind } = {
+  3: "ReadOnly", // PERM
+  5: "Locked", // BUSY
+  6: "Locked", // LOCKED
+  8: "ReadOnly", // READONLY
+  10: "Unavailable", // IOERR
+  11: "Corrupt", // CORRUPT
+  13: "Full", // FULL
+  14: "Unavailable", // CANTOPEN
+  15: "Locked", // PROTOCOL: lost a race for the locks of the WAL
+  26: "Corrupt" // NOTADB
+}
+
+/** Extended codes that say more than their primary one. */
+const sqliteExtended: { readonly [code: number]: StoreKind } = {
+  1555: "AlreadyExists", // CONSTRAINT_PRIMARYKEY
+  2067: "AlreadyExists", // CONSTRAINT_UNIQUE
+  2579: "AlreadyExists", // CONSTRAINT_ROWID
+  4874: "Full" // IOERR_SHMSIZE: no room for the shared memory file of the WAL
+}
+
+/** The names that drivers other than `node:sqlite` give the same codes. */
+const sqliteNames: { readonly [name: string]: number } = {
+  SQLITE_PERM: 3,
+  SQLITE_BUSY: 5,
+  SQLITE_LOCKED: 6,
+  SQLITE_READONLY: 8,
+  SQLITE_IOERR: 10,
+  SQLITE_CORRUPT: 11,
+  SQLITE_FULL: 13,
+  SQLITE_CANTOPEN: 14,
+  SQLITE_PROTOCOL: 15,
+  SQLITE_NOTADB: 26,
+  SQLITE_CONSTRAINT_PRIMARYKEY: 1555,
+  SQLITE_CONSTRAINT_UNIQUE: 2067,
+  SQLITE_CONSTRAINT_ROWID: 2579,
+  SQLITE_IOERR_SHMSIZE: 4874
+}
+
+/** SQLSTATEs of Postgres, whole or by class (the first two characters). */
+const sqlStates: { readonly [state: string]: StoreKind } = {
+  "08": "Unavailable", // connection exception
+  "57P": "Unavailable", // operator intervention: shutdown, crash, cannot connect now
+  "23505": "AlreadyExists", // unique_violation
+  "25006": "ReadOnly", // read_only_sql_transaction
+  "40001": "Locked", // serialization_failure
+  "40P01": "Locked", // deadlock_detected
+  "42501": "ReadOnly", // insufficient_privilege
+  "53100": "Full", // disk_full
+  "53": "Unavailable", // insufficient resources: out of memory, too many connections
+  "55P03": "Locked", // lock_not_available
+  XX001: "Corrupt", // data_corrupted
+  XX002: "Corrupt" // index_corrupted
+}
+
+/** Error codes of the operating system, from opening the file or reaching the server. */
+const systemCodes: { readonly [code: string]: StoreKind } = {
+  ENOSPC: "Full",
+  EDQUOT: "Full",
+  EROFS: "ReadOnly",
+  EACCES: "ReadOnly",
+  EPERM: "ReadOnly",
+  EBUSY: "Locked",
+  ENOENT: "Unavailable",
+  ENOTDIR: "Unavailable",
+  EISDIR: "Unavailable",
+  EEXIST: "Unavailable",
+  EIO: "Unavailable",
+  EMFILE: "Unavailable",
+  ENFILE: "Unavailable",
+  ECONNREFUSED: "Unavailable",
+  ECONNRESET: "Unavailable",
+  EPIPE: "Unavailable",
+  ENOTFOUND: "Unavailable",
+  EAI_AGAIN: "Unavailable",
+  ETIMEDOUT: "Unavailable",
+  EHOSTUNREACH: "Unavailable",
+  ENETUNREACH: "Unavailable"
+}
+
+/** Reasons of Effect's `SqlError`, for a driver whose cause has no code. */
+const sqlReasons: { readonly [tag: string]: StoreKind } = {
+  UniqueViolation: "AlreadyExists",
+  LockTimeoutError: "Locked",
+  DeadlockError: "Locked",
+  SerializationError: "Locked",
+  ConnectionError: "Unavailable",
+  StatementTimeoutError: "Unavailable",
+  AuthorizationError: "ReadOnly"
+}
+
+interface Verdict {
+  readonly kind: StoreKind
+  /** The code, fit to be shown: never the database's own words, which may quote a value. */
+  readonly detail: string
+}
+
+const lookup = (table: { readonly [key: string]: StoreKind }, key: string): StoreKind | undefined =>
+  Object.hasOwn(table, key) ? table[key] : undefined
+
+const fromSqliteCode = (code: number): Verdict | undefined => {
+  const kind = sqliteExtended[code] ?? sqlitePrimary[code & 0xff]
+  return kind === undefined ? undefined : { kind, detail: `SQLite result code ${code}` }
+}
+
+const fromName = (code: string): Verdict | undefined => {
+  if (code.startsWith("SQLITE_")) {
+    // SQLITE_BUSY_SNAPSHOT is a SQLITE_BUSY, and so on: cut words off the end until the name is known.
+    for (let name = code; name !== "SQLITE"; name = name.slice(0, name.lastIndexOf("_"))) {
+      if (Object.hasOwn(sqliteNames, name)) {
+        const verdict = fromSqliteCode(sqliteNames[name] ?? 0)
+        return verdict === undefined ? undefined : { ...verdict, detail: code }
+      }
+    }
+    return undefined
+  }
+  const system = lookup(systemCodes, code)
+  if (system !== undefined) return { kind: system, detail: code }
+  if (!/^[0-9A-Z]{5}$/.test(code)) return undefined
+  const state = lookup(sqlStates, code) ?? lookup(sqlStates, code.slice(0, 3)) ?? lookup(sqlStates, code.slice(0, 2))
+  return state === undefined ? undefined : { kind: state, detail: `SQLSTATE ${code}` }
+}
+
+/** `errcode` is `node:sqlite`'s, `errno` other SQLite drivers'; a negative `errno` is the operating system's and has a `code`. */
+const fromCodes = (error: object): Verdict | undefined => {
+  for (const property of ["errcode", "errno", "code"]) {
+    const value = Predicate.hasProperty(error, property) ? error[property] : undefined
+    const verdict = typeof value === "number" ? fromSqliteCode(value) : typeof value === "string" ? fromName(value) : undefined
+    if (verdict !== undefined) return verdict
+  }
+  return undefined
+}
+
+/** Deep enough for a migration's error around a client's around a driver's, and an end for a cause that contains itself. */
+const maxDepth = 8
+
+const classify = (error: unknown): Verdict => {
+  let byReason: Verdict | undefined
+  let current = error
+  for (let depth = 0; depth < maxDepth && Predicate.isObject(current); depth++) {
+    const verdict = fromCodes(current)
+    if (verdict !== undefined) return verdict
+    const tag = Predicate.hasProperty(current, "_tag") && typeof current._tag === "string" ? current._tag : undefined
+    const kind = tag === undefined ? undefined : lookup(sqlReasons, tag)
+    if (kind !== undefined && tag !== undefined) byReason ??= { kind, detail: tag }
+    current = Predicate.hasProperty(current, "reason") && Predicate.isObject(current.reason)
+      ? current.reason
+      : Predicate.hasProperty(current, "cause")
+      ? current.cause
+      : undefined
+  }
+  return byReason ?? { kind: "Unknown", detail: "the database gave no code that is known here" }
+}
+
+/** What the failure of a SQL statement, a migration or an open means. */
+export const storeKind = (error: unknown): StoreKind => classify(error).kind
+
+/** Where a failure happened, for the error. */
+export interface Where {
+  readonly sandboxId?: string
+  readonly processId?: string
+}
+
+/** Makes the error of a store's operation; a `SandboxError` passes unchanged. */
+export const toSandboxError = (operation: string, where: Where = {}) => (error: unknown): SandboxError => {
+  if (isSandboxError(error)) return error
+  const { detail, kind } = classify(error)
+  return new SandboxError({ operation, ...where, reason: new Store({ kind, detail, cause: error }) })
+}
+
+/**
+ * Tries again while somebody else holds the database, for as long as `busyTimeout`. Only for what leaves nothing behind when it
+ * fails: one statement, or one whole transaction.
+ */
+export const retryLocked = (busyTimeout: Duration.Duration) => {
+  const schedule = Schedule.exponential("2 millis", 1.5).pipe(
+    Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.millis(50)))),
+    Schedule.jittered,
+    Schedule.upTo({ duration: busyTimeout })
+  )
+  return <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.retry(self, { schedule, while: (error) => !isSandboxError(error) && storeKind(error) === "Locked" })
+}
