@@ -141,6 +141,11 @@ export interface MachineProcess {
   readonly closeInput: Effect.Effect<void, SandboxError>
   /** Signals the process group. `ProcessEnded` when there is nothing left to signal. */
   readonly signal: (signal: string, options?: SignalOptions) => Effect.Effect<void, SandboxError>
+  /**
+   * Says that the output before this position is stored elsewhere and will not be asked for again, so that a provider that
+   * keeps it may free it: at its spool quota a command waits for this.
+   */
+  readonly release?: (position: OutputPosition) => Effect.Effect<void, SandboxError>
 }
 
 /** One file to write. `mode` defaults to the system's; parents are made. */

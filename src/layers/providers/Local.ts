@@ -17,6 +17,7 @@ import type { RecoverySchedules } from "../../services/RecoveryPolicy.ts"
 import type { SandboxProvider } from "../../services/SandboxProvider.ts"
 import * as Provider from "../../services/SandboxProvider.ts"
 import * as SandboxSettings from "../../services/SandboxSettings.ts"
+import * as Client from "./local/client.ts"
 import * as Disk from "./local/disk.ts"
 import { failWith, ioSync } from "./local/failures.ts"
 import * as Machines from "./local/machines.ts"
@@ -46,6 +47,8 @@ export interface Options {
   readonly killGrace?: Duration.Input | undefined
   /** Lets `Redacted` arguments through, although every process of this host can read them. The default is false. */
   readonly allowSecretArguments?: boolean | undefined
+  /** How long the connection to the supervisor, and the supervisor itself, stay without work; 5 seconds. */
+  readonly supervisorIdle?: Duration.Input | undefined
 }
 
 /** {@link Options} with the root from `SANDBOX_LOCAL_ROOT` when it is not given. */
@@ -70,10 +73,14 @@ export const make = (options: Options): Effect.Effect<SandboxProvider, SandboxEr
       ioSync("make", () => Pipes.make(root.pipes, `${pid}.${startTime}.${crypto.randomUUID()}`)),
       (stock) => Effect.sync(() => stock.close())
     )
+    const client = yield* Client.make(root, {
+      idleMillis: Duration.toMillis(Duration.fromInputUnsafe(options.supervisorIdle ?? Duration.seconds(5)))
+    })
     return Provider.make(
       Machines.primitives({
         root,
         pipes,
+        client,
         substrate,
         name: options.name,
         recovery: options.recovery,

@@ -1,5 +1,4 @@
 /** The local provider's primitives: sandboxes by their directories, machines by their incarnations. */
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -31,13 +30,16 @@ import type {
   Primitives,
   ResolvedConfig
 } from "../../../services/SandboxProvider.ts"
+import type { Client } from "./client.ts"
+import { toSandboxError } from "./client.ts"
 import { toLaunch } from "./command.ts"
 import * as Disk from "./disk.ts"
 import { failWith, io } from "./failures.ts"
 import * as Files from "./files.ts"
 import { withLock } from "./lock.ts"
-import { bootId, formatCookie, identity, isRunning, killByCookie } from "./os.ts"
+import { bootId, formatCookie, identity, isRunning, killByCookie, wallClock } from "./os.ts"
 import type { Pipes } from "./pipes.ts"
+import * as Recorded from "./recorded.ts"
 import * as Scoped from "./scoped.ts"
 import type { Paths, Root, SandboxState } from "./state.ts"
 import * as State from "./state.ts"
@@ -47,6 +49,7 @@ import type { LocalSubstrate } from "./substrate.ts"
 export interface Context {
   readonly root: Root
   readonly pipes: Pipes
+  readonly client: Client
   readonly substrate: LocalSubstrate
   readonly name: string | undefined
   readonly recovery: Partial<RecoverySchedules> | undefined
@@ -131,6 +134,15 @@ const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, st
   const secretArguments = context.allowSecretArguments || !substrate.argumentsVisible
   const scopedOptions: Scoped.Options = { pipes, incarnation, killGrace: context.killGrace }
 
+  const recordedOptions: Recorded.Options = {
+    root,
+    client: context.client,
+    sandboxId,
+    incarnation,
+    killGrace: context.killGrace,
+    spoolQuota: context.spoolQuota
+  }
+
   const machine: Machine = {
     ref,
     url: Option.none(),
@@ -146,7 +158,11 @@ const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, st
           formatCookie({ ...cookie, processId: command.processId }),
           secretArguments
         ).pipe(
-          Effect.flatMap((launch) => Scoped.start(command, launch, scopedOptions)),
+          Effect.flatMap((launch) =>
+            command.lifetime === "recorded"
+              ? Recorded.start(recordedOptions, command, launch, refuse("start"))
+              : Scoped.start(command, launch, scopedOptions)
+          ),
           // A stop that came in between has counted the processes before this one was there.
           Effect.tap(() => State.isMarkedRunning(runFile) ? Effect.void : refuse("start")),
           Effect.catch((error) =>
@@ -157,9 +173,8 @@ const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, st
           )
         )
       ),
-    findProcess: () => checked("findProcess", Effect.succeedNone),
-    resume: (process) =>
-      Effect.fail(failWith("resume", new NotFound({ kind: "process", id: process.processId }), sandboxId)),
+    findProcess: (processId) => checked("findProcess", Recorded.find(recordedOptions, processId)),
+    resume: (process, from) => checked("resume", Recorded.resume(recordedOptions, process, from)),
     readFile: (path) => Stream.unwrap(checked("readFile", Effect.sync(() => Files.read(place.workspaceRoot, path)))),
     writeFiles: (entries) => checked("writeFiles", Files.write(place.workspaceRoot, entries)),
     createCheckpoint: Option.none(),
@@ -171,7 +186,7 @@ const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, st
           : Effect.fail(failWith("portUrl", new PortNotExposed({ port, exposed: state.ports }), sandboxId))
       )
     ),
-    extendTimeout: Option.none(),
+    extendTimeout: Option.some((duration) => checked("extendTimeout", extend(context, ref, sandboxId, duration))),
     stop: (mode) => stop(context, ref, mode, true)
   }
   return machine
@@ -179,8 +194,18 @@ const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, st
 
 const existsWorkspace = (paths: Paths): boolean => State.isMarkedRunning(paths.workspace)
 
-/** Ends every process of a sandbox and proves it. */
+/** Ends every process of a sandbox and proves it. The supervisor first, where one runs: it writes down why. */
 const killAll = (context: Context, operation: string, sandboxId: SandboxId): Effect.Effect<void, SandboxError> =>
+  Effect.andThen(
+    context.client.requestIfRunning({ op: "stop", sandboxId, killGrace: context.killGrace }).pipe(
+      // One that dies meanwhile leaves its processes to the cookies.
+      Effect.catchReason("SandboxError", "Unavailable", () => Effect.succeedNone),
+      Effect.mapError(toSandboxError(operation, sandboxId))
+    ),
+    killByCookies(context, operation, sandboxId)
+  )
+
+const killByCookies = (context: Context, operation: string, sandboxId: SandboxId): Effect.Effect<void, SandboxError> =>
   Effect.flatMap(
     io(operation, () =>
       killByCookie((cookie) => cookie.root === context.root.tag && cookie.sandboxId === sandboxId, context.killGrace)),
@@ -204,6 +229,42 @@ const killOrphans = (context: Context, operation: string, sandboxId: SandboxId):
       context.killGrace
     )))
 
+/** Lets the supervisor, which is started for it, know of a lease. */
+const announceLease = (context: Context, operation: string, state: SandboxState): Effect.Effect<void, SandboxError> =>
+  state.deadline === undefined ? Effect.void : Effect.asVoid(Effect.mapError(
+    context.client.request({ op: "lease", sandboxId: state.sandboxId }),
+    toSandboxError(operation, state.sandboxId)
+  ))
+
+/**
+ * Where something is left to watch, a supervisor must live: a new one settles what the last one left behind before it
+ * answers, kills included.
+ */
+const attend = (context: Context, operation: string, paths: Paths, state: SandboxState): Effect.Effect<void, SandboxError> =>
+  Effect.suspend(() =>
+    state.deadline !== undefined || Recorded.hasOpen(paths.processes)
+      ? Effect.asVoid(Effect.mapError(
+        context.client.request({ op: "lease", sandboxId: state.sandboxId }),
+        toSandboxError(operation, state.sandboxId)
+      ))
+      : Effect.void
+  )
+
+const extend = (context: Context, ref: MachineRef, sandboxId: SandboxId, duration: Duration.Duration) => {
+  const paths = State.pathsOf(context.root, sandboxId)
+  return Effect.gen(function*() {
+    const now = yield* State.standing("extendTimeout", context.root, paths)
+    if (now._tag !== "Running" || now.state.incarnation !== ref.incarnation) {
+      return yield* yield* State.refusal("extendTimeout", context.root, sandboxId, ref.incarnation)
+    }
+    const deadline = wallClock() + Duration.toMillis(duration)
+    const state = { ...now.state, deadline }
+    yield* State.writeState("extendTimeout", paths, state)
+    yield* announceLease(context, "extendTimeout", state)
+    return deadline
+  }).pipe(withLock("extendTimeout", paths))
+}
+
 const locate = (context: Context, operation: string, ref: MachineRef) =>
   Option.match(State.sandboxIdOf(ref.externalId), {
     onNone: () => Effect.fail(failWith(operation, new NotFound({ kind: "machine", id: ref.externalId }))),
@@ -211,7 +272,7 @@ const locate = (context: Context, operation: string, ref: MachineRef) =>
   })
 
 const newState = Effect.fnUntraced(function*(request: CreateRequest) {
-  const now = yield* Clock.currentTimeMillis
+  const now = wallClock()
   const { ports, persistent, timeout } = request.resolved
   const millis = timeout === undefined ? undefined : Duration.toMillis(timeout)
   const state: SandboxState = {
@@ -248,6 +309,8 @@ const create = Effect.fnUntraced(function*(context: Context, request: CreateRequ
       yield* Disk.recreate(paths, state, env)
     }).pipe(withLock("create", paths))
   }
+  // A lease that nobody keeps must not exist.
+  yield* announceLease(context, "create", state).pipe(Effect.onError(() => Effect.ignore(Disk.remove(root, paths))))
   return yield* machineOf(context, paths, state, "create")
 })
 
@@ -256,7 +319,7 @@ const boot = Effect.fnUntraced(function*(context: Context, paths: Paths, state: 
   // A stop that did not finish is finished first.
   yield* State.markStopped("connect", paths)
   yield* killAll(context, "connect", state.sandboxId)
-  const now = yield* Clock.currentTimeMillis
+  const now = wallClock()
   const { deadline: _deadline, ended: _ended, ...rest } = state
   const next: SandboxState = {
     ...rest,
@@ -272,10 +335,15 @@ const boot = Effect.fnUntraced(function*(context: Context, paths: Paths, state: 
 const connect = Effect.fnUntraced(function*(context: Context, ref: MachineRef, wanted: SandboxId, mayBoot: boolean) {
   const { paths, sandboxId } = yield* locate(context, "connect", ref)
   if (sandboxId !== wanted) return yield* failWith("connect", new NotFound({ kind: "machine", id: ref.externalId }), wanted)
+  // What dead services and supervisors left behind is settled first, whatever the machine has come to.
+  const known = yield* State.readState("connect", paths)
+  if (Option.isSome(known)) {
+    yield* killOrphans(context, "connect", sandboxId)
+    yield* attend(context, "connect", paths, known.value)
+  }
   const found = yield* State.standing("connect", context.root, paths)
   const gone = (evidence: string) => failWith("connect", new Gone({ evidence }), sandboxId)
   if (found._tag === "Gone") return yield* gone(found.evidence)
-  yield* killOrphans(context, "connect", sandboxId)
   if (!mayBoot) {
     if (found._tag === "Stopped") return yield* failWith("connect", new NotRunning({ detail: found.detail }), sandboxId)
     if (found.state.incarnation !== ref.incarnation) {
@@ -287,7 +355,10 @@ const connect = Effect.fnUntraced(function*(context: Context, ref: MachineRef, w
     // Somebody else may have booted it while this one waited.
     const now = yield* State.standing("connect", context.root, paths)
     if (now._tag === "Gone") return yield* gone(now.evidence)
-    return now._tag === "Running" ? now.state : yield* boot(context, paths, now.state)
+    if (now._tag === "Running") return now.state
+    const booted = yield* boot(context, paths, now.state)
+    yield* announceLease(context, "connect", booted)
+    return booted
   }).pipe(withLock("connect", paths))
   return yield* machineOf(context, paths, state, "connect")
 })
@@ -307,7 +378,7 @@ const stop = Effect.fnUntraced(function*(context: Context, ref: MachineRef, mode
     if (mode === "delete") return yield* Disk.remove(context.root, paths)
     if (state.ended !== undefined) return
     const { deadline: _deadline, ...rest } = state
-    yield* State.writeState("stop", paths, { ...rest, ended: { at: yield* Clock.currentTimeMillis, reason: "stop" } })
+    yield* State.writeState("stop", paths, { ...rest, ended: { at: wallClock(), reason: "stop" } })
   }).pipe(
     withLock("stop", paths),
     // What does not exist needs no stop.

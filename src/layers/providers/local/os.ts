@@ -86,6 +86,12 @@ const statOf = (pid: number): Stat | undefined => {
 
 const isDead = (state: string): boolean => state.startsWith("Z") || state.startsWith("X")
 
+/** The host's own clock: what the supervisor, and so every absolute time on disk, goes by. */
+export const wallClock = (): number => Date.now()
+
+/** The cookies that this process itself carries: a sandbox inside a sandbox ends with the outer one. */
+export const inheritedCookies = (): string | undefined => process.env[cookieName]
+
 /** When the process with this pid started, in the system's own words; `undefined` when there is none. */
 export const startTimeOf = (pid: number): string | undefined => statOf(pid)?.startTime.replaceAll(" ", "_")
 
@@ -100,9 +106,13 @@ export const isRunning = (who: Identity): boolean => {
   return stat !== undefined && !isDead(stat.state) && stat.startTime.replaceAll(" ", "_") === who.startTime
 }
 
-/** The text of a cookie. */
-export const formatCookie = (cookie: Cookie): string =>
-  `${cookie.root}:${cookie.sandboxId}:${cookie.owner.pid}.${cookie.owner.startTime}:${cookie.lifetime}:${cookie.processId}`
+/** The text of a cookie, followed by those that this process was given. */
+export const formatCookie = (cookie: Cookie): string => {
+  const { lifetime, owner, processId, root, sandboxId } = cookie
+  const own = `${root}:${sandboxId}:${owner.pid}.${owner.startTime}:${lifetime}:${processId}`
+  const outer = inheritedCookies()
+  return outer === undefined ? own : `${own},${outer}`
+}
 
 const cookiePattern = /^([^:]+):([^:]+):(\d+)\.(.*):(scoped|recorded):([^:]+)$/
 
@@ -161,7 +171,8 @@ export const findByCookie = (matches: (cookie: Cookie) => boolean): ReadonlyArra
   return found
 }
 
-const errorCode = (error: unknown): unknown =>
+/** The code of a system error, such as `ENOENT`. */
+export const errorCode = (error: unknown): unknown =>
   typeof error === "object" && error !== null && "code" in error ? error.code : undefined
 
 /** Sends a signal to a pid, or with a negative one to a group; false when there is nobody. `0` only asks. */

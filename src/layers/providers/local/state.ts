@@ -19,7 +19,6 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
 import * as FsPromises from "node:fs/promises"
 import * as Path from "node:path"
@@ -28,7 +27,8 @@ import { Gone, NotRunning, Store, Superseded, Unavailable } from "../../../error
 import { Count, Millis, Port } from "../../../model/Common.ts"
 import { SandboxId } from "../../../model/Ids.ts"
 import { codeOf, failWith, io } from "./failures.ts"
-import { bootId, writeAtomic } from "./os.ts"
+import { bootId, wallClock, writeAtomic } from "./os.ts"
+import { rootTag } from "./wire.ts"
 
 /** Why a machine does not run any more. */
 export const Ended = Schema.Struct({
@@ -91,7 +91,7 @@ const rootOf = (path: string): Root => ({
   marker: Path.join(path, "root.json"),
   sandboxes: Path.join(path, "sandboxes"),
   pipes: Path.join(path, "pipes"),
-  tag: Crypto.createHash("sha256").update(path).digest("hex").slice(0, 12)
+  tag: rootTag(path)
 })
 
 /** Makes the data directory where it is missing, and resolves its symlinks once. */
@@ -218,6 +218,12 @@ export const standing = (operation: string, root: Root, paths: Paths): Effect.Ef
       return { _tag: "Gone", evidence: `it was not persistent and ended (${state.ended.reason})` }
     }
     if (state.ended !== undefined) return { _tag: "Stopped", state, detail: `it ended (${state.ended.reason})` }
+    if (state.deadline !== undefined && state.deadline <= wallClock()) {
+      // The supervisor is about to write that down.
+      return state.persistent
+        ? { _tag: "Stopped", state, detail: "its lease has ended" }
+        : { _tag: "Gone", evidence: "it was not persistent and its lease has ended" }
+    }
     if (state.bootId !== bootId()) {
       return state.persistent
         ? { _tag: "Stopped", state, detail: "this host was started anew" }

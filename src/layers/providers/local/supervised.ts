@@ -1,0 +1,255 @@
+/**
+ * One recorded process in the hands of the supervisor: its pipes, spools, input, deadline and end. Imports `node:*` only,
+ * because the supervisor does.
+ */
+import { spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Net from "node:net"
+import * as Path from "node:path"
+import {
+  bootId,
+  errorCode,
+  formatCookie,
+  cookieName,
+  identity,
+  killGroup,
+  send,
+  signalNumber,
+  startTimeOf,
+  wallClock
+} from "./os.ts"
+import type { Pipes } from "./pipes.ts"
+import * as Spool from "./spool.ts"
+import type { ExitFile, Failure, Key, ProcessFile, Push, Request } from "./wire.ts"
+import { processDirectory, rootTag } from "./wire.ts"
+
+export type StartRequest = Extract<Request, { readonly op: "start" }>
+
+/** A failure that is an answer. */
+export class Refusal extends Error {
+  readonly failure: Failure
+  constructor(failure: Failure) {
+    super(failure.type)
+    this.failure = failure
+  }
+}
+
+export interface Supervised {
+  readonly key: Key
+  readonly state: () => Push
+  /** Calls whenever the state has changed; the result ends it. */
+  readonly watch: (listener: () => void) => () => void
+  /** Resolves when the kernel has the bytes. */
+  readonly write: (bytes: Buffer) => Promise<void>
+  readonly closeInput: () => void
+  readonly signal: (signal: NodeJS.Signals, forceAfter: number | undefined) => Promise<void>
+  readonly release: (out: number, err: number) => void
+  /** TERM, grace, KILL; true when the group is gone. */
+  readonly end: (reason: "timeout" | "stop") => Promise<boolean>
+  /** Resolves when the exit file is there. */
+  readonly done: Promise<void>
+}
+
+/** How long output may go on after the exit, while a descendant holds the pipe. */
+const drainMillis = 1_000
+
+/** The longest that a wall-clock time is not looked at: the host may sleep, and timers sleep with it. */
+const lookMillis = 10_000
+
+/** Calls at a wall-clock time; the result cancels. */
+export const callAt = (time: number, call: () => void): () => void => {
+  let timer: NodeJS.Timeout
+  const arm = () => {
+    const left = time - wallClock()
+    timer = setTimeout(left <= 0 ? call : arm, Math.max(0, Math.min(left, lookMillis)))
+  }
+  arm()
+  return () => clearTimeout(timer)
+}
+
+/** Not synced: after a crash of the host another boot id says that nothing of this counts. */
+export const writeJson = (directory: string, name: string, value: unknown): void => {
+  const path = Path.join(directory, name)
+  Fs.writeFileSync(`${path}.tmp`, JSON.stringify(value), { mode: 0o600 })
+  Fs.renameSync(`${path}.tmp`, path)
+}
+
+/** Starts the process of a request whose directory was just made by the caller. Throws {@link Refusal} when it cannot. */
+export const start = async (
+  root: string,
+  pipes: Pipes,
+  request: StartRequest,
+  log: (text: string) => void
+): Promise<Supervised> => {
+  const key: Key = { sandboxId: request.sandboxId, processId: request.processId }
+  const directory = processDirectory(root, key)
+  const listeners = new Set<() => void>()
+  const changed = () => listeners.forEach((listener) => listener())
+  const { child, out, err, input } = await launch(root, pipes, request)
+  const { pid } = child
+
+  let exit: ExitFile | undefined
+  let reason: ExitFile["reason"]
+  let leaderGone = false
+  let groupGone = false
+  let inputOpen = input !== undefined
+  const quota = request.spoolQuota
+  const spool = (fd: number, stream: "out" | "err") => Spool.make({ fd, directory, stream, quota, grown: changed, log })
+  const spools = { out: spool(out, "out"), err: spool(err, "err") }
+
+  const file: ProcessFile = {
+    version: 1,
+    ...key,
+    incarnation: request.incarnation,
+    process: { pid, startTime: startTimeOf(pid) ?? "unknown" },
+    supervisor: identity(),
+    bootId: bootId(),
+    startedAt: wallClock()
+  }
+  writeJson(directory, "process.json", file)
+
+  const kill = async (because: "deadline" | "timeout" | "stop"): Promise<boolean> => {
+    if (exit !== undefined) return true
+    if (!leaderGone) reason ??= because
+    if (groupGone) return true
+    const dead = await killGroup(pid, request.killGrace)
+    if (!dead) log(`the process group ${pid} survived SIGKILL`)
+    return dead
+  }
+  const cancelDeadline = request.deadline === undefined
+    ? () => {}
+    : callAt(request.deadline, () => void kill("deadline"))
+
+  const done = new Promise<void>((resolve) => {
+    child.once("exit", (code, signal) => {
+      leaderGone = true
+      groupGone = !send(-pid, 0)
+      cancelDeadline()
+      inputOpen = false
+      input?.destroy()
+      const end: ExitFile["end"] = signal === null
+        // Node gives a code or a signal, never neither.
+        ? { type: "exited", code: code ?? 0 }
+        : { type: "signalled", signal, code: 128 + (signalNumber(signal) ?? 0) }
+      void Promise.all([spools.out.finish(drainMillis), spools.err.finish(drainMillis)]).then(() => {
+        exit = {
+          version: 1,
+          end,
+          ...(reason === undefined ? {} : { reason }),
+          out: spools.out.length(),
+          err: spools.err.length(),
+          endedAt: wallClock()
+        }
+        try {
+          writeJson(directory, "exit.json", exit)
+        } catch (error) {
+          // Whoever reads the directory later sees a process that is lost; whoever watches now learns the truth.
+          log(`cannot write the exit of ${key.processId}: ${String(error)}`)
+        }
+        changed()
+        resolve()
+      })
+    })
+  })
+
+  return {
+    key,
+    done,
+    state: () => ({
+      push: "state",
+      ...key,
+      out: spools.out.length(),
+      err: spools.err.length(),
+      ...(exit === undefined ? {} : { exit })
+    }),
+    watch: (listener) => {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    write: (bytes) =>
+      new Promise((resolve, reject) => {
+        if (leaderGone) return reject(new Refusal({ type: "ended" }))
+        if (!inputOpen || input === undefined) return reject(new Refusal({ type: "closed" }))
+        input.write(bytes, (error) =>
+          error === null || error === undefined ? resolve() : reject(new Refusal({ type: "ended" })))
+      }),
+    closeInput: () => {
+      if (!inputOpen) return
+      inputOpen = false
+      input?.end()
+    },
+    signal: async (signal, forceAfter) => {
+      if (groupGone || exit !== undefined || !send(-pid, signal)) throw new Refusal({ type: "ended" })
+      if (forceAfter !== undefined && !(await killGroup(pid, forceAfter, false))) {
+        throw new Refusal({ type: "survivors", pids: [pid] })
+      }
+    },
+    release: (released, releasedErr) => {
+      spools.out.release(released)
+      spools.err.release(releasedErr)
+    },
+    end: kill
+  }
+}
+
+const launch = (root: string, pipes: Pipes, request: StartRequest) => {
+  const out = pipes.output()
+  const err = pipes.output()
+  const stdin = request.stdin ? pipes.input() : undefined
+  const all = [out, err, ...(stdin === undefined ? [] : [stdin])]
+  const refuse = (error: unknown): never => {
+    all.forEach(({ ours }) => Fs.closeSync(ours))
+    throw new Refusal({
+      type: "start",
+      code: String(errorCode(error) ?? "UNKNOWN"),
+      syscall: "spawn",
+      // Node's message repeats the program's name and nothing else.
+      message: error instanceof Error ? error.message : "spawn failed"
+    })
+  }
+  const cookie = formatCookie({
+    root: rootTag(root),
+    sandboxId: request.sandboxId,
+    processId: request.processId,
+    owner: identity(),
+    lifetime: "recorded"
+  })
+  return new Promise<{
+    readonly child: ReturnType<typeof spawn> & { readonly pid: number }
+    readonly out: number
+    readonly err: number
+    readonly input: Net.Socket | undefined
+  }>((resolve, reject) => {
+    try {
+      const child = spawn(request.command, [...request.args], {
+        cwd: request.cwd,
+        env: { ...request.env, [cookieName]: cookie },
+        detached: true,
+        stdio: [stdin?.theirs ?? "ignore", out.theirs, err.theirs]
+      })
+      if (hasPid(child)) {
+        const input = stdin === undefined ? undefined : new Net.Socket({ fd: stdin.ours, readable: false, writable: true })
+        // A failed write reports to its own callback.
+        input?.on("error", () => {})
+        child.on("error", () => {})
+        resolve({ child, out: out.ours, err: err.ours, input })
+      } else {
+        child.once("error", (error) => {
+          try {
+            refuse(error)
+          } catch (refusal) {
+            reject(refusal)
+          }
+        })
+      }
+    } catch (error) {
+      refuse(error)
+    } finally {
+      all.forEach(({ theirs }) => Fs.closeSync(theirs))
+    }
+  })
+}
+
+const hasPid = (
+  child: ReturnType<typeof spawn>
+): child is ReturnType<typeof spawn> & { readonly pid: number } => child.pid !== undefined
