@@ -1,0 +1,113 @@
+/**
+ * Records and logs in a SQL database: SQLite in a file, or any `SqlClient` whose dialect is SQLite's or Postgres's. Tables are made
+ * and brought up to date when the layer is built; several processes may use one database, and start on it, at once.
+ *
+ * **Gotchas**: SQLite needs a file system with working locks, so not a network share. A power cut may cost the last
+ * transactions of a SQLite database, a crash of the process costs nothing.
+ */
+import * as Context from "effect/Context"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Reactivity from "effect/reactivity/Reactivity"
+import * as SqlClient from "effect/sql/SqlClient"
+import type { SandboxError } from "../../errors.ts"
+import * as Log from "../../services/ProcessLog.ts"
+import * as SandboxSettings from "../../services/SandboxSettings.ts"
+import * as Records from "../../services/SandboxStore.ts"
+import * as NodeSqlite from "../internal/nodeSqlite.ts"
+import { retryLocked, toSandboxError } from "../internal/sqlErrors.ts"
+import * as SqlLog from "../internal/sqlLog.ts"
+import * as SqlMigrations from "../internal/sqlMigrations.ts"
+import * as SqlRecords from "../internal/sqlRecords.ts"
+
+export interface Options {
+  /** Keeps this store's machines apart from another's; default an id that the database keeps. */
+  readonly namespace?: string | undefined
+  /** How long an operation waits for a database that somebody else holds before it fails `Store(Locked)`; default 5 seconds. */
+  readonly busyTimeout?: Duration.Input | undefined
+}
+
+export interface SqliteOptions extends Options {
+  /** The database file; its directory is made when it is missing. */
+  readonly file: string
+}
+
+/** The primitives of a store and a log over the same tables. */
+export interface Primitives {
+  readonly store: Records.Primitives
+  readonly log: Log.Primitives
+}
+
+const defaultBusyTimeout = Duration.seconds(5)
+
+/** Kept by whoever comes first; everybody else reads it. */
+const keptNamespace = (sql: SqlClient.SqlClient) =>
+  Effect.gen(function*() {
+    const meta = sql(SqlMigrations.tables.meta)
+    const read = sql<{ readonly value: string }>`SELECT value FROM ${meta} WHERE name = 'namespace'`
+    const [kept] = yield* read
+    if (kept !== undefined) return kept.value
+    const proposed = SecureRandom.uuidV4Unsafe()
+    yield* sql`INSERT INTO ${meta} (name, value) VALUES ('namespace', ${proposed}) ON CONFLICT DO NOTHING`
+    const [now] = yield* read
+    return now?.value ?? proposed
+  })
+
+/** Brings the tables up to date and yields the primitives over them. */
+export const primitives = (options: Options = {}): Effect.Effect<Primitives, SandboxError, SqlClient.SqlClient> =>
+  Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    const retry = retryLocked(Duration.fromInputUnsafe(options.busyTimeout ?? defaultBusyTimeout))
+    const kind = sql.onDialectOrElse({ sqlite: () => "sqlite", pg: () => "postgres", orElse: () => "sql" })
+    const namespace = yield* Effect.andThen(
+      retry(SqlMigrations.run),
+      options.namespace === undefined ? retry(keptNamespace(sql)) : Effect.succeed(options.namespace)
+    ).pipe(Effect.mapError(toSandboxError("SandboxStore.open")))
+    const database = { sql, namespace, retry }
+    return {
+      store: {
+        kind,
+        namespace: Effect.succeed(namespace),
+        sandboxes: SqlRecords.sandboxes(database),
+        processes: SqlRecords.processes(database)
+      },
+      log: SqlLog.make(database, kind)
+    }
+  })
+
+/** The store and the log of a database. */
+export const make = (
+  options: Options = {}
+): Effect.Effect<Context.Context<Records.SandboxStore | Log.ProcessLog>, SandboxError, SqlClient.SqlClient> =>
+  Effect.map(primitives(options), ({ log, store }) =>
+    Context.make(Records.SandboxStore, Records.make(store)).pipe(Context.add(Log.ProcessLog, Log.make(log))))
+
+/** Provides the store and the log of a database; fails `Store` with the kind of what is wrong with it. */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<Records.SandboxStore | Log.ProcessLog, SandboxError, SqlClient.SqlClient> =>
+  Layer.effectContext(make(options))
+
+/** The same in an SQLite file, with nothing else to install; one connection a layer. */
+export const layerSqlite = (
+  options: SqliteOptions
+): Layer.Layer<Records.SandboxStore | Log.ProcessLog, SandboxError> =>
+  Layer.effectContext(Effect.gen(function*() {
+    const sql = yield* Effect.mapError(NodeSqlite.make(options), toSandboxError("SandboxStore.open"))
+    return yield* Effect.provideService(make(options), SqlClient.SqlClient, sql)
+  })).pipe(Layer.provide(Reactivity.layer))
+
+/** The SQLite file of `SANDBOX_SQLITE_FILE` (default `.effect-sandbox/sandboxes.sqlite`) with `SANDBOX_NAMESPACE`. */
+export const layerConfig: Layer.Layer<Records.SandboxStore | Log.ProcessLog, SandboxError> = Layer.unwrap(
+  Effect.gen(function*() {
+    const file = yield* SandboxSettings.get(SandboxSettings.sqliteFile)
+    const namespace = yield* SandboxSettings.get(SandboxSettings.namespace)
+    return layerSqlite({
+      file: Option.getOrElse(file, () => ".effect-sandbox/sandboxes.sqlite"),
+      namespace: Option.getOrUndefined(namespace)
+    })
+  })
+)
