@@ -4,6 +4,7 @@
  * **Gotchas**: `isolation: "none"` is no security boundary: a command can do whatever this user can. It is the default here and
  * nowhere else.
  */
+import { readlinkSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -31,6 +32,15 @@ export interface Options {
 /** What an embedded layer provides: the service and, for tools, what it stands on. */
 export type Services = SandboxService | SandboxStore | ProcessLog | ProviderRegistry.ProviderRegistry
 
+/** Two containers of one host share a boot id but not their pids. */
+const hostId = (): string => {
+  try {
+    return `${Os.bootId()}/${readlinkSync("/proc/self/ns/pid")}`
+  } catch {
+    return Os.bootId()
+  }
+}
+
 /**
  * Services of one machine can see whether another is dead, so that its processes are taken over at once and not when its lease
  * expires.
@@ -38,13 +48,14 @@ export type Services = SandboxService | SandboxStore | ProcessLog | ProviderRegi
 const ownerOfHost: LeaseOwner.Owner = {
   name: Effect.sync(() => {
     const { pid, startTime } = Os.identity()
-    return ["service", crypto.randomUUID(), Os.bootId(), pid, startTime].join(":")
+    return ["service", crypto.randomUUID(), pid, encodeURIComponent(startTime), hostId()].join(":")
   }),
   isDead: (owner) =>
     Effect.sync(() => {
-      const [kind, , bootId, pid, startTime] = owner.split(":")
-      return kind === "service" && bootId !== undefined && pid !== undefined && startTime !== undefined &&
-        (bootId !== Os.bootId() || !Os.isRunning({ pid: Number(pid), startTime }))
+      const [kind, , pid, startTime, ...host] = owner.split(":")
+      // Another host's services, and those before a reboot of this one, are judged by their lease alone.
+      return kind === "service" && pid !== undefined && startTime !== undefined && host.join(":") === hostId() &&
+        !Os.isRunning({ pid: Number(pid), startTime: decodeURIComponent(startTime) })
     })
 }
 

@@ -318,10 +318,10 @@ export const make = (primitives: Primitives): SandboxProvider => {
   }
 }
 
-/** The value of an optional power, or `UnsupportedCapability`. */
+/** The value of an optional power, or `UnsupportedCapability` for the method that needs it. */
 export const capability = <A>(
   provider: SandboxProvider,
-  name: string,
+  operation: string,
   option: Option.Option<A>,
   sandboxId?: SandboxId
 ): Effect.Effect<A, SandboxError> =>
@@ -329,9 +329,12 @@ export const capability = <A>(
     ? Effect.succeed(option.value)
     : Effect.fail(
       new SandboxError({
-        operation: name,
+        operation,
         provider: provider.name,
         ...(sandboxId === undefined ? {} : { sandboxId }),
-        reason: new UnsupportedCapability({ capability: name, detail: `the provider ${provider.name} has no ${name}` })
+        reason: new UnsupportedCapability({
+          capability: operation.slice(operation.lastIndexOf(".") + 1),
+          detail: `the provider ${provider.name} cannot do this`
+        })
       })
     )
