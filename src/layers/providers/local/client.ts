@@ -15,18 +15,20 @@ import { fileURLToPath } from "node:url"
 import type { SandboxError } from "../../../errors.ts"
 import { StopIncomplete, Unavailable, Unknown } from "../../../errors.ts"
 import { failWith, ioSync, reasonOf } from "./failures.ts"
-import { bootId, cookieName, inheritedCookies, isRunning } from "./os.ts"
+import { bootId, cookieName, hostVariables, isRunning } from "./os.ts"
 import type { Root } from "./state.ts"
 import type { Key, Request } from "./wire.ts"
 import { lineReader, protocolVersion, supervisorPaths } from "./wire.ts"
 
-const Info = Schema.fromJsonString(Schema.Struct({
-  version: Schema.Int,
-  pid: Schema.Int,
-  startTime: Schema.String,
-  bootId: Schema.String,
-  socket: Schema.String
-}))
+const Info = Schema.fromJsonString(
+  Schema.Struct({
+    version: Schema.Int,
+    pid: Schema.Int,
+    startTime: Schema.String,
+    bootId: Schema.String,
+    socket: Schema.String
+  })
+)
 
 /** `exit.json`, as the supervisor writes it. */
 export const ExitFile = Schema.Struct({
@@ -67,11 +69,13 @@ const Failure = Schema.Union([
   Schema.Struct({ type: Schema.Literal("failed"), message: Schema.String, code: Schema.String })
 ])
 
-const Message = Schema.fromJsonString(Schema.Union([
-  Push,
-  Schema.Struct({ id: Schema.Int, failure: Failure }),
-  Schema.Struct({ id: Schema.Int, ok: Schema.Json })
-]))
+const Message = Schema.fromJsonString(
+  Schema.Union([
+    Push,
+    Schema.Struct({ id: Schema.Int, failure: Failure }),
+    Schema.Struct({ id: Schema.Int, ok: Schema.Json })
+  ])
+)
 
 const decodeInfo = Schema.decodeUnknownOption(Info)
 const decodeMessage = Schema.decodeUnknownOption(Message)
@@ -104,28 +108,34 @@ const unavailable = (accepted: "no" | "unknown", detail: string, cause?: unknown
   failWith("supervisor", new Unavailable({ accepted, detail, ...(cause === undefined ? {} : { cause }) }))
 
 /** What a refusal is where the caller has no better word for it. */
-export const toSandboxError = (operation: string, sandboxId: string) => (error: Refused | SandboxError): SandboxError => {
-  if (error._tag === "SandboxError") return error
-  const { failure } = error
-  switch (failure.type) {
-    case "survivors":
-      return failWith(
-        operation,
-        new StopIncomplete({ detail: `these processes survived SIGKILL: ${failure.pids.join(", ")}` }),
-        sandboxId
-      )
-    case "failed":
-      return failWith(operation, reasonOf(Object.assign(new Error(failure.message), { code: failure.code })), sandboxId)
-    case "start":
-    case "bad request":
-      return failWith(operation, new Unknown({ detail: failure.message }), sandboxId)
-    default:
-      return failWith(operation, new Unknown({ detail: `the supervisor says: ${failure.type}` }), sandboxId)
+export const toSandboxError =
+  (operation: string, sandboxId: string) =>
+  (error: Refused | SandboxError): SandboxError => {
+    if (error._tag === "SandboxError") return error
+    const { failure } = error
+    switch (failure.type) {
+      case "survivors":
+        return failWith(
+          operation,
+          new StopIncomplete({ detail: `these processes survived SIGKILL: ${failure.pids.join(", ")}` }),
+          sandboxId
+        )
+      case "failed":
+        return failWith(
+          operation,
+          reasonOf(Object.assign(new Error(failure.message), { code: failure.code })),
+          sandboxId
+        )
+      case "start":
+      case "bad request":
+        return failWith(operation, new Unknown({ detail: failure.message }), sandboxId)
+      default:
+        return failWith(operation, new Unknown({ detail: `the supervisor says: ${failure.type}` }), sandboxId)
+    }
   }
-}
 
 const open = (path: string): Effect.Effect<Connection, SandboxError, Scope.Scope> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const pending = new Map<number, (result: Effect.Effect<unknown, Refused | SandboxError>) => void>()
     const listeners = new Map<string, Set<(push: Push | undefined) => void>>()
     let nextId = 0
@@ -134,7 +144,9 @@ const open = (path: string): Effect.Effect<Connection, SandboxError, Scope.Scope
     const socket = yield* Effect.acquireRelease(
       Effect.callback<Net.Socket, SandboxError>((resume) => {
         const connecting = Net.connect(path)
-        connecting.on("error", (error) => resume(Effect.fail(unavailable("no", "no answer from the supervisor", error))))
+        connecting.on("error", (error) =>
+          resume(Effect.fail(unavailable("no", "no answer from the supervisor", error)))
+        )
         connecting.once("connect", () => resume(Effect.succeed(connecting)))
         return Effect.sync(() => connecting.destroy())
       }),
@@ -199,19 +211,6 @@ const open = (path: string): Effect.Effect<Connection, SandboxError, Scope.Scope
     return connection
   })
 
-/** The host's variables that the supervisor needs for itself; commands never see them. */
-const environment = (): Record<string, string> => {
-  const env: Record<string, string> = {}
-  for (const name of ["PATH", "TMPDIR"]) {
-    // The host's own variables are what is meant here, not settings of this library.
-    const value = process.env[name]
-    if (value !== undefined) env[name] = value
-  }
-  const outer = inheritedCookies()
-  if (outer !== undefined) env[cookieName] = outer
-  return env
-}
-
 const maxLog = 1024 * 1024
 
 const spawn = (root: Root, idleMillis: number): ChildProcess.ChildProcess => {
@@ -225,7 +224,12 @@ const spawn = (root: Root, idleMillis: number): ChildProcess.ChildProcess => {
     const child = ChildProcess.spawn(
       process.execPath,
       ["--disable-warning=ExperimentalWarning", program, root.path, String(idleMillis)],
-      { cwd: "/", detached: true, env: environment(), stdio: ["ignore", log, log] }
+      {
+        cwd: "/",
+        detached: true, // What the supervisor needs for itself; commands never see it.
+        env: hostVariables("PATH", "TMPDIR", cookieName),
+        stdio: ["ignore", log, log]
+      }
     )
     // Without an executable there is no socket either, and that is what is waited for.
     child.on("error", () => {})
@@ -260,11 +264,12 @@ const connect = (root: Root, idleMillis: number): Effect.Effect<Connection, Sand
       const socket = find(root)
       if (Option.isSome(socket)) return open(socket.value)
       // One that ends early has found another at work, or failed; the log says which.
-      const start = child === undefined || child.exitCode !== null || child.signalCode !== null
-        ? ioSync("supervisor", () => {
-          child = spawn(root, idleMillis)
-        })
-        : Effect.void
+      const start =
+        child === undefined || child.exitCode !== null || child.signalCode !== null
+          ? ioSync("supervisor", () => {
+              child = spawn(root, idleMillis)
+            })
+          : Effect.void
       return Effect.andThen(
         start,
         Effect.fail(unavailable("no", `no supervisor came up, see ${supervisorPaths(root.path).log}`))
@@ -274,16 +279,13 @@ const connect = (root: Root, idleMillis: number): Effect.Effect<Connection, Sand
   })
 
 /** The client of one provider; the connection belongs to the Scope. */
-export const make = (
-  root: Root,
-  options: { readonly idleMillis: number }
-): Effect.Effect<Client, never, Scope.Scope> =>
-  Effect.gen(function*() {
+export const make = (root: Root, options: { readonly idleMillis: number }): Effect.Effect<Client, never, Scope.Scope> =>
+  Effect.gen(function* () {
     const shared = yield* RcRef.make({
       acquire: connect(root, options.idleMillis),
       idleTimeToLive: Duration.millis(options.idleMillis)
     })
-    const connection: Client["connection"] = Effect.gen(function*() {
+    const connection: Client["connection"] = Effect.gen(function* () {
       const current = yield* RcRef.get(shared)
       if (current.isOpen()) return current
       yield* RcRef.invalidate(shared)
@@ -295,6 +297,6 @@ export const make = (
       connection,
       request,
       requestIfRunning: (message) =>
-        Effect.suspend(() => Option.isSome(find(root)) ? Effect.asSome(request(message)) : Effect.succeedNone)
+        Effect.suspend(() => (Option.isSome(find(root)) ? Effect.asSome(request(message)) : Effect.succeedNone))
     }
   })

@@ -22,8 +22,10 @@ const problemOf = (command: StartCommand, allowSecretArguments: boolean): string
   for (const [index, argument] of command.args.entries()) {
     if (unwrap(argument).includes("\0")) return `Argument ${index + 1} contains a NUL character`
     if (Redacted.isRedacted(argument) && !allowSecretArguments) {
-      return `Argument ${index + 1} is redacted, and the arguments of a process that is not isolated can be read by every ` +
+      return (
+        `Argument ${index + 1} is redacted, and the arguments of a process that is not isolated can be read by every ` +
         "process of this host: pass it in the environment, or make the provider with allowSecretArguments"
+      )
     }
   }
   if (command.cwd?.includes("\0") === true) return "The working directory contains a NUL character"
@@ -55,12 +57,14 @@ export const toLaunch = (
   }
   // Last, so that no command takes itself out of reach by accident.
   env[cookieName] = cookie
-  return Effect.succeed(place.enter({
-    command: command.command,
-    args: command.args.map(unwrap),
-    cwd: command.cwd === undefined ? place.workspaceRoot : Path.resolve(place.workspaceRoot, command.cwd),
-    env
-  }))
+  return Effect.succeed(
+    place.enter({
+      command: command.command,
+      args: command.args.map(unwrap),
+      cwd: command.cwd === undefined ? place.workspaceRoot : Path.resolve(place.workspaceRoot, command.cwd),
+      env
+    })
+  )
 }
 
 /** The failure of a start, with the reason that Effect's Node spawner gives, naming the cwd when that is what is missing. */

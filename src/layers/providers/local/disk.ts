@@ -55,7 +55,7 @@ export const sweep = (root: Root): Effect.Effect<void, SandboxError> =>
     }
   })
 
-const fill = Effect.fnUntraced(function*(paths: Paths, state: SandboxState, env: Readonly<Record<string, string>>) {
+const fill = Effect.fnUntraced(function* (paths: Paths, state: SandboxState, env: Readonly<Record<string, string>>) {
   yield* io("create", async () => {
     for (const path of [paths.directory, paths.run, paths.workspace, paths.tmp, paths.processes, paths.checkpoints]) {
       await makePrivate(path)

@@ -27,7 +27,9 @@ const resolve = (method: string, base: string, path: string): Effect.Effect<stri
     )
   }
   if (path === "") {
-    return Effect.fail(PlatformError.systemError({ _tag: "NotFound", module: "FileSystem", method, pathOrDescriptor: path }))
+    return Effect.fail(
+      PlatformError.systemError({ _tag: "NotFound", module: "FileSystem", method, pathOrDescriptor: path })
+    )
   }
   const resolved = Path.resolve(base, path)
   return Effect.succeed(path.endsWith("/") && resolved !== "/" ? `${resolved}/` : resolved)
@@ -50,7 +52,7 @@ const open = (
 /** The bytes of a file. A directory or a FIFO is `BadResource`, a missing file `NotFound`. */
 export const read = (base: string, path: string): Stream.Stream<Uint8Array, PlatformError.PlatformError> =>
   Stream.unwrap(
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const absolute = yield* resolve("readFile", base, path)
       // Not to wait for the writer of a FIFO: a blocked thread cannot be interrupted.
       const handle = yield* open("readFile", absolute, constants.O_RDONLY | constants.O_NONBLOCK)
@@ -64,21 +66,25 @@ export const read = (base: string, path: string): Stream.Stream<Uint8Array, Plat
           description: "it is a FIFO"
         })
       }
-      return Stream.fromPull(Effect.succeed(
-        Effect.flatMap(
-          attempt("readFile", path, () => {
-            const buffer = Buffer.allocUnsafeSlow(chunkBytes)
-            return handle.read(buffer, 0, chunkBytes, null)
-          }),
-          ({ buffer, bytesRead }): Effect.Effect<readonly [Uint8Array], Cause.Done> =>
-            bytesRead === 0
-              ? Cause.done()
-              : Effect.succeed([
-                // A small rest must not keep a large buffer alive.
-                bytesRead * 2 < chunkBytes ? Uint8Array.prototype.slice.call(buffer, 0, bytesRead) : buffer.subarray(0, bytesRead)
-              ])
+      return Stream.fromPull(
+        Effect.succeed(
+          Effect.flatMap(
+            attempt("readFile", path, () => {
+              const buffer = Buffer.allocUnsafeSlow(chunkBytes)
+              return handle.read(buffer, 0, chunkBytes, null)
+            }),
+            ({ buffer, bytesRead }): Effect.Effect<readonly [Uint8Array], Cause.Done> =>
+              bytesRead === 0
+                ? Cause.done()
+                : Effect.succeed([
+                    // A small rest must not keep a large buffer alive.
+                    bytesRead * 2 < chunkBytes
+                      ? Uint8Array.prototype.slice.call(buffer, 0, bytesRead)
+                      : buffer.subarray(0, bytesRead)
+                  ])
+          )
         )
-      ))
+      )
     })
   )
 
@@ -102,11 +108,16 @@ const writeOne = (
   entry: WriteFileEntry
 ): Effect.Effect<void, SandboxError | PlatformError.PlatformError> =>
   Effect.scoped(
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const absolute = yield* resolve("writeFile", base, entry.path)
       const use = <A>(evaluate: () => Promise<A>) => attempt("writeFile", entry.path, evaluate)
       if (absolute.endsWith("/")) {
-        return yield* platformError("FileSystem", "writeFile", entry.path, Object.assign(new Error("a directory's name"), { code: "EISDIR" }))
+        return yield* platformError(
+          "FileSystem",
+          "writeFile",
+          entry.path,
+          Object.assign(new Error("a directory's name"), { code: "EISDIR" })
+        )
       }
       const target = yield* use(() => follow(absolute))
       const directory = Path.dirname(target)
@@ -118,11 +129,18 @@ const writeOne = (
         })
       )
       if (existing?.isDirectory() === true) {
-        return yield* platformError("FileSystem", "writeFile", entry.path, Object.assign(new Error("a directory"), { code: "EISDIR" }))
+        return yield* platformError(
+          "FileSystem",
+          "writeFile",
+          entry.path,
+          Object.assign(new Error("a directory"), { code: "EISDIR" })
+        )
       }
       const temporary = Path.join(directory, `.${Crypto.randomUUID()}.tmp`)
       // Registered first, so that it runs after the handle was closed; after the rename there is nothing left to remove.
-      yield* Effect.addFinalizer(() => Effect.ignore(Effect.tryPromise(() => FsPromises.rm(temporary, { force: true }))))
+      yield* Effect.addFinalizer(() =>
+        Effect.ignore(Effect.tryPromise(() => FsPromises.rm(temporary, { force: true })))
+      )
       const handle = yield* open("writeFile", temporary, "wx", 0o666)
       const write = (bytes: Uint8Array) => use(() => handle.writeFile(bytes))
       if (entry.content instanceof Uint8Array) yield* write(entry.content)
@@ -144,6 +162,7 @@ export const write = (
       Effect.match(writeOne(base, entry), {
         onSuccess: () => [],
         onFailure: (error): ReadonlyArray<FileFailure> => [{ path: entry.path, error }]
-      })),
+      })
+    ),
     (failures) => failures.flat()
   )

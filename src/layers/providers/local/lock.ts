@@ -12,22 +12,28 @@ import type { Paths } from "./state.ts"
 const poll = Schedule.spaced(Duration.millis(25))
 
 /** Runs the effect while nobody else, in this or another process, does the same for this sandbox. Waits for its turn. */
-export const withLock = (operation: string, paths: Paths) => <A, R>(
-  effect: Effect.Effect<A, SandboxError, R>
-): Effect.Effect<A, SandboxError, R> =>
-  Effect.suspend(() => {
-    const token = Crypto.randomUUID()
-    const acquire = io(operation, () => tryAcquire(paths.lock, token)).pipe(
-      Effect.catchReason("SandboxError", "Unknown", (reason) =>
-        Effect.fail(failWith(
-          operation,
-          codeOf(reason.cause) === "ENOENT" ? new Gone({ evidence: `${paths.directory} does not exist` }) : reason
-        ))),
-      Effect.filterOrFail((won) => won, () => failWith(operation, new Busy({ owner: "another operation on this sandbox" })))
-    )
-    return Effect.acquireUseRelease(
-      Effect.interruptible(Effect.retry(acquire, { schedule: poll, while: (error) => error.reason._tag === "Busy" })),
-      () => effect,
-      () => Effect.ignore(io(operation, () => release(paths.lock, token)))
-    )
-  })
+export const withLock =
+  (operation: string, paths: Paths) =>
+  <A, R>(effect: Effect.Effect<A, SandboxError, R>): Effect.Effect<A, SandboxError, R> =>
+    Effect.suspend(() => {
+      const token = Crypto.randomUUID()
+      const acquire = io(operation, () => tryAcquire(paths.lock, token)).pipe(
+        Effect.catchReason("SandboxError", "Unknown", (reason) =>
+          Effect.fail(
+            failWith(
+              operation,
+              codeOf(reason.cause) === "ENOENT" ? new Gone({ evidence: `${paths.directory} does not exist` }) : reason
+            )
+          )
+        ),
+        Effect.filterOrFail(
+          (won) => won,
+          () => failWith(operation, new Busy({ owner: "another operation on this sandbox" }))
+        )
+      )
+      return Effect.acquireUseRelease(
+        Effect.interruptible(Effect.retry(acquire, { schedule: poll, while: (error) => error.reason._tag === "Busy" })),
+        () => effect,
+        () => Effect.ignore(io(operation, () => release(paths.lock, token)))
+      )
+    })

@@ -30,6 +30,7 @@ import type {
   Primitives,
   ResolvedConfig
 } from "../../../services/SandboxProvider.ts"
+import * as Checkpoints from "./checkpoints.ts"
 import type { Client } from "./client.ts"
 import { toSandboxError } from "./client.ts"
 import { toLaunch } from "./command.ts"
@@ -37,7 +38,7 @@ import * as Disk from "./disk.ts"
 import { failWith, io } from "./failures.ts"
 import * as Files from "./files.ts"
 import { withLock } from "./lock.ts"
-import { bootId, formatCookie, identity, isRunning, killByCookie, wallClock } from "./os.ts"
+import { bootId, formatCookie, hostVariables, identity, isRunning, killByCookie, wallClock } from "./os.ts"
 import type { Pipes } from "./pipes.ts"
 import * as Recorded from "./recorded.ts"
 import * as Scoped from "./scoped.ts"
@@ -57,17 +58,8 @@ export interface Context {
   readonly killGrace: number
   readonly spoolQuota: number
   readonly allowSecretArguments: boolean
-}
-
-/** All that a command gets of the host's environment. */
-const hostEnvironment = (): Record<string, string> => {
-  const env: Record<string, string> = {}
-  for (const name of ["PATH", "LANG", "TERM"]) {
-    // The host's own variables are what is meant here, not settings of this library.
-    const value = process.env[name]
-    if (value !== undefined) env[name] = value
-  }
-  return env
+  /** See {@link Checkpoints.OnStep}. */
+  readonly onStep: Checkpoints.OnStep
 }
 
 const plain = (config: SandboxConfig): Record<string, string> => {
@@ -78,7 +70,10 @@ const plain = (config: SandboxConfig): Record<string, string> => {
   return env
 }
 
-const resolve = (context: Context, config: SandboxConfig): Effect.Effect<ResolvedConfig, InvalidConfig | UnsupportedCapability> => {
+const resolve = (
+  context: Context,
+  config: SandboxConfig
+): Effect.Effect<ResolvedConfig, InvalidConfig | UnsupportedCapability> => {
   const vcpus = config.resources?.vcpus
   const cores = Os.availableParallelism()
   const { isolation } = context.substrate
@@ -114,12 +109,13 @@ const resolve = (context: Context, config: SandboxConfig): Effect.Effect<Resolve
 }
 
 /** The handle of one incarnation. */
-const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, state: SandboxState, operation: string) {
+const machineOf = Effect.fnUntraced(function* (context: Context, paths: Paths, state: SandboxState, operation: string) {
   const { pipes, root, substrate } = context
   const { incarnation, sandboxId } = state
   const place = yield* substrate.open(paths, state)
   const environment = {
-    ...hostEnvironment(),
+    // All that a command gets of the host's environment.
+    ...hostVariables("PATH", "LANG", "TERM"),
     HOME: place.workspaceRoot,
     TMPDIR: place.temporary,
     ...(yield* State.readEnv(operation, paths))
@@ -129,7 +125,9 @@ const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, st
   const refuse = (method: string) =>
     Effect.flatMap(State.refusal(method, root, sandboxId, incarnation), (error) => Effect.fail(error))
   const checked = <A, E, R>(method: string, effect: Effect.Effect<A, E, R>) =>
-    Effect.suspend((): Effect.Effect<A, E | SandboxError, R> => State.isMarkedRunning(runFile) ? effect : refuse(method))
+    Effect.suspend((): Effect.Effect<A, E | SandboxError, R> =>
+      State.isMarkedRunning(runFile) ? effect : refuse(method)
+    )
   const cookie = { root: root.tag, sandboxId, owner: identity(), lifetime: "scoped" as const }
   const secretArguments = context.allowSecretArguments || !substrate.argumentsVisible
   const scopedOptions: Scoped.Options = { pipes, incarnation, killGrace: context.killGrace }
@@ -164,7 +162,7 @@ const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, st
               : Scoped.start(command, launch, scopedOptions)
           ),
           // A stop that came in between has counted the processes before this one was there.
-          Effect.tap(() => State.isMarkedRunning(runFile) ? Effect.void : refuse("start")),
+          Effect.tap(() => (State.isMarkedRunning(runFile) ? Effect.void : refuse("start"))),
           Effect.catch((error) =>
             // What the disk of a vanished machine gives as a missing cwd is a machine that is gone.
             error._tag === "PlatformError" && error.reason._tag === "NotFound" && !existsWorkspace(paths)
@@ -175,9 +173,26 @@ const machineOf = Effect.fnUntraced(function*(context: Context, paths: Paths, st
       ),
     findProcess: (processId) => checked("findProcess", Recorded.find(recordedOptions, processId)),
     resume: (process, from) => checked("resume", Recorded.resume(recordedOptions, process, from)),
-    readFile: (path) => Stream.unwrap(checked("readFile", Effect.sync(() => Files.read(place.workspaceRoot, path)))),
+    readFile: (path) =>
+      Stream.unwrap(
+        checked(
+          "readFile",
+          Effect.sync(() => Files.read(place.workspaceRoot, path))
+        )
+      ),
     writeFiles: (entries) => checked("writeFiles", Files.write(place.workspaceRoot, entries)),
-    createCheckpoint: Option.none(),
+    createCheckpoint: Option.some((options) =>
+      checked(
+        "createCheckpoint",
+        // Whoever held the lock before may have stopped or restored this machine.
+        checked(
+          "createCheckpoint",
+          recoverHeld(context, paths).pipe(
+            Effect.andThen(Checkpoints.create(root, paths, sandboxId, options, context.onStep))
+          )
+        ).pipe(withLock("createCheckpoint", paths))
+      )
+    ),
     portUrl: Option.some((port) =>
       checked(
         "portUrl",
@@ -208,51 +223,74 @@ const killAll = (context: Context, operation: string, sandboxId: SandboxId): Eff
 const killByCookies = (context: Context, operation: string, sandboxId: SandboxId): Effect.Effect<void, SandboxError> =>
   Effect.flatMap(
     io(operation, () =>
-      killByCookie((cookie) => cookie.root === context.root.tag && cookie.sandboxId === sandboxId, context.killGrace)),
+      killByCookie((cookie) => cookie.root === context.root.tag && cookie.sandboxId === sandboxId, context.killGrace)
+    ),
     (survivors) =>
       survivors.length === 0
         ? Effect.void
-        : Effect.fail(failWith(
-          operation,
-          new StopIncomplete({ detail: `these processes survived SIGKILL: ${survivors.slice(0, 20).join(", ")}` }),
-          sandboxId
-        ))
+        : Effect.fail(
+            failWith(
+              operation,
+              new StopIncomplete({ detail: `these processes survived SIGKILL: ${survivors.slice(0, 20).join(", ")}` }),
+              sandboxId
+            )
+          )
   )
 
 /** Kills scoped processes whose service died without its finalizers. */
 const killOrphans = (context: Context, operation: string, sandboxId: SandboxId): Effect.Effect<void, SandboxError> =>
-  Effect.asVoid(io(operation, () =>
-    killByCookie(
-      (cookie) =>
-        cookie.root === context.root.tag && cookie.sandboxId === sandboxId && cookie.lifetime === "scoped" &&
-        !isRunning(cookie.owner),
-      context.killGrace
-    )))
+  Effect.asVoid(
+    io(operation, () =>
+      killByCookie(
+        (cookie) =>
+          cookie.root === context.root.tag &&
+          cookie.sandboxId === sandboxId &&
+          cookie.lifetime === "scoped" &&
+          !isRunning(cookie.owner),
+        context.killGrace
+      )
+    )
+  )
 
 /** Lets the supervisor, which is started for it, know of a lease. */
 const announceLease = (context: Context, operation: string, state: SandboxState): Effect.Effect<void, SandboxError> =>
-  state.deadline === undefined ? Effect.void : Effect.asVoid(Effect.mapError(
-    context.client.request({ op: "lease", sandboxId: state.sandboxId }),
-    toSandboxError(operation, state.sandboxId)
-  ))
+  state.deadline === undefined
+    ? Effect.void
+    : Effect.asVoid(
+        Effect.mapError(
+          context.client.request({ op: "lease", sandboxId: state.sandboxId }),
+          toSandboxError(operation, state.sandboxId)
+        )
+      )
 
 /**
  * Where something is left to watch, a supervisor must live: a new one settles what the last one left behind before it
  * answers, kills included.
  */
-const attend = (context: Context, operation: string, paths: Paths, state: SandboxState): Effect.Effect<void, SandboxError> =>
+const attend = (
+  context: Context,
+  operation: string,
+  paths: Paths,
+  state: SandboxState
+): Effect.Effect<void, SandboxError> =>
   Effect.suspend(() =>
     state.deadline !== undefined || Recorded.hasOpen(paths.processes)
-      ? Effect.asVoid(Effect.mapError(
-        context.client.request({ op: "lease", sandboxId: state.sandboxId }),
-        toSandboxError(operation, state.sandboxId)
-      ))
+      ? Effect.asVoid(
+          Effect.mapError(
+            context.client.request({ op: "lease", sandboxId: state.sandboxId }),
+            toSandboxError(operation, state.sandboxId)
+          )
+        )
       : Effect.void
   )
 
+/** What a dead service left half done. The caller holds the lock. */
+const recoverHeld = (context: Context, paths: Paths): Effect.Effect<void, SandboxError> =>
+  Effect.suspend(() => (Checkpoints.needsRecovery(paths) ? Checkpoints.recover(paths, context.onStep) : Effect.void))
+
 const extend = (context: Context, ref: MachineRef, sandboxId: SandboxId, duration: Duration.Duration) => {
   const paths = State.pathsOf(context.root, sandboxId)
-  return Effect.gen(function*() {
+  return Effect.gen(function* () {
     const now = yield* State.standing("extendTimeout", context.root, paths)
     if (now._tag !== "Running" || now.state.incarnation !== ref.incarnation) {
       return yield* yield* State.refusal("extendTimeout", context.root, sandboxId, ref.incarnation)
@@ -271,7 +309,7 @@ const locate = (context: Context, operation: string, ref: MachineRef) =>
     onSome: (sandboxId) => Effect.succeed({ sandboxId, paths: State.pathsOf(context.root, sandboxId) })
   })
 
-const newState = Effect.fnUntraced(function*(request: CreateRequest) {
+const newState = Effect.fnUntraced(function* (request: CreateRequest) {
   const now = wallClock()
   const { ports, persistent, timeout } = request.resolved
   const millis = timeout === undefined ? undefined : Duration.toMillis(timeout)
@@ -290,14 +328,14 @@ const newState = Effect.fnUntraced(function*(request: CreateRequest) {
   return state
 })
 
-const create = Effect.fnUntraced(function*(context: Context, request: CreateRequest) {
+const create = Effect.fnUntraced(function* (context: Context, request: CreateRequest) {
   const { root } = context
   const { sandboxId } = request
   const paths = State.pathsOf(root, sandboxId)
   const state = yield* newState(request)
   const env = plain(request.config)
   if (!(yield* Disk.create(root, paths, state, env))) {
-    yield* Effect.gen(function*() {
+    yield* Effect.gen(function* () {
       const existing = yield* State.readState("create", paths)
       if (Option.isNone(existing)) return yield* Disk.foreign(paths, State.externalIdOf(sandboxId))
       const now = yield* State.standing("create", root, paths)
@@ -315,7 +353,7 @@ const create = Effect.fnUntraced(function*(context: Context, request: CreateRequ
 })
 
 /** A new incarnation over the same disk. The caller holds the lock. */
-const boot = Effect.fnUntraced(function*(context: Context, paths: Paths, state: SandboxState) {
+const boot = Effect.fnUntraced(function* (context: Context, paths: Paths, state: SandboxState) {
   // A stop that did not finish is finished first.
   yield* State.markStopped("connect", paths)
   yield* killAll(context, "connect", state.sandboxId)
@@ -332,13 +370,15 @@ const boot = Effect.fnUntraced(function*(context: Context, paths: Paths, state: 
   return next
 })
 
-const connect = Effect.fnUntraced(function*(context: Context, ref: MachineRef, wanted: SandboxId, mayBoot: boolean) {
+const connect = Effect.fnUntraced(function* (context: Context, ref: MachineRef, wanted: SandboxId, mayBoot: boolean) {
   const { paths, sandboxId } = yield* locate(context, "connect", ref)
-  if (sandboxId !== wanted) return yield* failWith("connect", new NotFound({ kind: "machine", id: ref.externalId }), wanted)
+  if (sandboxId !== wanted)
+    return yield* failWith("connect", new NotFound({ kind: "machine", id: ref.externalId }), wanted)
   // What dead services and supervisors left behind is settled first, whatever the machine has come to.
   const known = yield* State.readState("connect", paths)
   if (Option.isSome(known)) {
     yield* killOrphans(context, "connect", sandboxId)
+    if (Checkpoints.needsRecovery(paths)) yield* recoverHeld(context, paths).pipe(withLock("connect", paths))
     yield* attend(context, "connect", paths, known.value)
   }
   const found = yield* State.standing("connect", context.root, paths)
@@ -351,7 +391,8 @@ const connect = Effect.fnUntraced(function*(context: Context, ref: MachineRef, w
     }
   }
   if (found._tag === "Running") return yield* machineOf(context, paths, found.state, "connect")
-  const state = yield* Effect.gen(function*() {
+  const state = yield* Effect.gen(function* () {
+    yield* recoverHeld(context, paths)
     // Somebody else may have booted it while this one waited.
     const now = yield* State.standing("connect", context.root, paths)
     if (now._tag === "Gone") return yield* gone(now.evidence)
@@ -364,9 +405,10 @@ const connect = Effect.fnUntraced(function*(context: Context, ref: MachineRef, w
 })
 
 /** `strict`: a handle must not stop the machine that replaced its own. */
-const stop = Effect.fnUntraced(function*(context: Context, ref: MachineRef, mode: "stop" | "delete", strict: boolean) {
+const stop = Effect.fnUntraced(function* (context: Context, ref: MachineRef, mode: "stop" | "delete", strict: boolean) {
   const { paths, sandboxId } = yield* locate(context, "stop", ref)
-  yield* Effect.gen(function*() {
+  yield* Effect.gen(function* () {
+    yield* recoverHeld(context, paths)
     const found = yield* State.readState("stop", paths)
     if (Option.isNone(found)) return
     const state = found.value
@@ -386,10 +428,49 @@ const stop = Effect.fnUntraced(function*(context: Context, ref: MachineRef, mode
   )
 })
 
+const restore = Effect.fnUntraced(function* (context: Context, checkpointId: string, request: CreateRequest) {
+  const { sandboxId } = request
+  const operation = "restoreCheckpoint"
+  const paths = State.pathsOf(context.root, sandboxId)
+  const missing = failWith(operation, new NotFound({ kind: "checkpoint", id: checkpointId }), sandboxId)
+  const state = yield* newState(request)
+  yield* Effect.gen(function* () {
+    if (Option.isNone(yield* State.readState(operation, paths))) return yield* missing
+    yield* recoverHeld(context, paths)
+    yield* Checkpoints.require(paths, sandboxId, checkpointId)
+    yield* State.markStopped(operation, paths)
+    yield* killAll(context, operation, sandboxId)
+    yield* context.onStep("restore:stopped")
+    yield* Checkpoints.prepare(paths, checkpointId, state, context.onStep)
+    const env = plain(request.config)
+    // A variable whose secret was not supplied again keeps its value.
+    yield* State.writeEnv(operation, paths, { ...(yield* State.readEnv(operation, paths)), ...env })
+    yield* Checkpoints.swap(paths, context.onStep)
+    yield* State.markRunning(operation, paths, state.incarnation)
+    yield* announceLease(context, operation, state)
+  }).pipe(
+    withLock(operation, paths),
+    Effect.catchReason("SandboxError", "Gone", () => Effect.fail(missing))
+  )
+  return yield* machineOf(context, paths, state, operation)
+})
+
+const removeCheckpoint = (context: Context, sandboxId: SandboxId, id: string): Effect.Effect<void, SandboxError> => {
+  const paths = State.pathsOf(context.root, sandboxId)
+  return Effect.andThen(recoverHeld(context, paths), Checkpoints.remove(paths, sandboxId, id)).pipe(
+    withLock("deleteCheckpoint", paths),
+    Effect.catchReason("SandboxError", "Gone", () =>
+      Effect.fail(failWith("deleteCheckpoint", new NotFound({ kind: "checkpoint", id }), sandboxId))
+    )
+  )
+}
+
 const infoOf = (root: Root, state: SandboxState): MachineInfo => ({
   ref: { externalId: State.externalIdOf(state.sandboxId), incarnation: state.incarnation },
   sandboxId: state.sandboxId,
-  running: state.ended === undefined && state.bootId === bootId() &&
+  running:
+    state.ended === undefined &&
+    state.bootId === bootId() &&
     State.isMarkedRunning(State.runFile(State.pathsOf(root, state.sandboxId), state.incarnation)),
   createdAt: state.createdAt
 })
@@ -406,8 +487,11 @@ const list = (context: Context, namespace: string): Stream.Stream<MachineInfo, S
   )
 
 const find = (context: Context, id: SandboxId): Stream.Stream<MachineInfo, SandboxError> =>
-  Stream.fromIterableEffect(Effect.map(State.readState("find", State.pathsOf(context.root, id)), (state) =>
-    Option.toArray(Option.map(state, (value) => infoOf(context.root, value)))))
+  Stream.fromIterableEffect(
+    Effect.map(State.readState("find", State.pathsOf(context.root, id)), (state) =>
+      Option.toArray(Option.map(state, (value) => infoOf(context.root, value)))
+    )
+  )
 
 /** The vendor's part of the contract. */
 export const primitives = (context: Context): Primitives => ({
@@ -427,5 +511,9 @@ export const primitives = (context: Context): Primitives => ({
   find: (id) => find(context, id),
   list: (namespace) => list(context, namespace),
   stop: (ref, mode) => stop(context, ref, mode, false),
-  checkpoints: Option.none()
+  checkpoints: Option.some({
+    list: (id) => Checkpoints.list(State.pathsOf(context.root, id)),
+    restore: (checkpointId, request) => restore(context, checkpointId, request),
+    remove: (checkpointId, id) => removeCheckpoint(context, id, checkpointId)
+  })
 })

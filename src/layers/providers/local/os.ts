@@ -47,7 +47,11 @@ const readText = (path: string): string | undefined => {
 
 const run = (command: string, args: ReadonlyArray<string>): string | undefined => {
   try {
-    return execFileSync(command, [...args], { encoding: "latin1", stdio: ["ignore", "pipe", "ignore"], maxBuffer: 1 << 28 })
+    return execFileSync(command, [...args], {
+      encoding: "latin1",
+      stdio: ["ignore", "pipe", "ignore"],
+      maxBuffer: 1 << 28
+    })
   } catch {
     return undefined
   }
@@ -55,10 +59,19 @@ const run = (command: string, args: ReadonlyArray<string>): string | undefined =
 
 let knownBootId: string | undefined
 
+const readBootId = (): string => {
+  if (!isLinux) return run("sysctl", ["-n", "kern.bootsessionuuid"])?.trim() ?? "unknown"
+  const boot = readText("/proc/sys/kernel/random/boot_id")?.trim() ?? "unknown"
+  try {
+    // A container that is started anew is a new host: none of its processes outlives it, and their numbers begin again.
+    return `${boot}/${Fs.readlinkSync("/proc/self/ns/pid")}`
+  } catch {
+    return boot
+  }
+}
+
 /** Differs between two boots of this host. */
-export const bootId = (): string =>
-  knownBootId ??= (isLinux ? readText("/proc/sys/kernel/random/boot_id") : run("sysctl", ["-n", "kern.bootsessionuuid"]))
-    ?.trim() ?? "unknown"
+export const bootId = (): string => (knownBootId ??= readBootId())
 
 interface Stat {
   readonly state: string
@@ -89,8 +102,16 @@ const isDead = (state: string): boolean => state.startsWith("Z") || state.starts
 /** The host's own clock: what the supervisor, and so every absolute time on disk, goes by. */
 export const wallClock = (): number => Date.now()
 
-/** The cookies that this process itself carries: a sandbox inside a sandbox ends with the outer one. */
-export const inheritedCookies = (): string | undefined => process.env[cookieName]
+/** Variables of the host, those of these names that are set. */
+export const hostVariables = (...names: ReadonlyArray<string>): Record<string, string> => {
+  const env: Record<string, string> = {}
+  for (const name of names) {
+    // oxlint-disable-next-line node/no-process-env -- what is handed on is the host's environment, no setting of ours
+    const value = process.env[name]
+    if (value !== undefined) env[name] = value
+  }
+  return env
+}
 
 /** When the process with this pid started, in the system's own words; `undefined` when there is none. */
 export const startTimeOf = (pid: number): string | undefined => statOf(pid)?.startTime.replaceAll(" ", "_")
@@ -98,7 +119,8 @@ export const startTimeOf = (pid: number): string | undefined => statOf(pid)?.sta
 let self: Identity | undefined
 
 /** This process. */
-export const identity = (): Identity => self ??= { pid: process.pid, startTime: startTimeOf(process.pid) ?? "unknown" }
+export const identity = (): Identity =>
+  (self ??= { pid: process.pid, startTime: startTimeOf(process.pid) ?? "unknown" })
 
 /** True while that very process runs, not one that got its pid later. */
 export const isRunning = (who: Identity): boolean => {
@@ -110,7 +132,8 @@ export const isRunning = (who: Identity): boolean => {
 export const formatCookie = (cookie: Cookie): string => {
   const { lifetime, owner, processId, root, sandboxId } = cookie
   const own = `${root}:${sandboxId}:${owner.pid}.${owner.startTime}:${lifetime}:${processId}`
-  const outer = inheritedCookies()
+  // A sandbox inside a sandbox ends with the outer one.
+  const outer = hostVariables(cookieName)[cookieName]
   return outer === undefined ? own : `${own},${outer}`
 }
 
@@ -136,7 +159,9 @@ export interface Found {
 }
 
 const cookiesIn = (environment: string, separator: string): ReadonlyArray<string> =>
-  environment.split(separator).filter((entry) => entry.startsWith(`${cookieName}=`))
+  environment
+    .split(separator)
+    .filter((entry) => entry.startsWith(`${cookieName}=`))
     .flatMap((entry) => entry.slice(cookieName.length + 1).split(","))
 
 /**
@@ -249,6 +274,39 @@ export const killByCookie = async (
   sendAll("SIGKILL")
   await until(gone(true), killPatience)
   return left.map(({ pid }) => pid)
+}
+
+/** A process that {@link freeze} stopped. */
+export type Frozen = Identity
+
+/**
+ * Stops the processes that a cookie identifies until none of them runs; those that stood still already are not ours to
+ * continue. `about` is told of each before it is stopped, so that a crash leaves a list.
+ */
+export const freeze = async (
+  matches: (cookie: Cookie) => boolean,
+  about: (more: ReadonlyArray<Frozen>) => Promise<void>
+): Promise<void> => {
+  const seen = new Set<number>()
+  // A process that is not stopped yet may have forked; after the last one is, nobody can.
+  for (let rounds = 0; rounds < 20; rounds++) {
+    const more: Array<Frozen> = []
+    for (const { pid } of findByCookie(matches)) {
+      if (seen.has(pid)) continue
+      seen.add(pid)
+      const stat = statOf(pid)
+      if (stat !== undefined && !stat.state.startsWith("T"))
+        more.push({ pid, startTime: stat.startTime.replaceAll(" ", "_") })
+    }
+    if (more.length === 0) return
+    await about(more)
+    for (const { pid } of more) send(pid, "SIGSTOP")
+  }
+}
+
+/** Lets them go on. */
+export const thaw = (frozen: ReadonlyArray<Frozen>): void => {
+  for (const one of frozen) if (isRunning(one)) send(one.pid, "SIGCONT")
 }
 
 /** The number of a signal, `undefined` for a name that this system does not know. */

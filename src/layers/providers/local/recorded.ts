@@ -45,11 +45,13 @@ export interface Options {
 /** How much is read from a spool at once, and so held for each stream. */
 const chunkBytes = 512 * 1024
 
-const ProcessFile = Schema.fromJsonString(Schema.Struct({
-  version: Schema.Literal(1),
-  incarnation: Schema.String,
-  startedAt: Schema.Number
-}))
+const ProcessFile = Schema.fromJsonString(
+  Schema.Struct({
+    version: Schema.Literal(1),
+    incarnation: Schema.String,
+    startedAt: Schema.Number
+  })
+)
 const decodeProcess = Schema.decodeUnknownOption(ProcessFile)
 const decodeExit = Schema.decodeUnknownOption(Schema.fromJsonString(ExitFile))
 
@@ -90,7 +92,10 @@ export const find = (options: Options, processId: ProcessId): Effect.Effect<Opti
     return Option.some({ processId, externalId: externalIdOf(key), incarnation })
   })
 
-const streams = [["stdout", "out"], ["stderr", "err"]] as const
+const streams = [
+  ["stdout", "out"],
+  ["stderr", "err"]
+] as const
 
 /** Reads the files of one spool in order. */
 class Reader {
@@ -145,14 +150,16 @@ const toExit = (exit: ExitFile, startedAt: Option.Option<number>): Effect.Effect
     case "signalled":
       return Effect.succeed(ProcessExit.Signalled({ signal: exit.end.signal, code: exit.end.code, ...reason }))
     case "lost":
-      return Effect.fail(failWith(
-        "process",
-        new OutcomeUnknown({
-          ...(Option.isSome(startedAt) ? { startedAt: startedAt.value } : {}),
-          position: { stdout: exit.out, stderr: exit.err },
-          detail: "the supervisor of the process died"
-        })
-      ))
+      return Effect.fail(
+        failWith(
+          "process",
+          new OutcomeUnknown({
+            ...(Option.isSome(startedAt) ? { startedAt: startedAt.value } : {}),
+            position: { stdout: exit.out, stderr: exit.err },
+            detail: "the supervisor of the process died"
+          })
+        )
+      )
   }
 }
 
@@ -163,7 +170,7 @@ const reconnects = Schedule.max([
 ])
 
 /** Follows a process from a position: files for the bytes, the supervisor's word for how far they go. */
-const follow = Effect.fnUntraced(function*(
+const follow = Effect.fnUntraced(function* (
   options: Options,
   processId: ProcessId,
   incarnation: string,
@@ -203,29 +210,33 @@ const follow = Effect.fnUntraced(function*(
     const attached = Deferred.makeUnsafe<void, SandboxError | Refused>()
     let request: Attach = attach
     // Until the end of the process or of the connection.
-    const session = Effect.scoped(Effect.gen(function*() {
-      const connection = yield* client.connection
-      const cut = Deferred.makeUnsafe<void>()
-      yield* Effect.acquireRelease(
-        Effect.sync(() =>
-          connection.listen(key, (push) => push === undefined ? Deferred.doneUnsafe(cut, Exit.void) : learn(push))
-        ),
-        (stopListening) => Effect.sync(stopListening)
-      )
-      yield* connection.request(request)
-      request = { op: "watch", ...key }
-      Deferred.doneUnsafe(attached, Exit.void)
-      yield* Effect.raceFirst(Effect.ignore(Deferred.await(ended)), Deferred.await(cut)).pipe(
-        Effect.onInterrupt(() => connection.request({ op: "unwatch", ...key }).pipe(Effect.timeout("1 second"), Effect.ignore))
-      )
-      if (known.exit === undefined) {
-        return yield* failWith(
-          "process",
-          new Unavailable({ accepted: "unknown", detail: "the connection to the supervisor was cut" }),
-          sandboxId
+    const session = Effect.scoped(
+      Effect.gen(function* () {
+        const connection = yield* client.connection
+        const cut = Deferred.makeUnsafe<void>()
+        yield* Effect.acquireRelease(
+          Effect.sync(() =>
+            connection.listen(key, (push) => (push === undefined ? Deferred.doneUnsafe(cut, Exit.void) : learn(push)))
+          ),
+          (stopListening) => Effect.sync(stopListening)
         )
-      }
-    }))
+        yield* connection.request(request)
+        request = { op: "watch", ...key }
+        Deferred.doneUnsafe(attached, Exit.void)
+        yield* Effect.raceFirst(Effect.ignore(Deferred.await(ended)), Deferred.await(cut)).pipe(
+          Effect.onInterrupt(() =>
+            connection.request({ op: "unwatch", ...key }).pipe(Effect.timeout("1 second"), Effect.ignore)
+          )
+        )
+        if (known.exit === undefined) {
+          return yield* failWith(
+            "process",
+            new Unavailable({ accepted: "unknown", detail: "the connection to the supervisor was cut" }),
+            sandboxId
+          )
+        }
+      })
+    )
     yield* session.pipe(
       // A start is asked for again as well: the supervisor starts an id at most once.
       Effect.retry({
@@ -236,7 +247,8 @@ const follow = Effect.fnUntraced(function*(
         Effect.sync(() => {
           Deferred.doneUnsafe(attached, Exit.fail(error))
           fail(toSandboxError("process", sandboxId)(error))
-        })),
+        })
+      ),
       Effect.forkScoped({ startImmediately: true })
     )
     yield* Deferred.await(attached)
@@ -247,10 +259,13 @@ const follow = Effect.fnUntraced(function*(
     err: new Reader(directory, "err", from.stderr)
   }
   yield* Effect.addFinalizer(() =>
-    Effect.ignore(io("output", async () => {
-      await readers.out.close()
-      await readers.err.close()
-    })))
+    Effect.ignore(
+      io("output", async () => {
+        await readers.out.close()
+        await readers.err.close()
+      })
+    )
+  )
 
   type Chunks = Arr.NonEmptyReadonlyArray<OutputChunk>
   const pull: Effect.Effect<Chunks, SandboxError | Cause.Done> = Effect.suspend(() => {
@@ -268,11 +283,15 @@ const follow = Effect.fnUntraced(function*(
           return chunks
         }),
         ([first, ...rest]): typeof pull =>
-          first !== undefined ? Effect.succeed<Chunks>([first, ...rest]) : Effect.fail(failWith(
-            "output",
-            new OutcomeUnknown({ detail: "the record of the output is shorter than it was" }),
-            sandboxId
-          ))
+          first !== undefined
+            ? Effect.succeed<Chunks>([first, ...rest])
+            : Effect.fail(
+                failWith(
+                  "output",
+                  new OutcomeUnknown({ detail: "the record of the output is shorter than it was" }),
+                  sandboxId
+                )
+              )
       )
     }
     if (known.exit !== undefined) return Cause.done()
@@ -289,22 +308,27 @@ const follow = Effect.fnUntraced(function*(
   })
 
   const endedError = () =>
-    failWith("process", new ProcessEnded({ processId: key.processId, status: known.exit?.end.type ?? "it reads no more input" }))
-  const ask = (operation: string, request: Request): Effect.Effect<void, SandboxError> =>
-    known.exit !== undefined ? Effect.fail(endedError()) : client.request(request).pipe(
-      Effect.mapError((error) => {
-        if (error._tag === "Refused" && error.failure.type === "ended") return endedError()
-        if (error._tag === "Refused" && error.failure.type === "closed") {
-          return failWith(
-            operation,
-            new InvalidArgument({ argument: "bytes", problem: "the input of this process has ended already" }),
-            sandboxId
-          )
-        }
-        return toSandboxError(operation, sandboxId)(error)
-      }),
-      Effect.asVoid
+    failWith(
+      "process",
+      new ProcessEnded({ processId: key.processId, status: known.exit?.end.type ?? "it reads no more input" })
     )
+  const ask = (operation: string, request: Request): Effect.Effect<void, SandboxError> =>
+    known.exit !== undefined
+      ? Effect.fail(endedError())
+      : client.request(request).pipe(
+          Effect.mapError((error) => {
+            if (error._tag === "Refused" && error.failure.type === "ended") return endedError()
+            if (error._tag === "Refused" && error.failure.type === "closed") {
+              return failWith(
+                operation,
+                new InvalidArgument({ argument: "bytes", problem: "the input of this process has ended already" }),
+                sandboxId
+              )
+            }
+            return toSandboxError(operation, sandboxId)(error)
+          }),
+          Effect.asVoid
+        )
 
   // One part is under way at a time: the supervisor holds that much for a program that does not read.
   const turn = Semaphore.makeUnsafe(1)
@@ -318,8 +342,11 @@ const follow = Effect.fnUntraced(function*(
             ask("write", {
               op: "write",
               ...key,
-              data: Buffer.from(bytes.buffer, bytes.byteOffset + start, Math.min(maxWrite, bytes.length - start))
-                .toString("base64")
+              data: Buffer.from(
+                bytes.buffer,
+                bytes.byteOffset + start,
+                Math.min(maxWrite, bytes.length - start)
+              ).toString("base64")
             })
           ),
         { discard: true }
@@ -333,14 +360,18 @@ const follow = Effect.fnUntraced(function*(
     external: { processId, externalId: externalIdOf(key), incarnation },
     output: Stream.fromPull(Effect.succeed(pull)),
     exit: Effect.flatMap(Deferred.await(ended), (exit) =>
-      toExit(exit, Option.map(processFile(directory), (file) => file.startedAt))),
+      toExit(
+        exit,
+        Option.map(processFile(directory), (file) => file.startedAt)
+      )
+    ),
     write,
     closeInput,
     stdin: Sink.mapEffect(
       Sink.forEachArray((chunks: ReadonlyArray<Uint8Array>) => Effect.forEach(chunks, write, { discard: true })),
       () => closeInput
     ),
-    signal: Effect.fnUntraced(function*(name, signalOptions) {
+    signal: Effect.fnUntraced(function* (name, signalOptions) {
       if (toSignal(name) === undefined) {
         return yield* failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` }))
       }
@@ -353,7 +384,7 @@ const follow = Effect.fnUntraced(function*(
           : { forceAfter: Duration.toMillis(Duration.fromInputUnsafe(signalOptions.forceAfter)) })
       })
     }),
-    release: Effect.fnUntraced(function*(position) {
+    release: Effect.fnUntraced(function* (position) {
       const { exit } = known
       if (exit === undefined) {
         return yield* ask("release", { op: "release", ...key, out: position.stdout, err: position.stderr }).pipe(
@@ -417,6 +448,7 @@ export const resume = (
     Effect.mapError((error) =>
       error._tag === "Refused" && error.failure.type === "unknown process"
         ? missing
-        : toSandboxError("resume", options.sandboxId)(error))
+        : toSandboxError("resume", options.sandboxId)(error)
+    )
   )
 }

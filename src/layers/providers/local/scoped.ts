@@ -70,8 +70,14 @@ class Output {
   private timer: NodeJS.Timeout | undefined
 
   constructor(stdout: number, stderr: number) {
-    const source = (stream: "stdout" | "stderr", fd: number): Source =>
-      ({ stream, fd, socket: undefined, offset: 0, queued: 0, open: true })
+    const source = (stream: "stdout" | "stderr", fd: number): Source => ({
+      stream,
+      fd,
+      socket: undefined,
+      offset: 0,
+      queued: 0,
+      open: true
+    })
     this.sources = [source("stdout", stdout), source("stderr", stderr)]
   }
 
@@ -250,7 +256,7 @@ const spawn = (pipes: Pipes, launch: Launch, stdin: boolean) => {
 }
 
 /** Starts a process that dies with the Scope: TERM to its group, grace, KILL, verified. */
-export const start = Effect.fnUntraced(function*(
+export const start = Effect.fnUntraced(function* (
   command: StartCommand,
   launch: Launch,
   options: Options
@@ -281,10 +287,11 @@ export const start = Effect.fnUntraced(function*(
     child.once("exit", (code, signal) => {
       groupIsGone = !send(-pid, 0)
       const ended = reason === undefined ? {} : { reason }
-      status = signal === null
-        // Node gives a code or a signal, never neither.
-        ? ProcessExit.Exited({ code: code ?? 0, ...ended })
-        : ProcessExit.Signalled({ signal, code: 128 + (signalNumber(signal) ?? 0), ...ended })
+      status =
+        signal === null
+          ? // Node gives a code or a signal, never neither.
+            ProcessExit.Exited({ code: code ?? 0, ...ended })
+          : ProcessExit.Signalled({ signal, code: 128 + (signalNumber(signal) ?? 0), ...ended })
       input.close()
       output.processExited()
       Deferred.doneUnsafe(exit, Exit.succeed(status))
@@ -293,51 +300,59 @@ export const start = Effect.fnUntraced(function*(
   })
 
   const kill = (pid: number, graceMillis: number, term = true) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       if (groupIsGone) return
       const dead = yield* io("kill", () => killGroup(pid, graceMillis, term))
       if (!dead) return yield* Effect.logWarning(`the process group ${pid} survived SIGKILL`)
       yield* Deferred.await(exit)
     })
 
-  const { input, output, pid } = yield* Effect.acquireRelease(
-    launched,
-    ({ input, output, pid }) =>
-      Effect.ensuring(
-        Effect.ignore(kill(pid, options.killGrace)),
-        Effect.sync(() => {
-          output.close()
-          input.close()
-        })
-      )
+  const { input, output, pid } = yield* Effect.acquireRelease(launched, ({ input, output, pid }) =>
+    Effect.ensuring(
+      Effect.ignore(kill(pid, options.killGrace)),
+      Effect.sync(() => {
+        output.close()
+        input.close()
+      })
+    )
   )
 
   if (command.deadline !== undefined) {
     const left = command.deadline - (yield* Clock.currentTimeMillis)
     yield* Effect.forkScoped(
       Effect.sleep(Duration.millis(Math.max(0, left))).pipe(
-        Effect.andThen(Effect.suspend(() => {
-          if (status !== undefined) return Effect.void
-          reason = "deadline"
-          return kill(pid, options.killGrace)
-        }))
+        Effect.andThen(
+          Effect.suspend(() => {
+            if (status !== undefined) return Effect.void
+            reason = "deadline"
+            return kill(pid, options.killGrace)
+          })
+        )
       )
     )
   }
 
   const ended = () =>
-    failWith("process", new ProcessEnded({ processId: command.processId, status: status?._tag ?? "it reads no more input" }))
+    failWith(
+      "process",
+      new ProcessEnded({ processId: command.processId, status: status?._tag ?? "it reads no more input" })
+    )
 
   const write = (bytes: Uint8Array): Effect.Effect<void, SandboxError> =>
     Effect.callback((resume) => {
       if (status !== undefined) return resume(Effect.fail(ended()))
       const taken = input.write(bytes, (error) =>
-        resume(error === null || error === undefined ? Effect.void : Effect.fail(ended())))
+        resume(error === null || error === undefined ? Effect.void : Effect.fail(ended()))
+      )
       if (!taken) {
-        resume(Effect.fail(failWith(
-          "write",
-          new InvalidArgument({ argument: "bytes", problem: "the input of this process has ended already" })
-        )))
+        resume(
+          Effect.fail(
+            failWith(
+              "write",
+              new InvalidArgument({ argument: "bytes", problem: "the input of this process has ended already" })
+            )
+          )
+        )
       }
     })
   const closeInput = Effect.sync(() => input.finish())
@@ -358,7 +373,7 @@ export const start = Effect.fnUntraced(function*(
       Sink.forEachArray((chunks: ReadonlyArray<Uint8Array>) => Effect.forEach(chunks, write, { discard: true })),
       () => closeInput
     ),
-    signal: Effect.fnUntraced(function*(name, signalOptions) {
+    signal: Effect.fnUntraced(function* (name, signalOptions) {
       const signal = toSignal(name)
       if (signal === undefined) {
         return yield* failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` }))

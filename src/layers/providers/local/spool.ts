@@ -62,7 +62,7 @@ export const make = (options: {
   const write = (chunks: ReadonlyArray<Buffer>): Promise<number> =>
     new Promise((resolve, reject) => {
       file ??= Fs.openSync(segmentPath(directory, stream, Math.floor(length / segmentBytes)), "a", 0o600)
-      Fs.writev(file, chunks, (error, written) => error === null ? resolve(written) : reject(error))
+      Fs.writev(file, chunks, (error, written) => (error === null ? resolve(written) : reject(error)))
     })
 
   /** As much as fits into the file that is being written; the rest stays. */

@@ -12,6 +12,7 @@
  *   workspace/  tmp/              the disk of the sandbox
  *   processes/<processId>/        recorded processes: process.json, out, err, exit.json
  *   checkpoints/<checkpointId>/
+ *   restore/                      a restore that is under way, with its journal
  * ```
  *
  * Directories are 0700. Whatever is read back is decoded.
@@ -84,6 +85,10 @@ export interface Paths {
   readonly tmp: string
   readonly processes: string
   readonly checkpoints: string
+  /** Where a restore builds the new trees. */
+  readonly restore: string
+  /** Exists while a restore is between two trees: then a missing workspace proves nothing. */
+  readonly journal: string
 }
 
 const rootOf = (path: string): Root => ({
@@ -102,7 +107,10 @@ export const openRoot = (path: string): Effect.Effect<Root, SandboxError> =>
     await FsPromises.mkdir(root.sandboxes, { recursive: true, mode: 0o700 })
     await FsPromises.mkdir(root.pipes, { recursive: true, mode: 0o700 })
     try {
-      await FsPromises.writeFile(root.marker, `{"kind":"effect-sandbox/local-root","version":1}\n`, { flag: "wx", mode: 0o600 })
+      await FsPromises.writeFile(root.marker, `{"kind":"effect-sandbox/local-root","version":1}\n`, {
+        flag: "wx",
+        mode: 0o600
+      })
     } catch (error) {
       if (codeOf(error) !== "EEXIST") throw error
     }
@@ -122,7 +130,9 @@ export const inside = (directory: string): Paths => ({
   workspace: Path.join(directory, "workspace"),
   tmp: Path.join(directory, "tmp"),
   processes: Path.join(directory, "processes"),
-  checkpoints: Path.join(directory, "checkpoints")
+  checkpoints: Path.join(directory, "checkpoints"),
+  restore: Path.join(directory, "restore"),
+  journal: Path.join(directory, "restore", "journal.json")
 })
 
 /** What the vendor's id of a sandbox is. */
@@ -155,19 +165,24 @@ export const readState = (operation: string, paths: Paths): Effect.Effect<Option
   Effect.flatMap(readOptional(operation, paths.state), (text) =>
     Option.isNone(text)
       ? Effect.succeedNone
-      : Effect.mapError(Effect.asSome(decodeState(text.value)), (cause) => malformed(operation, paths.state, cause)))
+      : Effect.mapError(Effect.asSome(decodeState(text.value)), (cause) => malformed(operation, paths.state, cause))
+  )
 
 /** Writes the state; a crash leaves the old or the new one. */
 export const writeState = (operation: string, paths: Paths, state: SandboxState): Effect.Effect<void, SandboxError> =>
   io(operation, () => writeAtomic(paths.state, encodeState(state)))
 
 /** The sandbox's own environment. */
-export const readEnv = (operation: string, paths: Paths): Effect.Effect<Readonly<Record<string, string>>, SandboxError> =>
+export const readEnv = (
+  operation: string,
+  paths: Paths
+): Effect.Effect<Readonly<Record<string, string>>, SandboxError> =>
   Effect.flatMap(readOptional(operation, paths.env), (text) =>
     Option.isNone(text)
       ? Effect.succeed({})
-      // The cause would repeat a secret.
-      : Effect.mapError(decodeEnv(text.value), () => malformed(operation, paths.env, "not shown: it holds secrets")))
+      : // The cause would repeat a secret.
+        Effect.mapError(decodeEnv(text.value), () => malformed(operation, paths.env, "not shown: it holds secrets"))
+  )
 
 /** Writes the environment, readable by this user only. */
 export const writeEnv = (
@@ -206,13 +221,17 @@ export type Standing =
  * root that is missing itself (an unmounted disk) is `Unavailable`.
  */
 export const standing = (operation: string, root: Root, paths: Paths): Effect.Effect<Standing, SandboxError> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     if (!Fs.existsSync(root.marker)) {
-      return yield* failWith(operation, new Unavailable({ accepted: "no", detail: `the data directory ${root.path} is missing` }))
+      return yield* failWith(
+        operation,
+        new Unavailable({ accepted: "no", detail: `the data directory ${root.path} is missing` })
+      )
     }
     const found = yield* readState(operation, paths)
     if (Option.isNone(found)) return { _tag: "Gone", evidence: `${paths.directory} does not exist` }
     const state = found.value
+    if (Fs.existsSync(paths.journal)) return { _tag: "Stopped", state, detail: "a restore of it is not finished" }
     if (!Fs.existsSync(paths.workspace)) return { _tag: "Gone", evidence: `${paths.workspace} does not exist` }
     if (state.ended !== undefined && !state.persistent) {
       return { _tag: "Gone", evidence: `it was not persistent and ended (${state.ended.reason})` }

@@ -57,7 +57,7 @@ const drainMillis = 1_000
 const lookMillis = 10_000
 
 /** Calls at a wall-clock time; the result cancels. */
-export const callAt = (time: number, call: () => void): () => void => {
+export const callAt = (time: number, call: () => void): (() => void) => {
   let timer: NodeJS.Timeout
   const arm = () => {
     const left = time - wallClock()
@@ -116,9 +116,8 @@ export const start = async (
     if (!dead) log(`the process group ${pid} survived SIGKILL`)
     return dead
   }
-  const cancelDeadline = request.deadline === undefined
-    ? () => {}
-    : callAt(request.deadline, () => void kill("deadline"))
+  const cancelDeadline =
+    request.deadline === undefined ? () => {} : callAt(request.deadline, () => void kill("deadline"))
 
   const done = new Promise<void>((resolve) => {
     child.once("exit", (code, signal) => {
@@ -127,10 +126,11 @@ export const start = async (
       cancelDeadline()
       inputOpen = false
       input?.destroy()
-      const end: ExitFile["end"] = signal === null
-        // Node gives a code or a signal, never neither.
-        ? { type: "exited", code: code ?? 0 }
-        : { type: "signalled", signal, code: 128 + (signalNumber(signal) ?? 0) }
+      const end: ExitFile["end"] =
+        signal === null
+          ? // Node gives a code or a signal, never neither.
+            { type: "exited", code: code ?? 0 }
+          : { type: "signalled", signal, code: 128 + (signalNumber(signal) ?? 0) }
       void Promise.all([spools.out.finish(drainMillis), spools.err.finish(drainMillis)]).then(() => {
         exit = {
           version: 1,
@@ -171,7 +171,8 @@ export const start = async (
         if (leaderGone) return reject(new Refusal({ type: "ended" }))
         if (!inputOpen || input === undefined) return reject(new Refusal({ type: "closed" }))
         input.write(bytes, (error) =>
-          error === null || error === undefined ? resolve() : reject(new Refusal({ type: "ended" })))
+          error === null || error === undefined ? resolve() : reject(new Refusal({ type: "ended" }))
+        )
       }),
     closeInput: () => {
       if (!inputOpen) return
@@ -228,7 +229,8 @@ const launch = (root: string, pipes: Pipes, request: StartRequest) => {
         stdio: [stdin?.theirs ?? "ignore", out.theirs, err.theirs]
       })
       if (hasPid(child)) {
-        const input = stdin === undefined ? undefined : new Net.Socket({ fd: stdin.ours, readable: false, writable: true })
+        const input =
+          stdin === undefined ? undefined : new Net.Socket({ fd: stdin.ours, readable: false, writable: true })
         // A failed write reports to its own callback.
         input?.on("error", () => {})
         child.on("error", () => {})
@@ -250,6 +252,5 @@ const launch = (root: string, pipes: Pipes, request: StartRequest) => {
   })
 }
 
-const hasPid = (
-  child: ReturnType<typeof spawn>
-): child is ReturnType<typeof spawn> & { readonly pid: number } => child.pid !== undefined
+const hasPid = (child: ReturnType<typeof spawn>): child is ReturnType<typeof spawn> & { readonly pid: number } =>
+  child.pid !== undefined

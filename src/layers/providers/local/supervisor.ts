@@ -132,7 +132,10 @@ const startProcess = async (request: Extract<Request, { readonly op: "start" }>)
     throw error
   }
   const run = start(root, pipes, request, log)
-  starting.set(name, run.catch(() => undefined))
+  starting.set(
+    name,
+    run.catch(() => undefined)
+  )
   try {
     const supervised = await run
     open.set(name, supervised)
@@ -156,9 +159,11 @@ const ofSandbox = (sandboxId: string): ReadonlyArray<Supervised> =>
   [...open.values()].filter(({ key }) => key.sandboxId === sandboxId)
 
 const endAll = async (sandboxId: string, reason: "timeout" | "stop"): Promise<void> => {
-  await Promise.all(ofSandbox(sandboxId).map(async (supervised) => {
-    if (await supervised.end(reason)) await supervised.done
-  }))
+  await Promise.all(
+    ofSandbox(sandboxId).map(async (supervised) => {
+      if (await supervised.end(reason)) await supervised.done
+    })
+  )
 }
 
 // ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,7 +172,8 @@ const leases = new Map<string, () => void>()
 
 const stateOf = (sandboxId: string) => {
   const value = readJson(Path.join(sandboxes, sandboxId, "sandbox.json"))
-  if (!isRecord(value) || value.kind !== "effect-sandbox/local" || typeof value.incarnation !== "string") return undefined
+  if (!isRecord(value) || value.kind !== "effect-sandbox/local" || typeof value.incarnation !== "string")
+    return undefined
   const { deadline, ended, incarnation } = value
   return typeof deadline === "number" && ended === undefined && isMarkedRunning(sandboxId, incarnation)
     ? { value, deadline }
@@ -179,10 +185,20 @@ const armLease = (sandboxId: string): void => {
   leases.delete(sandboxId)
   const state = stateOf(sandboxId)
   if (state !== undefined) {
-    leases.set(sandboxId, callAt(state.deadline, () => void expire(sandboxId).catch((error: unknown) => {
-      log(`the end of ${sandboxId} failed and is tried again: ${String(error)}`)
-      leases.set(sandboxId, callAt(wallClock() + 1_000, () => armLease(sandboxId)))
-    })))
+    leases.set(
+      sandboxId,
+      callAt(
+        state.deadline,
+        () =>
+          void expire(sandboxId).catch((error: unknown) => {
+            log(`the end of ${sandboxId} failed and is tried again: ${String(error)}`)
+            leases.set(
+              sandboxId,
+              callAt(wallClock() + 1_000, () => armLease(sandboxId))
+            )
+          })
+      )
+    )
   }
   restIfIdle()
 }
@@ -245,12 +261,15 @@ const serve = (socket: Net.Socket): void => {
       return sendLine(push)
     }
     if (!watched.has(name)) {
-      watched.set(name, supervised.watch(() => {
-        dirty.add(supervised)
-        if (scheduled) return
-        scheduled = true
-        setImmediate(flush)
-      }))
+      watched.set(
+        name,
+        supervised.watch(() => {
+          dirty.add(supervised)
+          if (scheduled) return
+          scheduled = true
+          setImmediate(flush)
+        })
+      )
     }
     sendLine(supervised.state())
   }
@@ -324,7 +343,11 @@ const serve = (socket: Net.Socket): void => {
 const failureOf = (error: unknown): Failure =>
   error instanceof Refusal
     ? error.failure
-    : { type: "failed", message: error instanceof Error ? error.message : String(error), code: String(errorCode(error) ?? "") }
+    : {
+        type: "failed",
+        message: error instanceof Error ? error.message : String(error),
+        code: String(errorCode(error) ?? "")
+      }
 
 const endedState = (key: Key): Push | undefined => {
   const exit = readJson(Path.join(processDirectory(root, key), "exit.json"))
@@ -360,11 +383,18 @@ const database = lockRoot()
 if (database === undefined) process.exit(0)
 
 const { pid, startTime } = identity()
+for (const name of entriesOf(Path.join(root, "pipes"))) {
+  const [owner, started] = name.split(".")
+  if (started !== undefined && !isRunning({ pid: Number(owner), startTime: started })) {
+    Fs.rmSync(Path.join(root, "pipes", name), { recursive: true, force: true })
+  }
+}
 const pipes = Pipes.make(Path.join(root, "pipes"), `${pid}.${startTime}.supervisor`)
 // A unix socket's path has room for about 100 bytes.
-const socketPath = Buffer.byteLength(paths.socket) <= 100
-  ? paths.socket
-  : Path.join(Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-")), "s")
+const socketPath =
+  Buffer.byteLength(paths.socket) <= 100
+    ? paths.socket
+    : Path.join(Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-")), "s")
 const server = Net.createServer(serve)
 
 try {

@@ -85,17 +85,17 @@ export type Request =
   | { readonly op: "hello"; readonly version: number }
   /** Starts at most once for a process id, and watches it. */
   | (Key & {
-    readonly op: "start"
-    readonly incarnation: string
-    readonly command: string
-    readonly args: ReadonlyArray<string>
-    readonly cwd: string
-    readonly env: Readonly<Record<string, string>>
-    readonly stdin: boolean
-    readonly deadline?: number
-    readonly killGrace: number
-    readonly spoolQuota: number
-  })
+      readonly op: "start"
+      readonly incarnation: string
+      readonly command: string
+      readonly args: ReadonlyArray<string>
+      readonly cwd: string
+      readonly env: Readonly<Record<string, string>>
+      readonly stdin: boolean
+      readonly deadline?: number
+      readonly killGrace: number
+      readonly spoolQuota: number
+    })
   | (Key & { readonly op: "watch" })
   | (Key & { readonly op: "unwatch" | "closeInput" })
   | (Key & { readonly op: "write"; readonly data: string })
@@ -120,9 +120,7 @@ export type Failure =
   | { readonly type: "bad request"; readonly message: string }
   | { readonly type: "failed"; readonly message: string; readonly code: string }
 
-export type Answer =
-  | { readonly id: number; readonly ok: unknown }
-  | { readonly id: number; readonly failure: Failure }
+export type Answer = { readonly id: number; readonly ok: unknown } | { readonly id: number; readonly failure: Failure }
 
 /** How a process stands: sent when watching begins, whenever its spool has grown, and at its end. */
 export interface Push extends Key {
@@ -180,22 +178,29 @@ const requestOf = (value: Record<string, unknown>): Request | undefined => {
       return isCount(value.out) && isCount(value.err) ? { op, ...key, out: value.out, err: value.err } : undefined
     case "start": {
       const { args, command, cwd, deadline, env, incarnation, killGrace, spoolQuota, stdin } = value
-      return isText(command) && Array.isArray(args) && args.every(isText) && isText(cwd) && isTextRecord(env) &&
-          isId(incarnation) && typeof stdin === "boolean" && isCount(killGrace) && isCount(spoolQuota) &&
-          (deadline === undefined || isCount(deadline))
+      return isText(command) &&
+        Array.isArray(args) &&
+        args.every(isText) &&
+        isText(cwd) &&
+        isTextRecord(env) &&
+        isId(incarnation) &&
+        typeof stdin === "boolean" &&
+        isCount(killGrace) &&
+        isCount(spoolQuota) &&
+        (deadline === undefined || isCount(deadline))
         ? {
-          op,
-          ...key,
-          incarnation,
-          command,
-          args,
-          cwd,
-          env,
-          stdin,
-          killGrace,
-          spoolQuota,
-          ...(deadline === undefined ? {} : { deadline })
-        }
+            op,
+            ...key,
+            incarnation,
+            command,
+            args,
+            cwd,
+            env,
+            stdin,
+            killGrace,
+            spoolQuota,
+            ...(deadline === undefined ? {} : { deadline })
+          }
         : undefined
     }
     default:
@@ -204,7 +209,7 @@ const requestOf = (value: Record<string, unknown>): Request | undefined => {
 }
 
 /** Cuts a byte stream into lines; `overflow` when one is longer than {@link maxLine}. */
-export const lineReader = (onLine: (line: string) => void, overflow: () => void): (chunk: Buffer) => void => {
+export const lineReader = (onLine: (line: string) => void, overflow: () => void): ((chunk: Buffer) => void) => {
   let parts: Array<Buffer> = []
   let length = 0
   return (chunk) => {
