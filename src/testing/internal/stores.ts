@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type { ReasonTag, SandboxError } from "../../errors.ts"
 import { ProcessId, SandboxId } from "../../model/Ids.ts"
 import type { ProcessRecord } from "../../model/Process.ts"
-import type { ProcessEvent } from "../../model/ProcessEvent.ts"
+import type { OutputProcessEvent, ProcessEvent } from "../../model/ProcessEvent.ts"
 import type { SandboxRecord } from "../../model/SandboxRecord.ts"
 
 export const newSandboxId = (): SandboxId => SandboxId.make(SecureRandom.uuidV4Unsafe())
@@ -62,7 +62,7 @@ export const chunks = (
 }
 
 /** One chunk of text. */
-export const chunk = (process: ProcessRecord, seq: number, text: string, offset = 0): ProcessEvent => ({
+export const chunk = (process: ProcessRecord, seq: number, text: string, offset = 0): OutputProcessEvent => ({
   _tag: "stdout",
   at: 5000 + seq,
   seq,
