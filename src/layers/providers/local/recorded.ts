@@ -205,7 +205,7 @@ const follow = Effect.fnUntraced(function* (
   }
 
   const onDisk = attach.op === "watch" ? exitFile(directory) : Option.none()
-  if (Option.isSome(onDisk)) learn(onDisk.value)
+  if (Option.isSome(onDisk)) learn({ out: onDisk.value.out, err: onDisk.value.err, exit: onDisk.value })
   else {
     const attached = Deferred.makeUnsafe<void, SandboxError | Refused>()
     let request: Attach = attach
