@@ -23,6 +23,8 @@ const batchBytes = 1 << 20
 const batchInterval = Duration.millis(25)
 /** The reader waits while this much is pending. */
 const maxPending = 4 << 20
+/** The machine is told how far the log has come each time it has come this much further, and at the end. */
+const releaseBytes = 16 << 20
 
 export const statusOf = (exit: ProcessExit): ProcessStatus =>
   // A stop takes the machine away from the process: nobody can say what it would have come to.
@@ -110,6 +112,15 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
     let pendingBytes = 0
     let ended = false
     const read = { stdout: writer.position().stdout, stderr: writer.position().stderr }
+    let current = options.process
+    let released = read.stdout + read.stderr
+
+    /** What the log holds, the machine need not keep. It keeps it all the same if it cannot be told. */
+    const release = Effect.suspend(() => {
+      const { stdout, stderr } = writer.position()
+      released = stdout + stderr
+      return Effect.ignore(current.release?.({ stdout, stderr }) ?? Effect.void)
+    })
 
     const push = (chunks: ReadonlyArray<OutputChunk>, at: number): Effect.Effect<void, SandboxError> => {
       for (const chunk of chunks) {
@@ -146,6 +157,11 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
       return batch.length === 0 ? Effect.void : writer.append(batch)
     }).pipe(Effect.uninterruptible)
 
+    const releaseSome = Effect.suspend(() => {
+      const { stdout, stderr } = writer.position()
+      return stdout + stderr - released >= releaseBytes ? release : Effect.void
+    })
+
     const readAll = (process: MachineProcess): Effect.Effect<ProcessExit, Failure> =>
       Stream.runForEachArray(process.output, (chunks) =>
         Effect.andThen(
@@ -155,13 +171,12 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
 
     /** Reads to the end; a cut on the way is mended from the last byte that was read. */
     const reader = Effect.gen(function*() {
-      let process = options.process
       while (true) {
-        const result = yield* Effect.result(readAll(process))
+        const result = yield* Effect.result(readAll(current))
         if (result._tag === "Success") return result.success
         const error = result.failure
         if (!isSandboxError(error) || !error.isRetryable) return yield* Effect.fail(error)
-        process = yield* options.resume({ ...writer.position(), ...read })
+        current = yield* options.resume({ ...writer.position(), ...read })
       }
     }).pipe(Effect.ensuring(Effect.sync(() => {
       ended = true
@@ -174,6 +189,7 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
         yield* ready.await
         if (ended) return
         yield* flush
+        yield* releaseSome
         yield* Effect.raceFirst(hurry.await, Effect.sleep(batchInterval))
       }
     })
@@ -199,6 +215,7 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
           ...(exit.reason === undefined ? {} : { streamAbortReason: exit.reason })
         })
       ).pipe(Effect.uninterruptible)
+      yield* release
       return
     }
     yield* Effect.uninterruptible(Effect.suspend(() => rest.length === 0 ? Effect.void : writer.append(rest)))
