@@ -24,7 +24,8 @@ const insert = (fields: Partial<ProcessRecord> = {}) =>
 
 const seqs = (events: ReadonlyArray<ProcessEvent>): Array<number> => events.map((event) => event.seq)
 
-const range = (from: number, to: number): Array<number> => Array.from({ length: to - from + 1 }, (_, index) => from + index)
+const range = (from: number, to: number): Array<number> =>
+  Array.from({ length: to - from + 1 }, (_, index) => from + index)
 
 /** One event of every kind, numbered from 1. */
 const everyKind = (process: ProcessRecord): Array<ProcessEvent> => {
@@ -37,7 +38,13 @@ const everyKind = (process: ProcessRecord): Array<ProcessEvent> => {
     { ...base, _tag: "metadata", seq: 5, at: 5, metadata: { a: [1, null, { b: "c\u0000" }] } },
     { ...base, _tag: "error", seq: 6, at: 6, text: "it broke" },
     { ...base, _tag: "exit", seq: 7, at: 7, exit: { _tag: "Exited", code: 3 } },
-    { ...base, _tag: "exit", seq: 8, at: 8, exit: { _tag: "Signalled", signal: "SIGTERM", code: 143, reason: "deadline" } },
+    {
+      ...base,
+      _tag: "exit",
+      seq: 8,
+      at: 8,
+      exit: { _tag: "Signalled", signal: "SIGTERM", code: 143, reason: "deadline" }
+    },
     { ...base, _tag: "status", seq: 9, at: 9, status: "killed", reason: "deadline" }
   ]
 }
@@ -46,7 +53,7 @@ const everyKind = (process: ProcessRecord): Array<ProcessEvent> => {
 export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStore | ProcessLog | R, E>): void => {
   sharedLayer(layer)(`ProcessLog: ${name}`, (it) => {
     it.effect("every kind of event comes back as it was", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const events = everyKind(process)
@@ -58,10 +65,11 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         )
         assert.deepStrictEqual(yield* Stream.runCollect(log.read(process.id, { after: 9 })), [])
         assert.deepStrictEqual(yield* log.lastPosition(process.id), { seq: 9, stdout: 3, stderr: 6 })
-      }))
+      })
+    )
 
     it.effect("bytes are exact: NUL, invalid UTF-8, nothing at all, 5 MiB", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const large = new Uint8Array(5 * MiB)
@@ -81,13 +89,17 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         for (const [index, event] of read.entries()) {
           const expected = all[index] ?? new Uint8Array(0)
           assert.strictEqual(event.bytes.length, expected.length)
-          assert.isTrue(event.bytes.every((byte, at) => byte === expected[at]), `chunk ${index}`)
+          assert.isTrue(
+            event.bytes.every((byte, at) => byte === expected[at]),
+            `chunk ${index}`
+          )
         }
         assert.strictEqual((yield* log.lastPosition(process.id)).stdout, 5 * MiB + 274)
-      }))
+      })
+    )
 
     it.effect("what is read or was appended is not the log's own memory", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const bytes = new TextEncoder().encode("original")
@@ -100,10 +112,11 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         for (const event of (yield* Stream.runCollect(log.read(process.id))).filter(isOutput)) {
           assert.strictEqual(new TextDecoder().decode(event.bytes), "original")
         }
-      }))
+      })
+    )
 
     it.effect("an unknown process is NotFound", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const unknown = leasedProcess()
         assert.strictEqual(yield* failure(log.append(unknown.id, 1, [chunk(unknown, 1, "a")])), "NotFound")
@@ -111,18 +124,20 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         assert.strictEqual(yield* failure(Stream.runDrain(log.read(unknown.id, { follow: true }))), "NotFound")
         assert.strictEqual(yield* failure(log.lastPosition(unknown.id)), "NotFound")
         assert.strictEqual(yield* failure(log.findKey(unknown.id, "k")), "NotFound")
-      }))
+      })
+    )
 
     it.effect("an empty log ends at 0", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         assert.deepStrictEqual(yield* log.lastPosition(process.id), { seq: 0, stdout: 0, stderr: 0 })
         assert.deepStrictEqual(yield* Stream.runCollect(log.read(process.id)), [])
-      }))
+      })
+    )
 
     it.effect("the same events again are a no-op, alone and in front of new ones", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const events = everyKind(process)
@@ -132,10 +147,11 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         yield* log.append(process.id, 1, events.slice(3))
         assert.deepStrictEqual(yield* Stream.runCollect(log.read(process.id)), events)
         assert.deepStrictEqual(yield* log.lastPosition(process.id), { seq: 9, stdout: 3, stderr: 6 })
-      }))
+      })
+    )
 
     it.effect("another content under a known seq, a gap or a disorder is LogConflict and writes nothing", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const first = chunk(process, 1, "one")
@@ -164,20 +180,19 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         }
         assert.deepStrictEqual(yield* Stream.runCollect(log.read(process.id)), [first, second])
         assert.deepStrictEqual(yield* log.lastPosition(process.id), { seq: 2, stdout: 6, stderr: 0 })
-      }))
+      })
+    )
 
     it.effect("of racing appends of one seq one wins, and the log has no gap", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const appendOne = (index: number) =>
-          Effect.gen(function*() {
+          Effect.gen(function* () {
             const { seq, stdout } = yield* log.lastPosition(process.id)
             yield* Effect.yieldNow
             yield* log.append(process.id, 1, [chunk(process, seq + 1, `<${index}>`, stdout)])
-          }).pipe(
-            Effect.retry({ while: ({ reason }) => reason._tag === "Store" && reason.kind === "LogConflict" })
-          )
+          }).pipe(Effect.retry({ while: ({ reason }) => reason._tag === "Store" && reason.kind === "LogConflict" }))
         yield* Effect.forEach(range(1, 100), appendOne, { concurrency: 20, discard: true })
         const events = (yield* Stream.runCollect(log.read(process.id))).filter(isOutput)
         assert.deepStrictEqual(seqs(events), range(1, 100))
@@ -188,10 +203,11 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
           assert.strictEqual(event.offset, offset)
           offset += event.bytes.length
         }
-      }))
+      })
+    )
 
     it.effect("an append of an older epoch is LeaseLost, also one of a newer or of none", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const store = yield* SandboxStore
         const process = yield* insert()
@@ -207,16 +223,17 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         const free = yield* store.insertProcess(processRecord())
         assert.strictEqual(yield* failure(log.append(free.id, 1, [chunk(free, 1, "a")])), "Store(LeaseLost)")
         yield* log.append(free.id, 0, [chunk(free, 1, "a")])
-      }))
+      })
+    )
 
     it.effect("a paused owner can add nothing once its successor has begun", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const store = yield* SandboxStore
         const process = yield* insert()
         const paused = yield* Deferred.make<void>()
         const written = yield* Deferred.make<void>()
-        const owner = yield* Effect.gen(function*() {
+        const owner = yield* Effect.gen(function* () {
           for (const seq of range(1, 10)) yield* log.append(process.id, 1, [chunk(process, seq, `a${seq}`)])
           yield* Deferred.succeed(written, undefined)
           yield* Deferred.await(paused)
@@ -232,15 +249,16 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         const events = yield* Stream.runCollect(log.read(process.id))
         assert.deepStrictEqual(seqs(events), range(1, 11))
         assert.deepStrictEqual(events.at(-1), chunk(process, 11, "successor"))
-      }))
+      })
+    )
 
     it.effect("an owner and its successor that race leave no gap and no event twice", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const store = yield* SandboxStore
         const process = yield* insert()
         const write = (epoch: number, owner: string) =>
-          Effect.gen(function*() {
+          Effect.gen(function* () {
             let wrote = 0
             while (wrote < 50) {
               const { seq } = yield* log.lastPosition(process.id)
@@ -258,11 +276,15 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         const events = (yield* Stream.runCollect(log.read(process.id))).filter(isOutput)
         assert.deepStrictEqual(seqs(events), range(1, events.length))
         const owners = events.map((event) => new TextDecoder().decode(event.bytes).startsWith("first"))
-        assert.isFalse(owners.slice(owners.indexOf(false)).includes(true), "nothing of the first after the second began")
-      }))
+        assert.isFalse(
+          owners.slice(owners.indexOf(false)).includes(true),
+          "nothing of the first after the second began"
+        )
+      })
+    )
 
     it.effect("events and the patch of the record are written together, or neither is", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const store = yield* SandboxStore
         const process = yield* insert({ externalProcessId: "pid" })
@@ -283,7 +305,9 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
           "Store(LogConflict)"
         )
         assert.strictEqual(
-          yield* failure(log.append(process.id, 1, [chunk(process, 3, "new"), chunk(process, 9, "gap")], { status: "lost" })),
+          yield* failure(
+            log.append(process.id, 1, [chunk(process, 3, "new"), chunk(process, 9, "gap")], { status: "lost" })
+          ),
           "Store(LogConflict)"
         )
         assert.deepStrictEqual(yield* store.getProcess(process.id), record)
@@ -300,26 +324,28 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
           ),
           [process.id]
         )
-      }))
+      })
+    )
 
     it.effect("an event is found by its key, and a key is there once", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const other = yield* insert()
-        const keyed: ProcessEvent = { ...chunk(process, 1, "a"), key: "Schlüssel \"1\"" }
+        const keyed: ProcessEvent = { ...chunk(process, 1, "a"), key: 'Schlüssel "1"' }
         yield* log.append(process.id, 1, [keyed, chunk(process, 2, "b"), { ...chunk(process, 3, "c"), key: "" }])
-        assert.deepStrictEqual(yield* log.findKey(process.id, "Schlüssel \"1\""), Option.some(keyed))
+        assert.deepStrictEqual(yield* log.findKey(process.id, 'Schlüssel "1"'), Option.some(keyed))
         assert.deepStrictEqual(yield* log.findKey(process.id, ""), Option.some({ ...chunk(process, 3, "c"), key: "" }))
         assert.deepStrictEqual(yield* log.findKey(process.id, "unknown"), Option.none())
-        assert.deepStrictEqual(yield* log.findKey(other.id, "Schlüssel \"1\""), Option.none())
-        yield* log.append(other.id, 1, [{ ...chunk(other, 1, "a"), key: "Schlüssel \"1\"" }])
-        for (
-          const events of [
-            [{ ...chunk(process, 4, "d"), key: "Schlüssel \"1\"" }],
-            [{ ...chunk(process, 4, "d"), key: "twice" }, { ...chunk(process, 5, "e"), key: "twice" }]
+        assert.deepStrictEqual(yield* log.findKey(other.id, 'Schlüssel "1"'), Option.none())
+        yield* log.append(other.id, 1, [{ ...chunk(other, 1, "a"), key: 'Schlüssel "1"' }])
+        for (const events of [
+          [{ ...chunk(process, 4, "d"), key: 'Schlüssel "1"' }],
+          [
+            { ...chunk(process, 4, "d"), key: "twice" },
+            { ...chunk(process, 5, "e"), key: "twice" }
           ]
-        ) {
+        ]) {
           assert.strictEqual(
             yield* failure(log.append(process.id, 1, events, { status: "lost" })),
             "Store(LogConflict)"
@@ -327,10 +353,11 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         }
         assert.strictEqual((yield* log.lastPosition(process.id)).seq, 3)
         assert.strictEqual((yield* (yield* SandboxStore).getProcess(process.id)).status, "running")
-      }))
+      })
+    )
 
     it.effect("a large log is read in bounded pages", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const size = 256 * 1024
@@ -347,7 +374,8 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
           Effect.sync(() => {
             pages.push(events.filter(isOutput).reduce((sum, event) => sum + event.bytes.length, 0))
             for (const event of events) assert.strictEqual(event.seq, ++next)
-          }))
+          })
+        )
         assert.strictEqual(next, 2580)
         assert.isAtLeast(pages.length, 20)
         assert.isAtMost(Math.max(...pages), 1.25 * MiB)
@@ -357,12 +385,13 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         )
         const early = yield* Stream.runCollect(Stream.take(log.read(process.id, { after: 79 }), 2))
         assert.deepStrictEqual(seqs(early), [80, 81])
-      }))
+      })
+    )
 
     // The test clock stands still in what follows, so that nothing but a wake-up gets a follower on.
 
     it.effect("a follower sees every append as it comes and ends when the process is terminal", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         yield* log.append(process.id, 1, [chunk(process, 1, "before")])
@@ -380,19 +409,21 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         yield* log.append(process.id, 1, [last], { status: "exited" })
         yield* Fiber.join(follower)
         assert.deepStrictEqual(yield* Queue.takeAll(seen), [31])
-      }))
+      })
+    )
 
     it.effect("following a process that has ended yields its log and ends", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         yield* log.append(process.id, 1, [chunk(process, 1, "a"), chunk(process, 2, "b")], { status: "lost" })
         assert.deepStrictEqual(seqs(yield* Stream.runCollect(log.read(process.id, { follow: true }))), [1, 2])
         assert.deepStrictEqual(seqs(yield* Stream.runCollect(log.read(process.id, { follow: true, after: 2 }))), [])
-      }))
+      })
+    )
 
     it.effect("an end without an event ends a follower too", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const follower = yield* Effect.forkChild(Stream.runCollect(log.read(process.id, { follow: true })), {
@@ -401,20 +432,22 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         yield* Effect.yieldNow
         yield* log.append(process.id, 1, [], { status: "killed" })
         assert.deepStrictEqual(yield* Fiber.join(follower), [])
-      }))
+      })
+    )
 
     it.effect("no wake-up is lost: many followers of many quick appends", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         const followers = yield* Effect.forEach(range(1, 20), (index) =>
           log.read(process.id, { follow: true, after: index % 3 }).pipe(
             // Some read slower than others, so that appends fall between their reads.
-            Stream.tap(() => index % 2 === 0 ? Effect.yieldNow : Effect.void),
+            Stream.tap(() => (index % 2 === 0 ? Effect.yieldNow : Effect.void)),
             Stream.runCollect,
             Effect.map((events) => [index % 3, seqs(events)] as const),
             Effect.forkChild({ startImmediately: true })
-          ))
+          )
+        )
         for (const seq of range(1, 300)) {
           yield* log.append(process.id, 1, [chunk(process, seq, "x")])
           if (seq % 7 === 0) yield* Effect.yieldNow
@@ -424,10 +457,11 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
           const [after, read] = yield* Fiber.join(follower)
           assert.deepStrictEqual(read, range(after + 1, 301))
         }
-      }))
+      })
+    )
 
     it.effect("a follower that is interrupted, or has enough, ends at once and harms nobody", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const process = yield* insert()
         yield* log.append(process.id, 1, [chunk(process, 1, "a")])
@@ -439,10 +473,11 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         yield* Fiber.interrupt(stopped)
         yield* log.append(process.id, 1, [chunk(process, 2, "b")], { status: "exited" })
         assert.deepStrictEqual(seqs(yield* Fiber.join(stays)), [1, 2])
-      }))
+      })
+    )
 
     it.effect("logs of different processes do not mix", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const log = yield* ProcessLog
         const processes = yield* Effect.forEach(range(1, 10), () => insert())
         yield* Effect.forEach(
@@ -453,8 +488,12 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         )
         for (const process of processes) {
           const events = yield* Stream.runCollect(log.read(process.id))
-          assert.deepStrictEqual(events, range(1, 20).map((seq) => chunk(process, seq, process.id)))
+          assert.deepStrictEqual(
+            events,
+            range(1, 20).map((seq) => chunk(process, seq, process.id))
+          )
         }
-      }))
+      })
+    )
   })
 }

@@ -20,14 +20,7 @@ import { schemaVersion } from "../model/SandboxRecord.ts"
 import type { ProcessLog } from "../services/ProcessLog.ts"
 import type { Row } from "../services/SandboxStore.ts"
 import { SandboxStore } from "../services/SandboxStore.ts"
-import {
-  failure,
-  newProcessId,
-  newSandboxId,
-  processRecord,
-  sandboxRecord,
-  unique
-} from "./internal/stores.ts"
+import { failure, newProcessId, newSandboxId, processRecord, sandboxRecord, unique } from "./internal/stores.ts"
 
 /** What the suite can check only with help of the backend; cases whose help is not given are not there. */
 export interface Options<R> {
@@ -62,7 +55,7 @@ export const suite = <E, R = never>(
 ): void => {
   sharedLayer(layer)(`SandboxStore: ${name}`, (it) => {
     it.effect("a record comes back as it was, with version 1 and the schema version", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const record = sandboxRecord({
           externalSandboxId: unique("machine"),
@@ -70,8 +63,8 @@ export const suite = <E, R = never>(
           timeout: 300_000,
           vcpus: 0.5,
           ports: [3000, 65535],
-          purpose: "it's \"quoted\"; DROP TABLE sandboxes; --",
-          params: { nested: { list: [1, null, "two\u0000three", true, 1e-7] }, "": "empty key", "ключ": "значение" },
+          purpose: 'it\'s "quoted"; DROP TABLE sandboxes; --',
+          params: { nested: { list: [1, null, "two\u0000three", true, 1e-7] }, "": "empty key", ключ: "значение" },
           createdAt: 1700000000000.5,
           lease: { owner: "me", epoch: 3, expiresAt: 12 },
           persistent: false,
@@ -89,10 +82,11 @@ export const suite = <E, R = never>(
         })
         yield* store.insertProcess(process)
         assert.deepStrictEqual(yield* store.getProcess(process.id), { ...process, version: 1, schemaVersion })
-      }))
+      })
+    )
 
     it.effect("a record is the store's own: what the caller does to its objects later changes nothing", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const params: Record<string, string> = { a: "1" }
         const { id } = yield* store.insertSandbox(sandboxRecord({ params }))
@@ -101,42 +95,47 @@ export const suite = <E, R = never>(
         assert.deepStrictEqual(read.params, { a: "1" })
         Object.assign(read.params ?? {}, { a: "changed too" })
         assert.deepStrictEqual((yield* store.getSandbox(id)).params, { a: "1" })
-      }))
+      })
+    )
 
     it.effect("an unknown id is NotFound, with what was looked for", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const sandbox = newSandboxId()
         const process = newProcessId()
         const lease: Lease = { owner: "me", epoch: 1, expiresAt: 0 }
         const take = { owner: "me", ttl: "1 second" } as const
-        const errors = yield* Effect.all([
-          store.getSandbox(sandbox),
-          store.updateSandbox(sandbox, 1, { status: "error" }),
-          store.acquireSandboxLease(sandbox, take),
-          store.renewSandboxLease(sandbox, lease, "1 second"),
-          store.releaseSandboxLease(sandbox, lease)
-        ].map((effect) => Effect.flip(Effect.asVoid(effect))))
+        const errors = yield* Effect.all(
+          [
+            store.getSandbox(sandbox),
+            store.updateSandbox(sandbox, 1, { status: "error" }),
+            store.acquireSandboxLease(sandbox, take),
+            store.renewSandboxLease(sandbox, lease, "1 second"),
+            store.releaseSandboxLease(sandbox, lease)
+          ].map((effect) => Effect.flip(Effect.asVoid(effect)))
+        )
         for (const { reason } of errors) {
           assert.deepInclude(reason, { _tag: "NotFound", kind: "sandbox", id: sandbox })
         }
-        for (
-          const effect of [
-            store.getProcess(process),
-            store.updateProcess(process, 1, { status: "exited" }),
-            store.acquireProcessLease(process, take)
-          ]
-        ) {
+        for (const effect of [
+          store.getProcess(process),
+          store.updateProcess(process, 1, { status: "exited" }),
+          store.acquireProcessLease(process, take)
+        ]) {
           assert.deepInclude((yield* Effect.flip(effect)).reason, { _tag: "NotFound", kind: "process", id: process })
         }
-      }))
+      })
+    )
 
     it.effect("an id is taken once", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const record = yield* store.insertSandbox(sandboxRecord({ purpose: "first" }))
         const process = yield* store.insertProcess(processRecord())
-        assert.strictEqual(yield* failure(store.insertSandbox({ ...record, purpose: "second" })), "Store(AlreadyExists)")
+        assert.strictEqual(
+          yield* failure(store.insertSandbox({ ...record, purpose: "second" })),
+          "Store(AlreadyExists)"
+        )
         assert.strictEqual(yield* failure(store.insertProcess(process)), "Store(AlreadyExists)")
         assert.strictEqual((yield* store.getSandbox(record.id)).purpose, "first")
         const racing = sandboxRecord()
@@ -146,10 +145,11 @@ export const suite = <E, R = never>(
           { concurrency: "unbounded" }
         )
         assert.strictEqual(results.filter((result) => result._tag === "Success").length, 1)
-      }))
+      })
+    )
 
     it.effect("a machine belongs to one record of its provider", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const externalSandboxId = unique("machine")
         const owner = yield* store.insertSandbox(sandboxRecord({ externalSandboxId }))
@@ -172,10 +172,11 @@ export const suite = <E, R = never>(
           (yield* store.updateSandbox(other.id, 1, { externalSandboxId })).externalSandboxId,
           externalSandboxId
         )
-      }))
+      })
+    )
 
     it.effect("an update writes its fields, removes those given as undefined, and keeps the rest", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         yield* TestClock.adjust("1 second")
         const { id } = yield* store.insertSandbox(
@@ -190,10 +191,11 @@ export const suite = <E, R = never>(
         assert.isFalse("error" in updated)
         assert.isAtLeast(updated.updatedAt ?? 0, 1000)
         assert.deepStrictEqual(yield* store.getSandbox(id), updated)
-      }))
+      })
+    )
 
     it.effect("an update of another version is a Conflict and changes nothing", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const { id } = yield* store.insertSandbox(sandboxRecord())
         const second = yield* store.updateSandbox(id, 1, { purpose: "second" })
@@ -201,10 +203,11 @@ export const suite = <E, R = never>(
           assert.strictEqual(yield* failure(store.updateSandbox(id, version, { purpose: "lost" })), "Store(Conflict)")
         }
         assert.deepStrictEqual(yield* store.getSandbox(id), second)
-      }))
+      })
+    )
 
     it.effect("of 200 racing updates of one version exactly one wins", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const { id } = yield* store.insertSandbox(sandboxRecord())
         const results = yield* Effect.forEach(
@@ -212,19 +215,20 @@ export const suite = <E, R = never>(
           (index) => Effect.result(store.updateSandbox(id, 1, { purpose: `${index}` })),
           { concurrency: "unbounded" }
         )
-        const winners = results.flatMap((result) => result._tag === "Success" ? [result.success] : [])
+        const winners = results.flatMap((result) => (result._tag === "Success" ? [result.success] : []))
         assert.strictEqual(winners.length, 1)
         for (const result of results) {
           if (result._tag === "Failure") assert.isTrue(isConflict(result.failure))
         }
         assert.deepStrictEqual([yield* store.getSandbox(id)], winners)
-      }))
+      })
+    )
 
     it.effect("200 racing increments lose nothing", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const { id } = yield* store.insertSandbox(sandboxRecord({ vcpus: 0 }))
-        const increment = Effect.gen(function*() {
+        const increment = Effect.gen(function* () {
           const record = yield* store.getSandbox(id)
           // Lets the others read the same version.
           yield* Effect.yieldNow
@@ -232,23 +236,27 @@ export const suite = <E, R = never>(
         }).pipe(Effect.retry({ while: isConflict }))
         yield* Effect.forEach(Array.from({ length: 200 }), () => increment, { concurrency: 50, discard: true })
         assert.deepInclude(yield* store.getSandbox(id), { vcpus: 200, version: 201 })
-      }))
+      })
+    )
 
     it.effect("lists newest first, every record once, over many pages and equal times", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const purpose = unique("pages")
-        const records = yield* Effect.forEach(Array.from({ length: 333 }, (_, index) => index), (index) =>
-          store.insertSandbox(sandboxRecord({ purpose, createdAt: 1000 + ((index * 7) % 40) })))
+        const records = yield* Effect.forEach(
+          Array.from({ length: 333 }, (_, index) => index),
+          (index) => store.insertSandbox(sandboxRecord({ purpose, createdAt: 1000 + ((index * 7) % 40) }))
+        )
         const expected = [...records].sort(newestFirst).map((record) => record.id)
         const listed = yield* ids(store.listSandboxes({ purpose }))
         assert.deepStrictEqual(listed, expected)
         assert.deepStrictEqual(yield* ids(Stream.take(store.listSandboxes({ purpose }), 5)), expected.slice(0, 5))
         assert.deepStrictEqual(yield* ids(store.listSandboxes({ purpose: unique("nobody") })), [])
-      }))
+      })
+    )
 
     it.effect("filters by status, provider, purpose, machine and age, and by all of them", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const purpose = unique("filters")
         const [a, b] = [unique("a"), unique("b")]
@@ -257,7 +265,8 @@ export const suite = <E, R = never>(
         const two = yield* make({ provider: a, status: "shutdown", createdAt: 20 })
         const three = yield* make({ provider: b, status: "active", createdAt: 30 })
         const four = yield* make({ provider: b, status: "error", createdAt: 40 })
-        const list = (filter: Parameters<typeof store.listSandboxes>[0]) => ids(store.listSandboxes({ purpose, ...filter }))
+        const list = (filter: Parameters<typeof store.listSandboxes>[0]) =>
+          ids(store.listSandboxes({ purpose, ...filter }))
         assert.deepStrictEqual(yield* list({ status: ["active"] }), [three.id, one.id])
         assert.deepStrictEqual(yield* list({ status: ["error", "shutdown"] }), [four.id, two.id])
         assert.deepStrictEqual(yield* list({ status: ["active", "active", "shutdown"] }), [three.id, two.id, one.id])
@@ -266,28 +275,34 @@ export const suite = <E, R = never>(
         assert.deepStrictEqual(yield* ids(store.listSandboxes({ provider: b })), [four.id, three.id])
         assert.deepStrictEqual(yield* list({ createdBefore: 30 }), [two.id, one.id])
         assert.deepStrictEqual(yield* list({ createdAfter: 20 }), [four.id, three.id])
-        assert.deepStrictEqual(yield* list({ createdAfter: 10, createdBefore: 40, status: ["active", "error"] }), [three.id])
+        assert.deepStrictEqual(yield* list({ createdAfter: 10, createdBefore: 40, status: ["active", "error"] }), [
+          three.id
+        ])
         assert.deepStrictEqual(yield* list({ provider: b, status: ["error", "active"] }), [four.id, three.id])
         const { externalSandboxId } = one
         assert.deepStrictEqual(yield* list({ externalSandboxId }), [one.id])
         assert.deepStrictEqual(yield* list({ externalSandboxId, provider: b }), [])
+        assert.deepStrictEqual(yield* list({ externalSandboxId, status: ["active", "error"] }), [one.id])
         // A list follows its records.
         yield* store.updateSandbox(one.id, 1, { status: "error", provider: b, createdAt: 50 })
         assert.deepStrictEqual(yield* list({ provider: b, status: ["error"] }), [one.id, four.id])
         assert.deepStrictEqual(yield* list({ provider: a, status: ["active"] }), [])
-      }))
+      })
+    )
 
     it.effect("a list that is read while records come and go yields the others once each", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const purpose = unique("moving")
-        const records = yield* Effect.forEach(Array.from({ length: 250 }, (_, index) => index), (index) =>
-          store.insertSandbox(sandboxRecord({ purpose, createdAt: 1000 + index })))
+        const records = yield* Effect.forEach(
+          Array.from({ length: 250 }, (_, index) => index),
+          (index) => store.insertSandbox(sandboxRecord({ purpose, createdAt: 1000 + index }))
+        )
         const leaving = new Set(records.filter((_, index) => index % 5 === 0).map((record) => record.id))
         let seen = 0
         const listed = yield* store.listSandboxes({ purpose, status: ["active"] }).pipe(
           Stream.tap((record) =>
-            Effect.gen(function*() {
+            Effect.gen(function* () {
               seen++
               // In front of the reader, behind it, and records that it has still to reach.
               if (seen % 10 === 0) yield* store.insertSandbox(sandboxRecord({ purpose, createdAt: 5000 + seen }))
@@ -301,15 +316,23 @@ export const suite = <E, R = never>(
           Stream.runCollect
         )
         assert.strictEqual(new Set(listed).size, listed.length, "nothing comes twice")
-        const staying = records.filter((record) => !leaving.has(record.id)).sort(newestFirst).map((record) => record.id)
-        assert.deepStrictEqual(listed.filter((id) => !leaving.has(id)), staying)
-      }))
+        const staying = records
+          .filter((record) => !leaving.has(record.id))
+          .sort(newestFirst)
+          .map((record) => record.id)
+        assert.deepStrictEqual(
+          listed.filter((id) => !leaving.has(id)),
+          staying
+        )
+      })
+    )
 
     it.effect("processes are listed by sandbox, status and kind", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const sandboxId = newSandboxId()
-        const make = (fields: Parameters<typeof processRecord>[0]) => store.insertProcess(processRecord({ sandboxId, ...fields }))
+        const make = (fields: Parameters<typeof processRecord>[0]) =>
+          store.insertProcess(processRecord({ sandboxId, ...fields }))
         const one = yield* make({ startedAt: 10, kind: "command", status: "exited" })
         const two = yield* make({ startedAt: 20, kind: "dev-server", status: "running" })
         const three = yield* make({ startedAt: 30, kind: "command", status: "running" })
@@ -324,10 +347,11 @@ export const suite = <E, R = never>(
         assert.deepInclude(ended, { version: 2, status: "killed", signal: "SIGKILL", exitCode: 137 })
         assert.deepStrictEqual(yield* ids(store.listProcesses({ sandboxId, status: ["running"] })), [three.id])
         assert.deepStrictEqual(yield* ids(store.listProcesses({ sandboxId, status: ["killed"] })), [two.id])
-      }))
+      })
+    )
 
     for (const kind of ["sandbox", "process"] as const) {
-      const leases = Effect.gen(function*() {
+      const leases = Effect.gen(function* () {
         const store = yield* SandboxStore
         if (kind === "sandbox") {
           const { id } = yield* store.insertSandbox(sandboxRecord())
@@ -350,7 +374,7 @@ export const suite = <E, R = never>(
       })
 
       it.effect(`the lease of a ${kind} has one holder until it expires, and every holder a higher epoch`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const lease = yield* leases
           const now = yield* Clock.currentTimeMillis
           const first = yield* lease.acquire("one")
@@ -364,10 +388,11 @@ export const suite = <E, R = never>(
           assert.strictEqual(yield* failure(lease.acquire("two")), "Busy")
           yield* TestClock.adjust("1 millis")
           assert.strictEqual((yield* lease.acquire("two")).epoch, 3)
-        }))
+        })
+      )
 
       it.effect(`the lease of a ${kind} can be renewed by its holder, and by nobody after a steal`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const lease = yield* leases
           const first = yield* lease.acquire("one")
           yield* TestClock.adjust("20 seconds")
@@ -380,58 +405,67 @@ export const suite = <E, R = never>(
           assert.strictEqual(yield* failure(lease.renew(first)), "Store(LeaseLost)")
           yield* lease.release(first)
           assert.deepStrictEqual(yield* lease.read, stolen, "who lost it can give nothing back")
-        }))
+        })
+      )
 
       it.effect(`an expired lease of a ${kind} that nobody took can be renewed`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const lease = yield* leases
           const first = yield* lease.acquire("one")
           yield* TestClock.adjust("1 hour")
           assert.strictEqual((yield* lease.renew(first)).epoch, 1)
           assert.strictEqual(yield* failure(lease.acquire("two")), "Busy")
-        }))
+        })
+      )
 
       it.effect(`a released lease of a ${kind} is free at once and keeps its epoch`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const lease = yield* leases
           const first = yield* lease.acquire("one")
           yield* lease.release(first)
           assert.deepStrictEqual(yield* lease.read, { ...first, expiresAt: 0 })
           assert.strictEqual((yield* lease.acquire("two")).epoch, 2)
-        }))
+        })
+      )
 
       it.effect(`of 50 that race for the lease of a ${kind} one gets it`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const lease = yield* leases
           const results = yield* Effect.forEach(
             Array.from({ length: 50 }, (_, index) => `owner ${index}`),
             (owner) => Effect.result(lease.acquire(owner)),
             { concurrency: "unbounded" }
           )
-          const winners = results.flatMap((result) => result._tag === "Success" ? [result.success] : [])
+          const winners = results.flatMap((result) => (result._tag === "Success" ? [result.success] : []))
           assert.deepStrictEqual(winners, [yield* lease.read])
           for (const result of results) {
             if (result._tag === "Failure") assert.strictEqual(result.failure.reason._tag, "Busy")
           }
-        }))
+        })
+      )
     }
 
     it.effect("the namespace is an id that stays", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const store = yield* SandboxStore
         const namespace = yield* store.namespace
         assert.isNotEmpty(namespace)
         assert.strictEqual(yield* store.namespace, namespace)
-      }))
+      })
+    )
 
     const { otherNamespace, plant } = options
 
     if (plant !== undefined) {
       it.effect("a record of a newer version is RecordTooNew, whatever else it holds", () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const store = yield* SandboxStore
           const purpose = unique("newer")
-          const sandbox: Row = { ...rowOf(sandboxRecord({ purpose })), schemaVersion: schemaVersion + 1, status: "melted" }
+          const sandbox: Row = {
+            ...rowOf(sandboxRecord({ purpose })),
+            schemaVersion: schemaVersion + 1,
+            status: "melted"
+          }
           const process: Row = { ...rowOf(processRecord()), schemaVersion: schemaVersion + 1 }
           yield* plant("sandbox", sandbox)
           yield* plant("process", process)
@@ -447,10 +481,11 @@ export const suite = <E, R = never>(
             schemaVersion: schemaVersion + 1,
             supported: schemaVersion
           })
-        }))
+        })
+      )
 
       it.effect("a record of @ekairos/sandbox, without version and config, is read and written", () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const store = yield* SandboxStore
           const row: Row = {
             id: newSandboxId(),
@@ -470,25 +505,27 @@ export const suite = <E, R = never>(
           const updated = yield* store.updateSandbox(record.id, record.version ?? 0, { status: "shutdown" })
           assert.deepInclude(updated, { version: 1, status: "shutdown", runtime: "node22" })
           assert.strictEqual((yield* leaseOf(store.acquireSandboxLease(record.id, { owner: "me", ttl: 1 }))).epoch, 1)
-        }))
+        })
+      )
 
       it.effect("a record that does not decode is Store(Malformed)", () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const store = yield* SandboxStore
           const row: Row = { ...rowOf(sandboxRecord()), status: "melted" }
           yield* plant("sandbox", row)
           assert.strictEqual(yield* failure(store.getSandbox(SandboxId.make(row.id))), "Store(Malformed)")
-        }))
+        })
+      )
     }
 
     if (otherNamespace !== undefined) {
       it.effect("namespaces of one database share nothing", () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const store = yield* SandboxStore
           const purpose = unique("namespaces")
           const record = yield* store.insertSandbox(sandboxRecord({ purpose, externalSandboxId: unique("m") }))
           const process = yield* store.insertProcess(processRecord({ sandboxId: record.id }))
-          yield* Effect.gen(function*() {
+          yield* Effect.gen(function* () {
             const other = yield* SandboxStore
             assert.notStrictEqual(yield* other.namespace, yield* store.namespace)
             assert.strictEqual(yield* failure(other.getSandbox(record.id)), "NotFound")
@@ -502,7 +539,8 @@ export const suite = <E, R = never>(
           }).pipe(Effect.provide(otherNamespace))
           assert.deepStrictEqual(yield* store.getSandbox(record.id), record)
           assert.deepStrictEqual(yield* store.getProcess(process.id), process)
-        }))
+        })
+      )
     }
   })
 }

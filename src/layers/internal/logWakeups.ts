@@ -19,7 +19,8 @@ export const make = (): LogWakeups => {
   // The last digits of a UUID are random.
   const slotOf = (processId: ProcessId): number => Number.parseInt(processId.slice(-4), 16) % slotCount
   return {
-    changed: (processId) => Effect.sync(() => Deferred.await(slots[slotOf(processId)] ??= Deferred.makeUnsafe<void>())),
+    changed: (processId) =>
+      Effect.sync(() => Deferred.await((slots[slotOf(processId)] ??= Deferred.makeUnsafe<void>()))),
     notify: (processId) =>
       Effect.sync(() => {
         const slot = slotOf(processId)

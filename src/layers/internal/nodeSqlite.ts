@@ -8,7 +8,7 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Predicate from "effect/Predicate"
 import * as Reactivity from "effect/reactivity/Reactivity"
@@ -32,7 +32,7 @@ export interface Options {
  * How long SQLite itself waits for a lock. It blocks the whole event loop meanwhile, so it only covers what a short transaction
  * of another process takes; whoever wants to wait longer retries.
  */
-const blockingTimeoutMillis = 10
+const blockingTimeoutMillis = 5
 
 const maxCachedStatements = 128
 
@@ -68,9 +68,10 @@ class SqliteCause extends Error {
 
 const toSqlError = (cause: unknown, operation: string): SqlError =>
   new SqlError({
-    reason: cause instanceof Error && Predicate.hasProperty(cause, "errcode") && typeof cause.errcode === "number"
-      ? classifySqliteError(new SqliteCause(cause, cause.errcode), { message: cause.message, operation })
-      : new UnknownError({ cause, operation })
+    reason:
+      cause instanceof Error && Predicate.hasProperty(cause, "errcode") && typeof cause.errcode === "number"
+        ? classifySqliteError(new SqliteCause(cause, cause.errcode), { message: cause.message, operation })
+        : new UnknownError({ cause, operation })
   })
 
 const toInput = (value: unknown): SQLInputValue => {
@@ -136,14 +137,22 @@ class Connection implements SqlConnection.Connection {
     params: ReadonlyArray<unknown>,
     transformRows: (<A extends object>(row: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
   ) {
-    return this.#run("execute", () => this.#prepare(sql), (statement) => {
-      const rows = statement.all(...params.map(toInput))
-      return transformRows === undefined ? rows : transformRows(rows)
-    })
+    return this.#run(
+      "execute",
+      () => this.#prepare(sql),
+      (statement) => {
+        const rows = statement.all(...params.map(toInput))
+        return transformRows === undefined ? rows : transformRows(rows)
+      }
+    )
   }
 
   executeRaw(sql: string, params: ReadonlyArray<unknown>) {
-    return this.#run("executeRaw", () => this.#prepare(sql), (statement) => statement.run(...params.map(toInput)))
+    return this.#run(
+      "executeRaw",
+      () => this.#prepare(sql),
+      (statement) => statement.run(...params.map(toInput))
+    )
   }
 
   executeValues(sql: string, params: ReadonlyArray<unknown>) {
@@ -151,11 +160,15 @@ class Connection implements SqlConnection.Connection {
   }
 
   executeValuesUnprepared(sql: string, params: ReadonlyArray<unknown>) {
-    return this.#run("executeValues", () => this.database.prepare(sql), (statement) => {
-      statement.setReturnArrays(true)
-      // The types do not know what `setReturnArrays` does to `all`.
-      return statement.all(...params.map(toInput)) as unknown as ReadonlyArray<ReadonlyArray<unknown>>
-    })
+    return this.#run(
+      "executeValues",
+      () => this.database.prepare(sql),
+      (statement) => {
+        statement.setReturnArrays(true)
+        // The types do not know what `setReturnArrays` does to `all`.
+        return statement.all(...params.map(toInput)) as unknown as ReadonlyArray<ReadonlyArray<unknown>>
+      }
+    )
   }
 
   executeUnprepared(
@@ -163,10 +176,14 @@ class Connection implements SqlConnection.Connection {
     params: ReadonlyArray<unknown>,
     transformRows: (<A extends object>(row: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
   ) {
-    return this.#run("executeUnprepared", () => this.database.prepare(sql), (statement) => {
-      const rows = statement.all(...params.map(toInput))
-      return transformRows === undefined ? rows : transformRows(rows)
-    })
+    return this.#run(
+      "executeUnprepared",
+      () => this.database.prepare(sql),
+      (statement) => {
+        const rows = statement.all(...params.map(toInput))
+        return transformRows === undefined ? rows : transformRows(rows)
+      }
+    )
   }
 
   /** As in Effect's own SQLite drivers: a cursor would hold the one connection for as long as its reader likes. */
@@ -177,17 +194,39 @@ class Connection implements SqlConnection.Connection {
 
 const isPath = (file: string): boolean => file !== "" && !file.startsWith(":memory:") && !file.startsWith("file:")
 
+/** Node's own `recursive` never comes back where a directory cannot be made although its parent exists, as in `/proc`. */
+const makeDirectory = async (
+  mkdir: (path: string) => Promise<void>,
+  parentOf: (path: string) => string,
+  directory: string
+): Promise<void> => {
+  const make = (): Promise<void> =>
+    mkdir(directory).catch((cause: unknown) => {
+      if (!hasCode(cause, "EEXIST")) throw cause
+    })
+  try {
+    await make()
+  } catch (cause) {
+    const parent = parentOf(directory)
+    if (!hasCode(cause, "ENOENT") || parent === directory) throw cause
+    await makeDirectory(mkdir, parentOf, parent)
+    await make()
+  }
+}
+
+const hasCode = (cause: unknown, code: string): boolean => Predicate.hasProperty(cause, "code") && cause.code === code
+
 /** Opens the database; the scope closes it. Files and statements that fail are `SqlError`s with SQLite's code as `errno`. */
 export const make = (
   options: Options
 ): Effect.Effect<SqlClient.SqlClient, SqlError, Scope.Scope | Reactivity.Reactivity> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const load = <A>(name: string, f: () => Promise<A>) =>
       Effect.tryPromise({ try: f, catch: (cause) => toSqlError(cause, name) })
     const sqlite = yield* load("import", () => import("node:sqlite"))
     if (isPath(options.file)) {
       const [fs, path] = yield* load("import", () => Promise.all([import("node:fs/promises"), import("node:path")]))
-      yield* load("mkdir", () => fs.mkdir(path.dirname(path.resolve(options.file)), { recursive: true }))
+      yield* load("mkdir", () => makeDirectory(fs.mkdir, path.dirname, path.dirname(path.resolve(options.file))))
     }
     const connection = yield* Effect.acquireRelease(
       Effect.try({

@@ -139,7 +139,8 @@ const fromName = (code: string): Verdict | undefined => {
 const fromCodes = (error: object): Verdict | undefined => {
   for (const property of ["errcode", "errno", "code"]) {
     const value = Predicate.hasProperty(error, property) ? error[property] : undefined
-    const verdict = typeof value === "number" ? fromSqliteCode(value) : typeof value === "string" ? fromName(value) : undefined
+    const verdict =
+      typeof value === "number" ? fromSqliteCode(value) : typeof value === "string" ? fromName(value) : undefined
     if (verdict !== undefined) return verdict
   }
   return undefined
@@ -157,11 +158,12 @@ const classify = (error: unknown): Verdict => {
     const tag = Predicate.hasProperty(current, "_tag") && typeof current._tag === "string" ? current._tag : undefined
     const kind = tag === undefined ? undefined : lookup(sqlReasons, tag)
     if (kind !== undefined && tag !== undefined) byReason ??= { kind, detail: tag }
-    current = Predicate.hasProperty(current, "reason") && Predicate.isObject(current.reason)
-      ? current.reason
-      : Predicate.hasProperty(current, "cause")
-      ? current.cause
-      : undefined
+    current =
+      Predicate.hasProperty(current, "reason") && Predicate.isObject(current.reason)
+        ? current.reason
+        : Predicate.hasProperty(current, "cause")
+          ? current.cause
+          : undefined
   }
   return byReason ?? { kind: "Unknown", detail: "the database gave no code that is known here" }
 }
@@ -176,11 +178,13 @@ export interface Where {
 }
 
 /** Makes the error of a store's operation; a `SandboxError` passes unchanged. */
-export const toSandboxError = (operation: string, where: Where = {}) => (error: unknown): SandboxError => {
-  if (isSandboxError(error)) return error
-  const { detail, kind } = classify(error)
-  return new SandboxError({ operation, ...where, reason: new Store({ kind, detail, cause: error }) })
-}
+export const toSandboxError =
+  (operation: string, where: Where = {}) =>
+  (error: unknown): SandboxError => {
+    if (isSandboxError(error)) return error
+    const { detail, kind } = classify(error)
+    return new SandboxError({ operation, ...where, reason: new Store({ kind, detail, cause: error }) })
+  }
 
 /**
  * Tries again while somebody else holds the database, for as long as `busyTimeout`. Only for what leaves nothing behind when it

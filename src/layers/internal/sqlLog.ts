@@ -53,14 +53,14 @@ const isEventType = Schema.is(ProcessEventType)
 const storedOf = (row: EventRow): Option.Option<Events.StoredEvent> =>
   isEventType(row.type)
     ? Option.some({
-      seq: Number(row.seq),
-      type: row.type,
-      at: Number(row.at),
-      offset: row.byte_offset === null ? null : Number(row.byte_offset),
-      key: row.event_key,
-      data: row.data,
-      bytes: row.bytes
-    })
+        seq: Number(row.seq),
+        type: row.type,
+        at: Number(row.at),
+        offset: row.byte_offset === null ? null : Number(row.byte_offset),
+        key: row.event_key,
+        data: row.data,
+        bytes: row.bytes
+      })
     : Option.none()
 
 /**
@@ -93,16 +93,16 @@ export const make = (database: Database, kind: string): Primitives => {
     return Option.isSome(stored)
       ? Events.fromStored(`ProcessLog.${operation}`, owner, stored.value)
       : Effect.fail(
-        errors.fail(
-          `ProcessLog.${operation}`,
-          new Store({ kind: "Malformed", detail: `event ${row.seq} has an unknown type` }),
-          { processId: owner.processId }
+          errors.fail(
+            `ProcessLog.${operation}`,
+            new Store({ kind: "Malformed", detail: `event ${row.seq} has an unknown type` }),
+            { processId: owner.processId }
+          )
         )
-      )
   }
 
   /** Fails unless each of these events is in the log as it is. */
-  const checkKnown = Effect.fnUntraced(function*(processId: ProcessId, known: ReadonlyArray<Events.StoredEvent>) {
+  const checkKnown = Effect.fnUntraced(function* (processId: ProcessId, known: ReadonlyArray<Events.StoredEvent>) {
     for (const event of known) {
       const [row] = yield* sql<EventRow>`SELECT ${eventColumns} FROM ${events}
         WHERE namespace = ${namespace} AND process_id = ${processId} AND seq = ${event.seq}`
@@ -113,7 +113,7 @@ export const make = (database: Database, kind: string): Primitives => {
     }
   })
 
-  const insertEvents = Effect.fnUntraced(function*(processId: ProcessId, fresh: ReadonlyArray<Events.StoredEvent>) {
+  const insertEvents = Effect.fnUntraced(function* (processId: ProcessId, fresh: ReadonlyArray<Events.StoredEvent>) {
     const rows = fresh.map((event) => ({
       namespace,
       process_id: processId,
@@ -135,7 +135,7 @@ export const make = (database: Database, kind: string): Primitives => {
     }
   })
 
-  const appendOnce = Effect.fnUntraced(function*(
+  const appendOnce = Effect.fnUntraced(function* (
     processId: ProcessId,
     epoch: number,
     added: ReadonlyArray<ProcessEvent>,
@@ -162,9 +162,10 @@ export const make = (database: Database, kind: string): Primitives => {
       )
     )
     const next = Events.advance(counters, split.success.fresh)
-    const changes: { [column: string]: string | number | null } = split.success.fresh.length === 0
-      ? {}
-      : { last_seq: next.seq, stdout_bytes: next.stdout, stderr_bytes: next.stderr }
+    const changes: { [column: string]: string | number | null } =
+      split.success.fresh.length === 0
+        ? {}
+        : { last_seq: next.seq, stdout_bytes: next.stdout, stderr_bytes: next.stderr }
     if (patch !== undefined) {
       const before = yield* parseRow("ProcessLog.append", row.data)
       const after = applyPatch(before, encodeProcessPatch(patch, before.version + 1))
@@ -175,7 +176,7 @@ export const make = (database: Database, kind: string): Primitives => {
     yield* sql.afterCommit(wakeups.notify(processId))
   })
 
-  const page = Effect.fnUntraced(function*(processId: ProcessId, after: number) {
+  const page = Effect.fnUntraced(function* (processId: ProcessId, after: number) {
     // One statement: the status and what there is to read are of the same moment. Sizes come first, because a row is only as
     // bounded as what somebody appended.
     const rows = yield* sql<{
@@ -219,16 +220,14 @@ export const make = (database: Database, kind: string): Primitives => {
       run(
         "findKey",
         processId,
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const [process] = yield* sql<{ readonly sandbox_id: unknown }>`SELECT sandbox_id FROM ${processes}
             WHERE namespace = ${namespace} AND id = ${processId}`
           if (process === undefined) return yield* notFound("findKey", processId)
           const [row] = yield* sql<EventRow>`SELECT ${eventColumns} FROM ${events}
             WHERE namespace = ${namespace} AND process_id = ${processId} AND event_key = ${key}`
           if (row === undefined) return Option.none()
-          const owner = yield* Effect.fromResult(
-            Events.ownerOf("ProcessLog.findKey", processId, process.sandbox_id)
-          )
+          const owner = yield* Effect.fromResult(Events.ownerOf("ProcessLog.findKey", processId, process.sandbox_id))
           return Option.some(yield* decode("findKey", owner, row))
         })
       ),

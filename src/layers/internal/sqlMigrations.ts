@@ -17,13 +17,16 @@ export const tables = {
  * Every index ends in the order of the lists, so that a page is a walk along it, whatever the number of records. `DOUBLE
  * PRECISION`, `BIGINT` and `TEXT` mean the same to SQLite and Postgres; only the type of bytes has two names.
  */
-const first = Effect.gen(function*() {
+const first = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const bytes = sql.literal(sql.onDialectOrElse({ pg: () => "BYTEA", orElse: () => "BLOB" }))
   const index = (table: string, columns: ReadonlyArray<string>) =>
-    sql`CREATE INDEX ${sql(`${table}_by_${columns.join("_")}`)} ON ${sql(table)} (${
-      sql.csv(["namespace", ...columns, "created_at", "id"])
-    })`
+    sql`CREATE INDEX ${sql(`${table}_by_${columns.join("_")}`)} ON ${sql(table)} (${sql.csv([
+      "namespace",
+      ...columns,
+      "created_at",
+      "id"
+    ])})`
 
   yield* sql`CREATE TABLE ${sql(tables.meta)} (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)`
   yield* sql`CREATE TABLE ${sql(tables.sandboxes)} (

@@ -3,6 +3,7 @@
  * how large a page is.
  */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { SandboxError, Store } from "../../errors.ts"
@@ -58,8 +59,7 @@ export const pageBytes = 1 << 20
 export const pageEvents = 1000
 
 /** What an event weighs in a page. */
-export const sizeOf = (event: StoredEvent): number =>
-  (event.bytes?.length ?? 0) + (event.data?.length ?? 0)
+export const sizeOf = (event: StoredEvent): number => (event.bytes?.length ?? 0) + (event.data?.length ?? 0)
 
 /** How many of these events, given by size, make a page: at least one. */
 export const pageLength = (sizes: ReadonlyArray<number>): number => {
@@ -82,6 +82,8 @@ export const toStored = (event: ProcessEvent): StoredEvent => {
   return { ...base, offset: null, bytes: null, data: data === undefined ? null : JSON.stringify(data) }
 }
 
+const decodeJson = Schema.decodeUnknownEffect(Schema.UnknownFromJsonString)
+const decodeJsonOption = Schema.decodeUnknownOption(Schema.UnknownFromJsonString)
 const decodeEvent = Schema.decodeUnknownEffect(Event.ProcessEvent)
 const noBytes = new Uint8Array(0)
 
@@ -96,31 +98,39 @@ export const fromStored = (
   if (type === "stdout" || type === "stderr") {
     return Effect.succeed({ ...base, _tag: type, offset: stored.offset ?? 0, bytes: stored.bytes ?? noBytes })
   }
-  return parseJson(stored.data).pipe(
-    Effect.flatMap((data) => decodeEvent({ ...base, version: 1, type, ...(data === null ? {} : { data }) })),
-    Effect.mapError((cause) =>
-      new SandboxError({
-        operation,
-        processId: owner.processId,
-        reason: new Store({ kind: "Malformed", detail: `event ${seq} does not decode`, cause })
-      })
+  const data = stored.data === null ? Effect.succeed({}) : Effect.map(decodeJson(stored.data), (data) => ({ data }))
+  return data.pipe(
+    Effect.flatMap((data) => decodeEvent({ ...base, version: 1, type, ...data })),
+    Effect.mapError(
+      (cause) =>
+        new SandboxError({
+          operation,
+          processId: owner.processId,
+          reason: new Store({ kind: "Malformed", detail: `event ${seq} does not decode`, cause })
+        })
     )
   )
 }
 
-const parseJson = (text: string | null): Effect.Effect<unknown, unknown> =>
-  text === null ? Effect.succeed(null) : Effect.try({ try: () => JSON.parse(text), catch: (cause) => cause })
-
 const sameBytes = (a: Uint8Array | null, b: Uint8Array | null): boolean =>
   a === null || b === null ? a === b : a.length === b.length && a.every((byte, index) => byte === b[index])
 
-const sameData = (a: string | null, b: string | null): boolean =>
-  a === b || (a !== null && b !== null && canonical(JSON.parse(a)) === canonical(JSON.parse(b)))
+/** The order of an object's keys says nothing. */
+const sameData = (a: string | null, b: string | null): boolean => {
+  if (a === b) return true
+  const [left, right] = [decodeJsonOption(a), decodeJsonOption(b)]
+  return Option.isSome(left) && Option.isSome(right) && canonical(left.value) === canonical(right.value)
+}
 
 /** True if both say the same. */
 export const sameContent = (a: StoredEvent, b: StoredEvent): boolean =>
-  a.seq === b.seq && a.type === b.type && a.at === b.at && a.offset === b.offset && a.key === b.key &&
-  sameBytes(a.bytes, b.bytes) && sameData(a.data, b.data)
+  a.seq === b.seq &&
+  a.type === b.type &&
+  a.at === b.at &&
+  a.offset === b.offset &&
+  a.key === b.key &&
+  sameBytes(a.bytes, b.bytes) &&
+  sameData(a.data, b.data)
 
 /** Where the log of a process ends. */
 export interface Counters {
@@ -163,7 +173,9 @@ export const split = (
       return Result.fail(`event ${event.seq} belongs to another process`)
     }
     if (expected === undefined ? event.seq < 1 || event.seq > last + 1 : event.seq !== expected) {
-      return Result.fail(`event ${event.seq} leaves a gap: the log ends at ${expected === undefined ? last : expected - 1}`)
+      return Result.fail(
+        `event ${event.seq} leaves a gap: the log ends at ${expected === undefined ? last : expected - 1}`
+      )
     }
     expected = event.seq + 1
     if (event.seq <= last) known.push(toStored(event))

@@ -84,7 +84,9 @@ class Table<Filter> implements Records.RecordBackend<Filter> {
     })
 
   readonly get = (id: string) =>
-    Effect.sync(() => Option.map(Option.fromUndefinedOr(this.#rows.get(id)), (kept): Records.Row => JSON.parse(kept.text)))
+    Effect.sync(() =>
+      Option.map(Option.fromUndefinedOr(this.#rows.get(id)), (kept): Records.Row => JSON.parse(kept.text))
+    )
 
   readonly update = (id: string, expectedVersion: number, patch: Records.RowPatch) =>
     Effect.suspend(() => {
@@ -296,7 +298,8 @@ export const primitives = (options: Options = {}): Effect.Effect<Primitives> =>
 /** A new, empty store and its log. */
 export const make = (options: Options = {}): Effect.Effect<Context.Context<Records.SandboxStore | Log.ProcessLog>> =>
   Effect.map(primitives(options), ({ log, store }) =>
-    Context.make(Records.SandboxStore, Records.make(store)).pipe(Context.add(Log.ProcessLog, Log.make(log))))
+    Context.make(Records.SandboxStore, Records.make(store)).pipe(Context.add(Log.ProcessLog, Log.make(log)))
+  )
 
 /** Provides a new, empty store and its log. */
 export const layer = (options: Options = {}): Layer.Layer<Records.SandboxStore | Log.ProcessLog> =>

@@ -45,7 +45,7 @@ const defaultBusyTimeout = Duration.seconds(5)
 
 /** Kept by whoever comes first; everybody else reads it. */
 const keptNamespace = (sql: SqlClient.SqlClient) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const meta = sql(SqlMigrations.tables.meta)
     const read = sql<{ readonly value: string }>`SELECT value FROM ${meta} WHERE name = 'namespace'`
     const [kept] = yield* read
@@ -58,7 +58,7 @@ const keptNamespace = (sql: SqlClient.SqlClient) =>
 
 /** Brings the tables up to date and yields the primitives over them. */
 export const primitives = (options: Options = {}): Effect.Effect<Primitives, SandboxError, SqlClient.SqlClient> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     const retry = retryLocked(Duration.fromInputUnsafe(options.busyTimeout ?? defaultBusyTimeout))
     const kind = sql.onDialectOrElse({ sqlite: () => "sqlite", pg: () => "postgres", orElse: () => "sql" })
@@ -83,7 +83,8 @@ export const make = (
   options: Options = {}
 ): Effect.Effect<Context.Context<Records.SandboxStore | Log.ProcessLog>, SandboxError, SqlClient.SqlClient> =>
   Effect.map(primitives(options), ({ log, store }) =>
-    Context.make(Records.SandboxStore, Records.make(store)).pipe(Context.add(Log.ProcessLog, Log.make(log))))
+    Context.make(Records.SandboxStore, Records.make(store)).pipe(Context.add(Log.ProcessLog, Log.make(log)))
+  )
 
 /** Provides the store and the log of a database; fails `Store` with the kind of what is wrong with it. */
 export const layer = (
@@ -92,17 +93,17 @@ export const layer = (
   Layer.effectContext(make(options))
 
 /** The same in an SQLite file, with nothing else to install; one connection a layer. */
-export const layerSqlite = (
-  options: SqliteOptions
-): Layer.Layer<Records.SandboxStore | Log.ProcessLog, SandboxError> =>
-  Layer.effectContext(Effect.gen(function*() {
-    const sql = yield* Effect.mapError(NodeSqlite.make(options), toSandboxError("SandboxStore.open"))
-    return yield* Effect.provideService(make(options), SqlClient.SqlClient, sql)
-  })).pipe(Layer.provide(Reactivity.layer))
+export const layerSqlite = (options: SqliteOptions): Layer.Layer<Records.SandboxStore | Log.ProcessLog, SandboxError> =>
+  Layer.effectContext(
+    Effect.gen(function* () {
+      const sql = yield* Effect.mapError(NodeSqlite.make(options), toSandboxError("SandboxStore.open"))
+      return yield* Effect.provideService(make(options), SqlClient.SqlClient, sql)
+    })
+  ).pipe(Layer.provide(Reactivity.layer))
 
 /** The SQLite file of `SANDBOX_SQLITE_FILE` (default `.effect-sandbox/sandboxes.sqlite`) with `SANDBOX_NAMESPACE`. */
 export const layerConfig: Layer.Layer<Records.SandboxStore | Log.ProcessLog, SandboxError> = Layer.unwrap(
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const file = yield* SandboxSettings.get(SandboxSettings.sqliteFile)
     const namespace = yield* SandboxSettings.get(SandboxSettings.namespace)
     return layerSqlite({

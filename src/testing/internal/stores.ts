@@ -76,7 +76,6 @@ export const chunk = (process: ProcessRecord, seq: number, text: string, offset 
 export const failure = <A, R>(
   effect: Effect.Effect<A, SandboxError, R>
 ): Effect.Effect<ReasonTag | `Store(${string})`, A, R> =>
-  Effect.map(
-    Effect.flip(effect),
-    ({ reason }) => reason._tag === "Store" ? `Store(${reason.kind})` as const : reason._tag
+  Effect.map(Effect.flip(effect), ({ reason }) =>
+    reason._tag === "Store" ? (`Store(${reason.kind})` as const) : reason._tag
   )

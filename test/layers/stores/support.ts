@@ -42,11 +42,16 @@ export const sqliteFile = (file: string, options: Sql.Options = {}) =>
 export const sqlite = Layer.unwrap(Effect.map(temporaryFile, (file) => sqliteFile(file)))
 
 /** The same on a file that another connection has made, used and closed. */
-export const sqliteReopened = Layer.unwrap(Effect.gen(function*() {
-  const file = yield* temporaryFile
-  yield* Effect.provide(Effect.flatMap(Records.SandboxStore, (store) => store.namespace), sqliteFile(file))
-  return sqliteFile(file)
-}))
+export const sqliteReopened = Layer.unwrap(
+  Effect.gen(function* () {
+    const file = yield* temporaryFile
+    yield* Effect.provide(
+      Effect.flatMap(Records.SandboxStore, (store) => store.namespace),
+      sqliteFile(file)
+    )
+    return sqliteFile(file)
+  })
+)
 
 /** Another namespace of the database whose client is around. */
 export const otherNamespace = Sql.layer({ namespace: "another" })
