@@ -82,8 +82,9 @@ export const toStored = (event: ProcessEvent): StoredEvent => {
   return { ...base, offset: null, bytes: null, data: data === undefined ? null : JSON.stringify(data) }
 }
 
-const decodeJson = Schema.decodeUnknownEffect(Schema.UnknownFromJsonString)
-const decodeJsonOption = Schema.decodeUnknownOption(Schema.UnknownFromJsonString)
+const JsonText = Schema.fromJsonString(Schema.Unknown)
+const decodeJson = Schema.decodeUnknownEffect(JsonText)
+const decodeJsonOption = Schema.decodeUnknownOption(JsonText)
 const decodeEvent = Schema.decodeUnknownEffect(Event.ProcessEvent)
 const noBytes = new Uint8Array(0)
 
@@ -98,9 +99,12 @@ export const fromStored = (
   if (type === "stdout" || type === "stderr") {
     return Effect.succeed({ ...base, _tag: type, offset: stored.offset ?? 0, bytes: stored.bytes ?? noBytes })
   }
-  const data = stored.data === null ? Effect.succeed({}) : Effect.map(decodeJson(stored.data), (data) => ({ data }))
-  return data.pipe(
-    Effect.flatMap((data) => decodeEvent({ ...base, version: 1, type, ...data })),
+  const encoded = { ...base, version: 1, type }
+  const decoded =
+    stored.data === null
+      ? decodeEvent(encoded)
+      : Effect.flatMap(decodeJson(stored.data), (data) => decodeEvent({ ...encoded, data }))
+  return decoded.pipe(
     Effect.mapError(
       (cause) =>
         new SandboxError({
