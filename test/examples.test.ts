@@ -1,0 +1,65 @@
+/** The examples do what they say, and the demo's proofs can fail. */
+import { assert, describe, it } from "@effect/vitest"
+import { execFile } from "node:child_process"
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import { hashTree, LogProof, numberedLines, table } from "../examples/demo/proofs.ts"
+
+const run = promisify(execFile)
+const example = (name: string) => fileURLToPath(new URL(`../examples/${name}`, import.meta.url))
+const bytes = (text: string) => new TextEncoder().encode(text)
+
+describe("examples", () => {
+  it("the demo proves its claims", async () => {
+    const { stdout } = await run(process.execPath, [example("demo.ts")])
+    assert.notInclude(stdout, "FAIL")
+    assert.isAtLeast(stdout.split("\n").filter((line) => line.startsWith("ok  ")).length, 18)
+  }, 60_000)
+
+  it("quickstart runs", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "effect-sandbox-example-"))
+    try {
+      const { stdout } = await run(process.execPath, [example("quickstart.ts"), directory])
+      assert.strictEqual(stdout, "ada\ngrace\nthere is no such program\n")
+    } finally {
+      await rm(directory, { recursive: true, force: true })
+    }
+  })
+})
+
+describe("the demo's proofs", () => {
+  it("tell trees apart by content, path and number of files", () => {
+    const tree = [{ path: "a", content: bytes("x") }, { path: "b", content: bytes("y") }]
+    assert.strictEqual(hashTree(tree), hashTree(tree.toReversed()))
+    for (
+      const other of [
+        tree.slice(1),
+        [{ path: "a", content: bytes("z") }, { path: "b", content: bytes("y") }],
+        [{ path: "c", content: bytes("x") }, { path: "b", content: bytes("y") }]
+      ]
+    ) assert.notStrictEqual(hashTree(tree), hashTree(other))
+  })
+
+  it("see a missing byte, a double byte and a gap in the log", () => {
+    const verdict = (events: ReadonlyArray<{ seq: number; offset: number; bytes: Uint8Array }>) => {
+      const proof = new LogProof()
+      for (const event of events) proof.add(event)
+      return proof.verdict(numberedLines(2))
+    }
+    const one = { seq: 1, offset: 0, bytes: bytes("line 0\n") }
+    const two = { seq: 2, offset: 7, bytes: bytes("line 1\n") }
+    assert.isUndefined(verdict([one, two]))
+    assert.isDefined(verdict([one]))
+    assert.isDefined(verdict([one, one, two]))
+    assert.isDefined(verdict([one, { ...two, seq: 3 }]))
+    assert.isDefined(verdict([one, { ...two, offset: 6 }]))
+    assert.isDefined(verdict([one, { ...two, bytes: bytes("line 2\n") }]))
+  })
+
+  it("show a failure in the table", () => {
+    assert.include(table([{ name: "a", figure: "1", ok: true }, { name: "b", figure: "2", ok: false }]), "FAIL  b")
+  })
+})
