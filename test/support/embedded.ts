@@ -1,7 +1,8 @@
 /** The embedded library in a temp folder that goes away with the Scope. */
 import { NodeServices } from "@effect/platform-node"
-import { ConfigProvider, Effect, FileSystem, Layer } from "effect"
+import { ConfigProvider, Effect, FileSystem, Layer, Stream } from "effect"
 import * as Embedded from "../../src/Embedded.ts"
+import { SandboxService } from "../../src/services/SandboxService.ts"
 
 /** A fresh temp folder, removed with the Scope. */
 export const tempDirectory = Effect.flatMap(FileSystem.FileSystem, (fs) =>
@@ -15,7 +16,18 @@ export const settings = (values: Record<string, string> = {}) =>
 export const inDirectory = (directory: string, options: Omit<Embedded.Options, "directory"> = {}) =>
   Layer.fresh(Embedded.layer({ ...options, directory })).pipe(Layer.provide(settings()))
 
+/** Stops every sandbox before the service goes: recorded processes outlive it otherwise, as they should. */
+const stopAll = Layer.effectDiscard(Effect.gen(function*() {
+  const sandboxes = yield* SandboxService
+  yield* Effect.addFinalizer(() =>
+    sandboxes.listSandboxes({ status: ["active"] }).pipe(
+      Stream.runForEach((record) => sandboxes.stopSandbox(record.id, { delete: true })),
+      Effect.orDie
+    )
+  )
+}))
+
 /** The embedded layer in a folder of its own. */
 export const embedded: Layer.Layer<Embedded.Services, unknown> = Layer.unwrap(
-  Effect.map(tempDirectory, (directory) => inDirectory(directory))
+  Effect.map(tempDirectory, (directory) => Layer.provideMerge(stopAll, inDirectory(directory)))
 )
