@@ -28,7 +28,7 @@ while [ $i -lt ${lines} ]; do echo "line $i"; i=$((i+1)); done`
 // ── the service that is killed ───────────────────────────────────────────────────────────────────────────────────────
 
 const service = ([directory = "", sandboxId = "", processId = ""]: ReadonlyArray<string>) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const sandboxes = yield* SandboxService
     const process = yield* sandboxes.runCommandProcess(sandboxId, "sh", ["-c", longScript(processId)], { processId })
     yield* process.events.pipe(Stream.filter(isOutput), Stream.runHead)
@@ -61,7 +61,7 @@ const freePort = Effect.promise(async () => {
 })
 
 /** The sources of this repository. */
-const readSources = Effect.gen(function*() {
+const readSources = Effect.gen(function* () {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const root = path.join(path.dirname(here), "..")
@@ -83,7 +83,7 @@ for folder in src test; do
   read word
 done`
 
-const demo = Effect.gen(function*() {
+const demo = Effect.gen(function* () {
   const startedAt = performance.now()
   const fs = yield* FileSystem.FileSystem
   const directory = yield* fs.makeTempDirectoryScoped({ prefix: "effect-sandbox-demo-" })
@@ -94,23 +94,25 @@ const demo = Effect.gen(function*() {
       return Console.log(`${ok ? "ok  " : "FAIL"}  ${name}`)
     })
   // Two builds of this layer are two services over one store and one data directory.
-  const startService = Effect.map(
-    Layer.build(Layer.fresh(Embedded.layer({ directory }))),
-    (context) => Context.get(context, SandboxService)
+  const startService = Effect.map(Layer.build(Layer.fresh(Embedded.layer({ directory }))), (context) =>
+    Context.get(context, SandboxService)
   )
   const sandboxes = yield* startService
   const port = yield* freePort
   const { sandboxId } = yield* sandboxes.createSandbox({ purpose: "demo", ports: [port] })
-  const treeHash = Effect.map(
-    sandboxes.runCommand(sandboxId, process.execPath, ["-e", hashTreeProgram]),
-    (result) => result.stdout.trim()
+  const treeHash = Effect.map(sandboxes.runCommand(sandboxId, process.execPath, ["-e", hashTreeProgram]), (result) =>
+    result.stdout.trim()
   )
 
   const files = yield* readSources
   yield* sandboxes.writeFiles(sandboxId, files)
   const uploaded = hashTree(files)
   const bytes = files.reduce((sum, file) => sum + file.content.length, 0)
-  yield* prove("the sources are in the sandbox, byte for byte", (yield* treeHash) === uploaded, `${files.length} files, ${bytes} bytes`)
+  yield* prove(
+    "the sources are in the sandbox, byte for byte",
+    (yield* treeHash) === uploaded,
+    `${files.length} files, ${bytes} bytes`
+  )
 
   // Each line is answered only once it is here, so a line that came late would be waited for for ever.
   const words = yield* Effect.forEach(["src", "test"], () => Deferred.make<void>())
@@ -129,14 +131,21 @@ const demo = Effect.gen(function*() {
       )
     })
   )
-  yield* prove("output arrives while the program runs", told === words.length, `${told} of ${words.length} lines answered`)
+  yield* prove(
+    "output arrives while the program runs",
+    told === words.length,
+    `${told} of ${words.length} lines answered`
+  )
 
   const page = `<h1>${uploaded}</h1>`
   yield* sandboxes.writeFiles(sandboxId, [{ path: "page.html", content: page }])
   const server = yield* sandboxes.runCommandProcess(
     sandboxId,
     process.execPath,
-    ["-e", `require("http").createServer((_, r) => r.end(require("fs").readFileSync("page.html"))).listen(${port}, "127.0.0.1")`],
+    [
+      "-e",
+      `require("http").createServer((_, r) => r.end(require("fs").readFileSync("page.html"))).listen(${port}, "127.0.0.1")`
+    ],
     { kind: "dev-server" }
   )
   const { url } = yield* sandboxes.getPortUrl(sandboxId, port, { ready: true })
@@ -172,7 +181,11 @@ const demo = Effect.gen(function*() {
   yield* sandboxes.stopSandbox(sandboxId, { delete: true })
   const record = yield* sandboxes.getSandbox(sandboxId)
   const gone = !(yield* fs.exists(`${directory}/local/sandboxes/${sandboxId}`))
-  yield* prove("stopping leaves nothing", record.status === "shutdown" && record.stopPending === undefined && gone, record.status)
+  yield* prove(
+    "stopping leaves nothing",
+    record.status === "shutdown" && record.stopPending === undefined && gone,
+    record.status
+  )
 
   const seconds = (performance.now() - startedAt) / 1000
   yield* prove("it took less than 30 seconds", seconds < 30, `${seconds.toFixed(1)} s`)

@@ -4,7 +4,7 @@ import { Console, Effect } from "effect"
 import * as Embedded from "../src/Embedded.ts"
 import { SandboxService } from "../src/services/SandboxService.ts"
 
-const program = Effect.gen(function*() {
+const program = Effect.gen(function* () {
   const sandboxes = yield* SandboxService
   const { sandboxId } = yield* sandboxes.createSandbox({ purpose: "quickstart" })
   yield* sandboxes.writeFiles(sandboxId, [{ path: "names.txt", content: "grace\nada\n" }])

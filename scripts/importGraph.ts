@@ -17,24 +17,36 @@ export const importsOf = (file: string, code: string): ReadonlyArray<string> => 
     ...module.staticExports.flatMap((one) => one.entries.flatMap((entry) => entry.moduleRequest?.value ?? [])),
     ...module.dynamicImports.map((one) => literal(one.moduleRequest.start, one.moduleRequest.end))
   ]
-  return [...new Set(specifiers.map((specifier) =>
-    specifier.startsWith(".") ? normalize(join(dirname(file), specifier)).replaceAll("\\", "/") : specifier
-  ))]
+  return [
+    ...new Set(
+      specifiers.map((specifier) =>
+        specifier.startsWith(".") ? normalize(join(dirname(file), specifier)).replaceAll("\\", "/") : specifier
+      )
+    )
+  ]
 }
 
 /** The area that a file belongs to. */
-const areaOf = (file: string): string => file.includes("/") ? file.slice(0, file.indexOf("/")) : file
+const areaOf = (file: string): string => (file.includes("/") ? file.slice(0, file.indexOf("/")) : file)
 
 const packageOf = (specifier: string): string =>
-  specifier.startsWith("@") ? specifier.split("/").slice(0, 2).join("/") : specifier.split("/")[0] ?? specifier
+  specifier.startsWith("@") ? specifier.split("/").slice(0, 2).join("/") : (specifier.split("/")[0] ?? specifier)
 
 const isLocal = (specifier: string, graph: Graph): boolean => graph.has(specifier)
 
 /** A layer's private parts: `layers/internal`, and the folder that is called like the file in lower case. */
 const isPrivateTo = (from: string, to: string): boolean => {
   const home = dirname(from)
-  const own = join(home, from.slice(home.length + 1).replace(/\.ts$/, "").toLowerCase())
-  return to.startsWith("layers/internal/") || dirname(to) === own || (home === dirname(to) && home.split("/").length > 2)
+  const own = join(
+    home,
+    from
+      .slice(home.length + 1)
+      .replace(/\.ts$/, "")
+      .toLowerCase()
+  )
+  return (
+    to.startsWith("layers/internal/") || dirname(to) === own || (home === dirname(to) && home.split("/").length > 2)
+  )
 }
 
 const mayImport: Record<string, ReadonlyArray<string>> = {
@@ -88,7 +100,8 @@ export const violations = (graph: Graph): ReadonlyArray<string> => {
     }
   }
   for (const [name, from] of folders) {
-    if (from.size > 1) found.push(`${name}: imported by ${[...from].sort().join(", ")}; a package belongs to one folder`)
+    if (from.size > 1)
+      found.push(`${name}: imported by ${[...from].sort().join(", ")}; a package belongs to one folder`)
   }
   return found
 }

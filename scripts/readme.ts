@@ -38,8 +38,8 @@ const column = ({ capabilities }: SandboxProvider): ReadonlyArray<string> => [
   capabilities.checkpoints === false
     ? "no"
     : capabilities.checkpoints.stopsProcesses
-    ? "yes, ends the processes"
-    : "yes, processes go on",
+      ? "yes, ends the processes"
+      : "yes, processes go on",
   yes(capabilities.extendTimeout),
   yes(capabilities.persistent)
 ]
@@ -68,10 +68,13 @@ const providers = async (): Promise<string> => {
 }
 
 const stores = (): string =>
-  table(["store", "survives the process", "shared by several processes"], [
-    ["`Memory.layer`", "no", "no"],
-    ["`Sql.layerSqlite`", "yes", "yes, one file on one machine"]
-  ])
+  table(
+    ["store", "survives the process", "shared by several processes"],
+    [
+      ["`Memory.layer`", "no", "no"],
+      ["`Sql.layerSqlite`", "yes", "yes, one file on one machine"]
+    ]
+  )
 
 const fill = (text: string, name: string, content: string): string => {
   const begin = `<!-- begin:${name} -->`

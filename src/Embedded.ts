@@ -54,8 +54,13 @@ const ownerOfHost: LeaseOwner.Owner = {
     Effect.sync(() => {
       const [kind, , pid, startTime, ...host] = owner.split(":")
       // Another host's services, and those before a reboot of this one, are judged by their lease alone.
-      return kind === "service" && pid !== undefined && startTime !== undefined && host.join(":") === hostId() &&
+      return (
+        kind === "service" &&
+        pid !== undefined &&
+        startTime !== undefined &&
+        host.join(":") === hostId() &&
         !Os.isRunning({ pid: Number(pid), startTime: decodeURIComponent(startTime) })
+      )
     })
 }
 
@@ -66,41 +71,41 @@ const assemble = (
 ): Layer.Layer<Services, SandboxError> =>
   SandboxService.layer.pipe(
     Layer.provide(Layer.succeed(LeaseOwner.LeaseOwner, ownerOfHost)),
-    Layer.provideMerge(ProviderRegistry.layer([Local.make({ isolation: "none", ...local, root })], { default: "local" })),
+    Layer.provideMerge(
+      ProviderRegistry.layer([Local.make({ isolation: "none", ...local, root })], { default: "local" })
+    ),
     Layer.provideMerge(store)
   )
 
 /** The local provider and an SQLite file in one directory. */
 export const layer = (options: Options = {}): Layer.Layer<Services, SandboxError> => {
   const directory = options.directory ?? ".effect-sandbox"
-  return assemble(
-    `${directory}/local`,
-    options.local,
-    Sql.layerSqlite({ file: `${directory}/sandboxes.sqlite` })
-  )
+  return assemble(`${directory}/local`, options.local, Sql.layerSqlite({ file: `${directory}/sandboxes.sqlite` }))
 }
 
 /** The same by settings: `SANDBOX_STORE` (`sqlite` or `memory`), `SANDBOX_SQLITE_FILE`, `SANDBOX_LOCAL_ROOT`, `SANDBOX_NAMESPACE`. */
-export const layerConfig: Layer.Layer<Services, SandboxError> = Layer.unwrap(Effect.gen(function*() {
-  const store = yield* SandboxSettings.get(SandboxSettings.store)
-  const file = yield* SandboxSettings.get(SandboxSettings.sqliteFile)
-  const root = yield* SandboxSettings.get(SandboxSettings.localRoot)
-  const namespace = Option.getOrUndefined(yield* SandboxSettings.get(SandboxSettings.namespace))
-  const kind = Option.getOrElse(store, () => "sqlite" as const)
-  switch (kind) {
-    case "sqlite":
-    case "memory":
-      return assemble(
-        Option.getOrElse(root, () => ".effect-sandbox/local"),
-        undefined,
-        kind === "memory"
-          ? Memory.layer({ namespace })
-          : Sql.layerSqlite({ file: Option.getOrElse(file, () => ".effect-sandbox/sandboxes.sqlite"), namespace })
-      )
-    default:
-      return yield* errors.fail(
-        "Embedded.layerConfig",
-        new UnsupportedCapability({ capability: `SANDBOX_STORE=${kind}`, detail: "compose its layer yourself" })
-      )
-  }
-}))
+export const layerConfig: Layer.Layer<Services, SandboxError> = Layer.unwrap(
+  Effect.gen(function* () {
+    const store = yield* SandboxSettings.get(SandboxSettings.store)
+    const file = yield* SandboxSettings.get(SandboxSettings.sqliteFile)
+    const root = yield* SandboxSettings.get(SandboxSettings.localRoot)
+    const namespace = Option.getOrUndefined(yield* SandboxSettings.get(SandboxSettings.namespace))
+    const kind = Option.getOrElse(store, () => "sqlite" as const)
+    switch (kind) {
+      case "sqlite":
+      case "memory":
+        return assemble(
+          Option.getOrElse(root, () => ".effect-sandbox/local"),
+          undefined,
+          kind === "memory"
+            ? Memory.layer({ namespace })
+            : Sql.layerSqlite({ file: Option.getOrElse(file, () => ".effect-sandbox/sandboxes.sqlite"), namespace })
+        )
+      default:
+        return yield* errors.fail(
+          "Embedded.layerConfig",
+          new UnsupportedCapability({ capability: `SANDBOX_STORE=${kind}`, detail: "compose its layer yourself" })
+        )
+    }
+  })
+)

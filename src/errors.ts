@@ -21,7 +21,7 @@ const id = (name: string) => `effect-sandbox/errors/${name}`
 const maxText = 400
 
 /** Cuts foreign text to a length that is fit for a message; the cut is marked. */
-const bounded = (text: string): string => text.length <= maxText ? text : `${text.slice(0, maxText - 1)}…`
+const bounded = (text: string): string => (text.length <= maxText ? text : `${text.slice(0, maxText - 1)}…`)
 
 const list = (items: ReadonlyArray<string | number>): string => bounded(items.join(", "))
 
@@ -29,7 +29,7 @@ const Cause = Schema.optionalKey(Schema.Defect())
 const RetryAfter = Schema.optionalKey(Schema.DurationFromMillis)
 const Detail = Schema.optionalKey(Schema.String)
 
-const suffix = (detail: string | undefined): string => detail === undefined ? "" : `: ${bounded(detail)}`
+const suffix = (detail: string | undefined): string => (detail === undefined ? "" : `: ${bounded(detail)}`)
 
 /**
  * Whether the failure proves that the request was never taken up (`"no"`), or whether it may have been (`"unknown"`).

@@ -60,7 +60,9 @@ describe("SandboxError", () => {
   }
 
   it("retries only what can pass by itself", () => {
-    const retryable = Object.values(examples).filter((reason) => reason.isRetryable).map((reason) => reason._tag)
+    const retryable = Object.values(examples)
+      .filter((reason) => reason.isRetryable)
+      .map((reason) => reason._tag)
     assert.deepStrictEqual(retryable.sort(), [
       "Busy",
       "RateLimited",
@@ -84,12 +86,13 @@ describe("SandboxError", () => {
   })
 
   it.effect("is caught by its reason", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const caught = yield* Effect.fail(errors.fail("test", new errors.Gone({ evidence: "404" }))).pipe(
         Effect.catchReason("SandboxError", "Gone", (reason) => Effect.succeed(reason.evidence))
       )
       assert.strictEqual(caught, "404")
-    }))
+    })
+  )
 })
 
 describe("methodReasons", () => {
@@ -99,6 +102,9 @@ describe("methodReasons", () => {
       assert.strictEqual(new Set(reasons).size, reasons.length, method)
       for (const reason of reasons) named.add(reason)
     }
-    assert.deepStrictEqual(Object.keys(examples).filter((tag) => !named.has(tag)), [])
+    assert.deepStrictEqual(
+      Object.keys(examples).filter((tag) => !named.has(tag)),
+      []
+    )
   })
 })

@@ -32,15 +32,23 @@ describe("examples", () => {
 
 describe("the demo's proofs", () => {
   it("tell trees apart by content, path and number of files", () => {
-    const tree = [{ path: "a", content: bytes("x") }, { path: "b", content: bytes("y") }]
+    const tree = [
+      { path: "a", content: bytes("x") },
+      { path: "b", content: bytes("y") }
+    ]
     assert.strictEqual(hashTree(tree), hashTree(tree.toReversed()))
-    for (
-      const other of [
-        tree.slice(1),
-        [{ path: "a", content: bytes("z") }, { path: "b", content: bytes("y") }],
-        [{ path: "c", content: bytes("x") }, { path: "b", content: bytes("y") }]
+    for (const other of [
+      tree.slice(1),
+      [
+        { path: "a", content: bytes("z") },
+        { path: "b", content: bytes("y") }
+      ],
+      [
+        { path: "c", content: bytes("x") },
+        { path: "b", content: bytes("y") }
       ]
-    ) assert.notStrictEqual(hashTree(tree), hashTree(other))
+    ])
+      assert.notStrictEqual(hashTree(tree), hashTree(other))
   })
 
   it("see a missing byte, a double byte and a gap in the log", () => {
@@ -60,6 +68,12 @@ describe("the demo's proofs", () => {
   })
 
   it("show a failure in the table", () => {
-    assert.include(table([{ name: "a", figure: "1", ok: true }, { name: "b", figure: "2", ok: false }]), "FAIL  b")
+    assert.include(
+      table([
+        { name: "a", figure: "1", ok: true },
+        { name: "b", figure: "2", ok: false }
+      ]),
+      "FAIL  b"
+    )
   })
 })

@@ -15,19 +15,25 @@ let folder = ""
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "effect-sandbox-package-"))
   const { devDependencies } = JSON.parse(await readFile(join(root, "package.json"), "utf8"))
-  const { stdout } = await run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], { cwd: root })
+  const { stdout } = await run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], {
+    cwd: root
+  })
   // npm's JSON is a list in some versions and an object by name in others.
   const packed = JSON.parse(stdout)
   const [{ filename }] = Array.isArray(packed) ? packed : Object.values<{ filename: string }>(packed)
   await writeFile(join(folder, "package.json"), JSON.stringify({ name: "consumer", type: "module", private: true }))
-  await run("npm", [
-    "install",
-    "--no-audit",
-    "--no-fund",
-    join(folder, filename),
-    `effect@${devDependencies.effect}`,
-    `@effect/platform-node@${devDependencies["@effect/platform-node"]}`
-  ], { cwd: folder })
+  await run(
+    "npm",
+    [
+      "install",
+      "--no-audit",
+      "--no-fund",
+      join(folder, filename),
+      `effect@${devDependencies.effect}`,
+      `@effect/platform-node@${devDependencies["@effect/platform-node"]}`
+    ],
+    { cwd: folder }
+  )
 }, 120_000)
 
 afterAll(() => rm(folder, { recursive: true, force: true }))
@@ -36,9 +42,9 @@ afterAll(() => rm(folder, { recursive: true, force: true }))
 const entries = async () => {
   const dist = join(folder, "node_modules/effect-sandbox/dist")
   const files = (await readdir(dist, { recursive: true })).filter((file) => file.endsWith(".js"))
-  return files.map((file) => file.slice(0, -3)).map((file) =>
-    file === "index" ? "effect-sandbox" : `effect-sandbox/${file.replace(/\/index$/, "")}`
-  )
+  return files
+    .map((file) => file.slice(0, -3))
+    .map((file) => (file === "index" ? "effect-sandbox" : `effect-sandbox/${file.replace(/\/index$/, "")}`))
 }
 
 const isPrivate = (entry: string) => /\/internal\/|\/providers\/local\//.test(entry)
@@ -78,15 +84,22 @@ describe("the packed package", () => {
       await import("effect-sandbox")
       console.log(JSON.stringify([...seen]))`)
     const loaded: ReadonlyArray<string> = JSON.parse(stdout)
-    const packages = new Set(loaded.filter((url) => url.startsWith("file:")).map((url) =>
-      relative(join(folder, "node_modules"), fileURLToPath(url)).split("/").slice(0, 2).join("/")
-    ))
+    const packages = new Set(
+      loaded
+        .filter((url) => url.startsWith("file:"))
+        .map((url) => relative(join(folder, "node_modules"), fileURLToPath(url)).split("/").slice(0, 2).join("/"))
+    )
     assert.deepStrictEqual([...packages].sort(), ["effect-sandbox/dist", "effect/dist"])
-    assert.deepStrictEqual(loaded.filter((url) => url.startsWith("node:")), [])
+    assert.deepStrictEqual(
+      loaded.filter((url) => url.startsWith("node:")),
+      []
+    )
   })
 
   it("type-checks a consumer, its own declarations included", async () => {
-    await writeFile(join(folder, "consumer.ts"), `
+    await writeFile(
+      join(folder, "consumer.ts"),
+      `
       import * as Effect from "effect/Effect"
       import { errors, SandboxService } from "effect-sandbox"
       import * as Embedded from "effect-sandbox/Embedded"
@@ -105,24 +118,31 @@ describe("the packed package", () => {
 
       // @ts-expect-error an unknown field is no config
       export const wrong = Effect.flatMap(SandboxService.SandboxService, (s) => s.createSandbox({ timeoutMs: 5 }))
-    `)
-    await writeFile(join(folder, "tsconfig.json"), JSON.stringify({
-      compilerOptions: {
-        strict: true,
-        exactOptionalPropertyTypes: true,
-        module: "NodeNext",
-        target: "ESNext",
-        lib: ["ESNext", "DOM"],
-        noEmit: true,
-        types: [],
-        skipLibCheck: false
-      },
-      files: ["consumer.ts"]
-    }))
+    `
+    )
+    await writeFile(
+      join(folder, "tsconfig.json"),
+      JSON.stringify({
+        compilerOptions: {
+          strict: true,
+          exactOptionalPropertyTypes: true,
+          module: "NodeNext",
+          target: "ESNext",
+          lib: ["ESNext", "DOM"],
+          noEmit: true,
+          types: [],
+          skipLibCheck: false
+        },
+        files: ["consumer.ts"]
+      })
+    )
     const { stdout } = await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", folder]).catch(
       (error: { readonly stdout: string }) => error
     )
     // Only what our own declarations cause: the peers' are theirs.
-    assert.deepStrictEqual(stdout.split("\n").filter((line) => /consumer\.ts|effect-sandbox/.test(line)), [])
+    assert.deepStrictEqual(
+      stdout.split("\n").filter((line) => /consumer\.ts|effect-sandbox/.test(line)),
+      []
+    )
   }, 60_000)
 })

@@ -25,39 +25,46 @@ describe("README", () => {
     assert.strictEqual(current, await render(current))
   })
 
-  it("has snippets that compile against the built package and programs that do what they say", { timeout: 120_000 }, async () => {
-    const all = snippets(await readFile(path, "utf8"))
-    assert.isAtLeast(all.length, 6)
-    assert.isAtLeast(all.filter((one) => one.runs).length, 2)
-    // Below the repository, where the package's own name resolves to its built files.
-    const folder = await mkdtemp(join(root, ".readme-"))
-    try {
-      for (const { code, name } of all) await writeFile(join(folder, name), code)
-      await writeFile(join(folder, "tsconfig.json"), JSON.stringify({
-        compilerOptions: {
-          strict: true,
-          exactOptionalPropertyTypes: true,
-          module: "NodeNext",
-          target: "ESNext",
-          lib: ["ESNext", "DOM"],
-          noEmit: true,
-          skipLibCheck: true,
-          types: ["node"]
-        },
-        include: ["*.ts"]
-      }))
-      await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", folder]).catch(
-        (error: { readonly stdout?: string }) => assert.fail(`a snippet does not compile:\n${error.stdout}`)
-      )
-      for (const { name, prints, runs } of all) {
-        if (!runs) continue
-        const { stderr, stdout } = await run(process.execPath, [join(folder, name)], { cwd: folder })
-        assert.strictEqual(stderr, "")
-        assert.isAtLeast(prints.length, 1)
-        for (const line of prints) assert.include(stdout, line)
+  it(
+    "has snippets that compile against the built package and programs that do what they say",
+    { timeout: 120_000 },
+    async () => {
+      const all = snippets(await readFile(path, "utf8"))
+      assert.isAtLeast(all.length, 6)
+      assert.isAtLeast(all.filter((one) => one.runs).length, 2)
+      // Below the repository, where the package's own name resolves to its built files.
+      const folder = await mkdtemp(join(root, ".readme-"))
+      try {
+        for (const { code, name } of all) await writeFile(join(folder, name), code)
+        await writeFile(
+          join(folder, "tsconfig.json"),
+          JSON.stringify({
+            compilerOptions: {
+              strict: true,
+              exactOptionalPropertyTypes: true,
+              module: "NodeNext",
+              target: "ESNext",
+              lib: ["ESNext", "DOM"],
+              noEmit: true,
+              skipLibCheck: true,
+              types: ["node"]
+            },
+            include: ["*.ts"]
+          })
+        )
+        await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", folder]).catch(
+          (error: { readonly stdout?: string }) => assert.fail(`a snippet does not compile:\n${error.stdout}`)
+        )
+        for (const { name, prints, runs } of all) {
+          if (!runs) continue
+          const { stderr, stdout } = await run(process.execPath, [join(folder, name)], { cwd: folder })
+          assert.strictEqual(stderr, "")
+          assert.isAtLeast(prints.length, 1)
+          for (const line of prints) assert.include(stdout, line)
+        }
+      } finally {
+        await rm(folder, { recursive: true, force: true })
       }
-    } finally {
-      await rm(folder, { recursive: true, force: true })
     }
-  })
+  )
 })

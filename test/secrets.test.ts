@@ -32,75 +32,83 @@ const filesWith = (directory: string) =>
   })
 
 describe("a planted secret", () => {
-  it.live("is in no record, log, span, error or command line", () =>
-    Effect.gen(function*() {
-      const directory = yield* tempDirectory
-      const said: Array<string> = []
-      const spans: Array<Tracer.Span> = []
-      const tracer = Tracer.make({
-        span: (options) => {
-          const span = new Tracer.NativeSpan(options)
-          spans.push(span)
-          return span
-        }
-      })
-      const logger = Logger.make((entry) => {
-        said.push(inspect(entry, { depth: 12 }))
-      })
-      const secret = Redacted.make(planted)
-
-      yield* Effect.gen(function*() {
-        const sandboxes = yield* SandboxService
-        const store = yield* SandboxStore
-        const { ref, sandboxId } = yield* sandboxes.createSandbox({ env: { CONFIG_TOKEN: secret } })
-        const test = `[ "$CONFIG_TOKEN" = "$(printf %s pl4nted- 5ecret -value)" ]`
-        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "sh", ["-c", test])).exitCode, 0)
-        assert.strictEqual(
-          (yield* sandboxes.runCommand(sandboxId, "sh", ["-c", "[ -n \"$T\" ]"], { env: { T: secret } })).exitCode,
-          0
-        )
-        const process = yield* sandboxes.runCommandProcess(sandboxId, "sh", ["-c", "echo up; exec sleep 1000"], {
-          env: { COMMAND_TOKEN: secret }
+  it.live(
+    "is in no record, log, span, error or command line",
+    () =>
+      Effect.gen(function* () {
+        const directory = yield* tempDirectory
+        const said: Array<string> = []
+        const spans: Array<Tracer.Span> = []
+        const tracer = Tracer.make({
+          span: (options) => {
+            const span = new Tracer.NativeSpan(options)
+            spans.push(span)
+            return span
+          }
         })
-        yield* process.events.pipe(Stream.filter(isOutput), Stream.runHead)
-        assert.notInclude(yield* commandLines, planted)
+        const logger = Logger.make((entry) => {
+          said.push(inspect(entry, { depth: 12 }))
+        })
+        const secret = Redacted.make(planted)
 
-        // Every failure that had the secret in its hands.
-        const failures = yield* Effect.forEach([
-          sandboxes.runCommand(sandboxId, "no-such-program", [], { env: { T: secret } }),
-          sandboxes.runCommand(sandboxId, "echo", [secret]),
-          sandboxes.runCommand(sandboxId, "echo", [], { env: { T: Redacted.make(`${planted}\0`) } }),
-          sandboxes.runCommand(sandboxId, "echo", [], { env: { T: `${planted}\0` } }),
-          sandboxes.runCommand(sandboxId, "echo", [`${planted}\0`]),
-          sandboxes.runCommandProcess(sandboxId, "no-such-program", [secret], { env: { T: secret } }),
-          sandboxes.createSandbox({ env: { T: `${planted}\0` } }),
-          sandboxes.createSandbox({ env: { T: secret }, timeout: -1 })
-        ], (effect) => Effect.exit<unknown, unknown, never>(effect))
-        for (const exit of failures) {
-          assert.isTrue(Exit.isFailure(exit))
-          assert.notInclude(inspect(exit, { depth: 20 }) + JSON.stringify(exit) + String(exit), planted)
-        }
-        const records = [
-          ...yield* Stream.runCollect(store.listSandboxes()),
-          ...yield* Stream.runCollect(store.listProcesses())
-        ]
-        assert.isAtLeast(records.length, 2)
-        assert.notInclude(JSON.stringify(records) + JSON.stringify(ref), planted)
-        yield* sandboxes.stopSandbox(sandboxId)
-        // The local provider plays the vendor: what a vendor would keep of the environment, it keeps, for its owner's eyes only.
-        assert.deepStrictEqual([...new Set(yield* filesWith(directory))], ["env.json"])
-        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
-      }).pipe(
-        Effect.provide(inDirectory(directory)),
-        Effect.provide(Logger.layer([logger])),
-        Effect.provideService(References.MinimumLogLevel, "Trace"),
-        Effect.provideService(Tracer.Tracer, tracer)
-      )
+        yield* Effect.gen(function* () {
+          const sandboxes = yield* SandboxService
+          const store = yield* SandboxStore
+          const { ref, sandboxId } = yield* sandboxes.createSandbox({ env: { CONFIG_TOKEN: secret } })
+          const test = `[ "$CONFIG_TOKEN" = "$(printf %s pl4nted- 5ecret -value)" ]`
+          assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "sh", ["-c", test])).exitCode, 0)
+          assert.strictEqual(
+            (yield* sandboxes.runCommand(sandboxId, "sh", ["-c", '[ -n "$T" ]'], { env: { T: secret } })).exitCode,
+            0
+          )
+          const process = yield* sandboxes.runCommandProcess(sandboxId, "sh", ["-c", "echo up; exec sleep 1000"], {
+            env: { COMMAND_TOKEN: secret }
+          })
+          yield* process.events.pipe(Stream.filter(isOutput), Stream.runHead)
+          assert.notInclude(yield* commandLines, planted)
 
-      assert.isAtLeast(spans.length, 20)
-      assert.isAtLeast(said.length, 1)
-      for (const span of spans) assert.notInclude(inspect(span.attributes) + span.name + inspect(span.status, { depth: 20 }), planted)
-      assert.notInclude(said.join("\n"), planted)
-      assert.deepStrictEqual(yield* filesWith(directory), [])
-    }).pipe(Effect.scoped, Effect.provide(Layer.empty)), 60_000)
+          // Every failure that had the secret in its hands.
+          const failures = yield* Effect.forEach(
+            [
+              sandboxes.runCommand(sandboxId, "no-such-program", [], { env: { T: secret } }),
+              sandboxes.runCommand(sandboxId, "echo", [secret]),
+              sandboxes.runCommand(sandboxId, "echo", [], { env: { T: Redacted.make(`${planted}\0`) } }),
+              sandboxes.runCommand(sandboxId, "echo", [], { env: { T: `${planted}\0` } }),
+              sandboxes.runCommand(sandboxId, "echo", [`${planted}\0`]),
+              sandboxes.runCommandProcess(sandboxId, "no-such-program", [secret], { env: { T: secret } }),
+              sandboxes.createSandbox({ env: { T: `${planted}\0` } }),
+              sandboxes.createSandbox({ env: { T: secret }, timeout: -1 })
+            ],
+            (effect) => Effect.exit<unknown, unknown, never>(effect)
+          )
+          for (const exit of failures) {
+            assert.isTrue(Exit.isFailure(exit))
+            assert.notInclude(inspect(exit, { depth: 20 }) + JSON.stringify(exit) + String(exit), planted)
+          }
+          const records = [
+            ...(yield* Stream.runCollect(store.listSandboxes())),
+            ...(yield* Stream.runCollect(store.listProcesses()))
+          ]
+          assert.isAtLeast(records.length, 2)
+          assert.notInclude(JSON.stringify(records) + JSON.stringify(ref), planted)
+          yield* sandboxes.stopSandbox(sandboxId)
+          // The local provider plays the vendor: what a vendor would keep of the environment, it keeps, for its owner's eyes only.
+          assert.deepStrictEqual([...new Set(yield* filesWith(directory))], ["env.json"])
+          yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+        }).pipe(
+          Effect.provide(inDirectory(directory)),
+          Effect.provide(Logger.layer([logger])),
+          Effect.provideService(References.MinimumLogLevel, "Trace"),
+          Effect.provideService(Tracer.Tracer, tracer)
+        )
+
+        assert.isAtLeast(spans.length, 20)
+        assert.isAtLeast(said.length, 1)
+        for (const span of spans)
+          assert.notInclude(inspect(span.attributes) + span.name + inspect(span.status, { depth: 20 }), planted)
+        assert.notInclude(said.join("\n"), planted)
+        assert.deepStrictEqual(yield* filesWith(directory), [])
+      }).pipe(Effect.scoped, Effect.provide(Layer.empty)),
+    60_000
+  )
 })

@@ -50,7 +50,10 @@ export class LogProof {
 
   /** Undefined when the log is gapless and its bytes are these; else what is wrong. */
   verdict(expected: string): string | undefined {
-    return this.problem ?? (this.hash.digest("hex") === sha256(expected) ? undefined : "the bytes are not the ones that were written")
+    return (
+      this.problem ??
+      (this.hash.digest("hex") === sha256(expected) ? undefined : "the bytes are not the ones that were written")
+    )
   }
 }
 
@@ -65,6 +68,8 @@ export const table = (proofs: ReadonlyArray<Proof>): string => {
   const width = (of: (proof: Proof) => string) => Math.max(...proofs.map((proof) => of(proof).length))
   const [names, figures] = [width((proof) => proof.name), width((proof) => proof.figure)]
   return proofs
-    .map(({ figure, name, ok }) => `${ok ? "ok  " : "FAIL"}  ${name.padEnd(names)}  ${figure.padEnd(figures)}`.trimEnd())
+    .map(({ figure, name, ok }) =>
+      `${ok ? "ok  " : "FAIL"}  ${name.padEnd(names)}  ${figure.padEnd(figures)}`.trimEnd()
+    )
     .join("\n")
 }

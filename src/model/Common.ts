@@ -31,8 +31,8 @@ const maxDuration = Duration.days(366)
 
 const isSane = Schema.makeFilter<Duration.Duration>((duration) =>
   Duration.isFinite(duration) &&
-    Duration.isGreaterThan(duration, Duration.zero) &&
-    Duration.isLessThanOrEqualTo(duration, maxDuration)
+  Duration.isGreaterThan(duration, Duration.zero) &&
+  Duration.isLessThanOrEqualTo(duration, maxDuration)
     ? undefined
     : "expected a duration above zero and of at most 366 days"
 )

@@ -24,15 +24,7 @@ export type ProcessMode = typeof ProcessMode.Type
  * `starting`; `running`; `detached` (running, no service attached); `exited` (code 0); `failed` (another code, or a start
  * failure); `killed` (a signal or our deadline); `lost` (nobody can know).
  */
-export const ProcessStatus = Schema.Literals([
-  "starting",
-  "running",
-  "detached",
-  "exited",
-  "failed",
-  "killed",
-  "lost"
-])
+export const ProcessStatus = Schema.Literals(["starting", "running", "detached", "exited", "failed", "killed", "lost"])
 export type ProcessStatus = typeof ProcessStatus.Type
 
 /** True once the process can never write again. */

@@ -15,7 +15,15 @@ import type { ProcessExit } from "./Process.ts"
 import { ProcessStatus } from "./Process.ts"
 
 /** The names on the wire, which are the tags in process. */
-export const ProcessEventType = Schema.Literals(["stdout", "stderr", "status", "exit", "error", "heartbeat", "metadata"])
+export const ProcessEventType = Schema.Literals([
+  "stdout",
+  "stderr",
+  "status",
+  "exit",
+  "error",
+  "heartbeat",
+  "metadata"
+])
 export type ProcessEventType = typeof ProcessEventType.Type
 
 interface Base {
@@ -75,7 +83,7 @@ export type ProcessEvent =
   | MetadataProcessEvent
 
 /** An event before the log has numbered it. */
-export type ProcessEventBody = ProcessEvent extends infer E ? E extends ProcessEvent ? Omit<E, "seq"> : never : never
+export type ProcessEventBody = ProcessEvent extends infer E ? (E extends ProcessEvent ? Omit<E, "seq"> : never) : never
 
 /** True for stdout and stderr events. */
 export const isOutput = (event: ProcessEvent): event is OutputProcessEvent =>
@@ -165,42 +173,42 @@ const decodeExitData = Schema.decodeUnknownEffect(ExitData)
 const decodeErrorData = Schema.decodeUnknownEffect(ErrorData)
 
 /** Decodes the wire's form; an event whose `data` does not fit its `type` is a schema issue. */
-const decodeEncoded = Effect.fnUntraced(
-  function*(encoded: Encoded): Effect.fn.Return<ProcessEvent, SchemaIssue.Issue | Schema.SchemaError> {
-    const { data: _data, type: _type, version: _version, ...base } = encoded
-    switch (encoded.type) {
-      case "stdout":
-      case "stderr": {
-        const data = yield* decodeOutputData(encoded.data)
-        if ("text" in data) {
-          return { ...base, _tag: encoded.type, offset: data.offset, bytes: new TextEncoder().encode(data.text) }
-        }
-        const bytes = Base64.decode(data.base64)
-        if (Result.isFailure(bytes)) {
-          return yield* Effect.fail(new SchemaIssue.InvalidValue({ message: "malformed base64" }))
-        }
-        return { ...base, _tag: encoded.type, offset: data.offset, bytes: bytes.success }
+const decodeEncoded = Effect.fnUntraced(function* (
+  encoded: Encoded
+): Effect.fn.Return<ProcessEvent, SchemaIssue.Issue | Schema.SchemaError> {
+  const { data: _data, type: _type, version: _version, ...base } = encoded
+  switch (encoded.type) {
+    case "stdout":
+    case "stderr": {
+      const data = yield* decodeOutputData(encoded.data)
+      if ("text" in data) {
+        return { ...base, _tag: encoded.type, offset: data.offset, bytes: new TextEncoder().encode(data.text) }
       }
-      case "status":
-        return { ...base, _tag: "status", ...(yield* decodeStatusData(encoded.data)) }
-      case "exit": {
-        const { exitCode, reason, signal } = yield* decodeExitData(encoded.data)
-        const ended = { code: exitCode, ...(reason === undefined ? {} : { reason }) }
-        return {
-          ...base,
-          _tag: "exit",
-          exit: signal === undefined ? { _tag: "Exited", ...ended } : { _tag: "Signalled", signal, ...ended }
-        }
+      const bytes = Base64.decode(data.base64)
+      if (Result.isFailure(bytes)) {
+        return yield* Effect.fail(new SchemaIssue.InvalidValue({ message: "malformed base64" }))
       }
-      case "error":
-        return { ...base, _tag: "error", ...(yield* decodeErrorData(encoded.data)) }
-      case "heartbeat":
-        return { ...base, _tag: "heartbeat" }
-      case "metadata":
-        return { ...base, _tag: "metadata", metadata: encoded.data ?? {} }
+      return { ...base, _tag: encoded.type, offset: data.offset, bytes: bytes.success }
     }
+    case "status":
+      return { ...base, _tag: "status", ...(yield* decodeStatusData(encoded.data)) }
+    case "exit": {
+      const { exitCode, reason, signal } = yield* decodeExitData(encoded.data)
+      const ended = { code: exitCode, ...(reason === undefined ? {} : { reason }) }
+      return {
+        ...base,
+        _tag: "exit",
+        exit: signal === undefined ? { _tag: "Exited", ...ended } : { _tag: "Signalled", signal, ...ended }
+      }
+    }
+    case "error":
+      return { ...base, _tag: "error", ...(yield* decodeErrorData(encoded.data)) }
+    case "heartbeat":
+      return { ...base, _tag: "heartbeat" }
+    case "metadata":
+      return { ...base, _tag: "metadata", metadata: encoded.data ?? {} }
   }
-)
+})
 
 const isEvent = (u: unknown): u is ProcessEvent =>
   typeof u === "object" && u !== null && "_tag" in u && "seq" in u && "processId" in u
@@ -211,7 +219,7 @@ export const ProcessEvent = Encoded.pipe(
     Schema.declare(isEvent, { identifier: "ProcessEvent" }),
     SchemaTransformation.transformEffect({
       decode: (encoded: Encoded) =>
-        Effect.mapError(decodeEncoded(encoded), (error) => error instanceof Schema.SchemaError ? error.issue : error),
+        Effect.mapError(decodeEncoded(encoded), (error) => (error instanceof Schema.SchemaError ? error.issue : error)),
       encode: (event: ProcessEvent) => Effect.succeed(encode(event))
     })
   )

@@ -120,8 +120,13 @@ export const decode = (input: unknown): Result.Result<SandboxConfig, InvalidConf
 /** The issue's text repeats the value that is wrong, and a value of `env` may be a secret that was not wrapped. */
 const withoutValues = (error: Schema.SchemaError, input: unknown): string => {
   const env = Predicate.hasProperty(input, "env") && Predicate.isObject(input.env) ? Object.values(input.env) : []
-  return env.filter(Predicate.isString).filter((value) => value.length > 0)
-    .reduce((text, value) => text.replaceAll(JSON.stringify(value), "<hidden>").replaceAll(value, "<hidden>"), error.message)
+  return env
+    .filter(Predicate.isString)
+    .filter((value) => value.length > 0)
+    .reduce(
+      (text, value) => text.replaceAll(JSON.stringify(value), "<hidden>").replaceAll(value, "<hidden>"),
+      error.message
+    )
 }
 
 /** The part of a config that a record may keep: names of secrets instead of their values. */
@@ -166,4 +171,5 @@ export const canonical = (value: unknown): string =>
   JSON.stringify(value, (_key, nested: unknown) =>
     Predicate.isObject(nested) && !Array.isArray(nested)
       ? Object.fromEntries(Object.entries(nested).sort(([x], [y]) => (x < y ? -1 : x > y ? 1 : 0)))
-      : nested) ?? "undefined"
+      : nested
+  ) ?? "undefined"

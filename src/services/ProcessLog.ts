@@ -61,21 +61,24 @@ export interface Primitives {
   readonly poll?: Schedule.Schedule<unknown> | undefined
 }
 
-export class ProcessLog extends Context.Service<ProcessLog, {
-  readonly kind: string
-  /** See {@link Primitives}. */
-  readonly append: (
-    processId: ProcessId,
-    epoch: number,
-    events: ReadonlyArray<ProcessEvent>,
-    patch?: ProcessPatch
-  ) => Effect.Effect<void, SandboxError>
-  /** The events in order. With `follow` it ends when the process is terminal and everything was read. */
-  readonly read: (processId: ProcessId, options?: ReadOptions) => Stream.Stream<ProcessEvent, SandboxError>
-  /** One read; `NotFound` without such a process. */
-  readonly lastPosition: (processId: ProcessId) => Effect.Effect<LogPosition, SandboxError>
-  readonly findKey: (processId: ProcessId, key: string) => Effect.Effect<Option.Option<ProcessEvent>, SandboxError>
-}>()("effect-sandbox/services/ProcessLog") {}
+export class ProcessLog extends Context.Service<
+  ProcessLog,
+  {
+    readonly kind: string
+    /** See {@link Primitives}. */
+    readonly append: (
+      processId: ProcessId,
+      epoch: number,
+      events: ReadonlyArray<ProcessEvent>,
+      patch?: ProcessPatch
+    ) => Effect.Effect<void, SandboxError>
+    /** The events in order. With `follow` it ends when the process is terminal and everything was read. */
+    readonly read: (processId: ProcessId, options?: ReadOptions) => Stream.Stream<ProcessEvent, SandboxError>
+    /** One read; `NotFound` without such a process. */
+    readonly lastPosition: (processId: ProcessId) => Effect.Effect<LogPosition, SandboxError>
+    readonly findKey: (processId: ProcessId, key: string) => Effect.Effect<Option.Option<ProcessEvent>, SandboxError>
+  }
+>()("effect-sandbox/services/ProcessLog") {}
 
 const defaultPoll = Schedule.spaced("100 millis")
 
@@ -86,33 +89,37 @@ export const make = (primitives: Primitives): ProcessLog["Service"] => {
     name: `ProcessLog.${operation}`,
     options: { kind: "client" as const, attributes: { ...attributes, "process.id": processId } }
   })
-  const traced = (operation: string, processId: ProcessId) => <A, E, R>(effect: Effect.Effect<A, E, R>) => {
-    const { name, options } = span(operation, processId)
-    return Effect.withSpan(effect, name, options)
-  }
+  const traced =
+    (operation: string, processId: ProcessId) =>
+    <A, E, R>(effect: Effect.Effect<A, E, R>) => {
+      const { name, options } = span(operation, processId)
+      return Effect.withSpan(effect, name, options)
+    }
 
   const read = (processId: ProcessId, { after = 0, follow = false }: ReadOptions = {}) =>
-    Stream.fromPull(Effect.gen(function*() {
-      const newPoll = Schedule.toStepWithSleep(primitives.poll ?? defaultPoll)
-      let wait = yield* newPoll
-      let last = after
-      const next: Pull.Pull<readonly [ProcessEvent, ...Array<ProcessEvent>], SandboxError> = Effect.gen(function*() {
-        while (true) {
-          // Registered before the read, so that an append in between is not missed.
-          const changed = yield* primitives.changed(processId)
-          const page = yield* primitives.page(processId, last)
-          const [first, ...rest] = page.events
-          if (first !== undefined) {
-            last = (rest.at(-1) ?? first).seq
-            wait = yield* newPoll
-            return [first, ...rest]
+    Stream.fromPull(
+      Effect.gen(function* () {
+        const newPoll = Schedule.toStepWithSleep(primitives.poll ?? defaultPoll)
+        let wait = yield* newPoll
+        let last = after
+        const next: Pull.Pull<readonly [ProcessEvent, ...Array<ProcessEvent>], SandboxError> = Effect.gen(function* () {
+          while (true) {
+            // Registered before the read, so that an append in between is not missed.
+            const changed = yield* primitives.changed(processId)
+            const page = yield* primitives.page(processId, last)
+            const [first, ...rest] = page.events
+            if (first !== undefined) {
+              last = (rest.at(-1) ?? first).seq
+              wait = yield* newPoll
+              return [first, ...rest]
+            }
+            if (page.terminal || !follow) return yield* Cause.done()
+            yield* Effect.raceFirst(changed, Effect.ignore(wait(undefined)))
           }
-          if (page.terminal || !follow) return yield* Cause.done()
-          yield* Effect.raceFirst(changed, Effect.ignore(wait(undefined)))
-        }
+        })
+        return next
       })
-      return next
-    }))
+    )
 
   return ProcessLog.of({
     kind: primitives.kind,

@@ -12,24 +12,27 @@ export interface Options {
   readonly default?: string | undefined
 }
 
-export class ProviderRegistry extends Context.Service<ProviderRegistry, {
-  /** The registered names, in the order of registration. */
-  readonly names: ReadonlyArray<string>
-  /** `ProviderNotSelected` with the registered names for an unknown one. */
-  readonly get: (name: string) => Effect.Effect<SandboxProvider, SandboxError>
-  /**
-   * The requested one, else the declared default, else the only one there is; otherwise `ProviderNotSelected`. Nothing is
-   * ever guessed: a forgotten variable must not run untrusted code on a production host.
-   */
-  readonly select: (requested: string | undefined) => Effect.Effect<SandboxProvider, SandboxError>
-}>()("effect-sandbox/services/ProviderRegistry") {}
+export class ProviderRegistry extends Context.Service<
+  ProviderRegistry,
+  {
+    /** The registered names, in the order of registration. */
+    readonly names: ReadonlyArray<string>
+    /** `ProviderNotSelected` with the registered names for an unknown one. */
+    readonly get: (name: string) => Effect.Effect<SandboxProvider, SandboxError>
+    /**
+     * The requested one, else the declared default, else the only one there is; otherwise `ProviderNotSelected`. Nothing is
+     * ever guessed: a forgotten variable must not run untrusted code on a production host.
+     */
+    readonly select: (requested: string | undefined) => Effect.Effect<SandboxProvider, SandboxError>
+  }
+>()("effect-sandbox/services/ProviderRegistry") {}
 
 /** A registry of providers that exist already. Two of one name, or a default that is not there, are `InvalidArgument`. */
 export const make = (
   providers: ReadonlyArray<SandboxProvider>,
   options: Options = {}
 ): Effect.Effect<ProviderRegistry["Service"], SandboxError> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const byName = new Map(providers.map((provider) => [provider.name, provider]))
     const names = [...byName.keys()]
     const invalid = (problem: string) =>
@@ -39,7 +42,8 @@ export const make = (
       })
     if (byName.size < providers.length) return yield* invalid("two providers have the same name")
     const fallback = options.default ?? (names.length === 1 ? names[0] : undefined)
-    if (fallback !== undefined && !byName.has(fallback)) return yield* invalid(`the default ${fallback} is not registered`)
+    if (fallback !== undefined && !byName.has(fallback))
+      return yield* invalid(`the default ${fallback} is not registered`)
 
     const notSelected = (requested?: string) =>
       Effect.fail(
@@ -73,4 +77,7 @@ export const layer = <E = never, R = never>(
   providers: ReadonlyArray<Effect.Effect<SandboxProvider, E, R>>,
   options?: Options
 ): Layer.Layer<ProviderRegistry, E | SandboxError, Exclude<R, Scope.Scope>> =>
-  Layer.effect(ProviderRegistry, Effect.flatMap(Effect.all(providers), (all) => make(all, options)))
+  Layer.effect(
+    ProviderRegistry,
+    Effect.flatMap(Effect.all(providers), (all) => make(all, options))
+  )

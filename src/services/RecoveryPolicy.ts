@@ -30,7 +30,8 @@ export interface RecoverySchedules {
 /** Makes a schedule wait at least as long as the failure's `retryAfter` asks. */
 export const respectRetryAfter = (schedule: RecoverySchedule): RecoverySchedule =>
   Schedule.modifyDelay(schedule, ({ duration, input }) =>
-    Effect.succeed(input.retryAfter === undefined ? duration : Duration.max(duration, input.retryAfter)))
+    Effect.succeed(input.retryAfter === undefined ? duration : Duration.max(duration, input.retryAfter))
+  )
 
 const backoff = (options: {
   readonly base: Duration.Input
@@ -39,7 +40,9 @@ const backoff = (options: {
 }): RecoverySchedule =>
   Schedule.exponential(options.base).pipe(
     Schedule.setInputType<SandboxError>(),
-    Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.fromInputUnsafe(options.cap)))),
+    Schedule.modifyDelay(({ duration }) =>
+      Effect.succeed(Duration.min(duration, Duration.fromInputUnsafe(options.cap)))
+    ),
     Schedule.jittered,
     Schedule.upTo({ times: options.times }),
     respectRetryAfter
@@ -61,6 +64,7 @@ export const RecoveryPolicy: Context.Reference<RecoverySchedules> = Context.Refe
 )
 
 /** Retries what is retryable, on that schedule. */
-export const retryTransient = (schedule: RecoverySchedule) => <A, R>(
-  effect: Effect.Effect<A, SandboxError, R>
-): Effect.Effect<A, SandboxError, R> => Effect.retry(effect, { schedule, while: (error) => error.isRetryable })
+export const retryTransient =
+  (schedule: RecoverySchedule) =>
+  <A, R>(effect: Effect.Effect<A, SandboxError, R>): Effect.Effect<A, SandboxError, R> =>
+    Effect.retry(effect, { schedule, while: (error) => error.isRetryable })

@@ -34,12 +34,14 @@ export interface ProviderCapabilities {
   }
   /** How many ports can be exposed; 0 for none. */
   readonly ports: number
-  readonly checkpoints: false | {
-    /** Creating one ends the processes. */
-    readonly stopsProcesses: boolean
-    /** The vendor keeps the comment. */
-    readonly comments: boolean
-  }
+  readonly checkpoints:
+    | false
+    | {
+        /** Creating one ends the processes. */
+        readonly stopsProcesses: boolean
+        /** The vendor keeps the comment. */
+        readonly comments: boolean
+      }
   readonly extendTimeout: boolean
   /** The disk can outlive a stop. */
   readonly persistent: boolean
@@ -191,7 +193,9 @@ export interface Machine {
   ) => Effect.Effect<MachineProcess, SandboxError, Scope.Scope>
   readonly readFile: (path: string) => Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError>
   /** Each file is whole or untouched. Yields the files that could not be written; fails when the machine could not be asked. */
-  readonly writeFiles: (entries: ReadonlyArray<WriteFileEntry>) => Effect.Effect<ReadonlyArray<FileFailure>, SandboxError>
+  readonly writeFiles: (
+    entries: ReadonlyArray<WriteFileEntry>
+  ) => Effect.Effect<ReadonlyArray<FileFailure>, SandboxError>
   readonly createCheckpoint: Option.Option<
     (options: { readonly comment?: string; readonly id?: string }) => Effect.Effect<Checkpoint, SandboxError>
   >
@@ -313,7 +317,8 @@ export const make = (primitives: Primitives): SandboxProvider => {
       list: checkpoints.list,
       restore: (id, restoreRequest, ref) =>
         call("restoreCheckpoint", slow, restoreRequest.sandboxId)(checkpoints.restore(id, restoreRequest, ref)),
-      remove: (id, sandboxId, ref) => call("deleteCheckpoint", request, sandboxId)(checkpoints.remove(id, sandboxId, ref))
+      remove: (id, sandboxId, ref) =>
+        call("deleteCheckpoint", request, sandboxId)(checkpoints.remove(id, sandboxId, ref))
     }))
   }
 }
@@ -328,13 +333,13 @@ export const capability = <A>(
   Option.isSome(option)
     ? Effect.succeed(option.value)
     : Effect.fail(
-      new SandboxError({
-        operation,
-        provider: provider.name,
-        ...(sandboxId === undefined ? {} : { sandboxId }),
-        reason: new UnsupportedCapability({
-          capability: operation.slice(operation.lastIndexOf(".") + 1),
-          detail: `the provider ${provider.name} cannot do this`
+        new SandboxError({
+          operation,
+          provider: provider.name,
+          ...(sandboxId === undefined ? {} : { sandboxId }),
+          reason: new UnsupportedCapability({
+            capability: operation.slice(operation.lastIndexOf(".") + 1),
+            detail: `the provider ${provider.name} cannot do this`
+          })
         })
-      })
-    )
+      )

@@ -20,7 +20,7 @@ export const supply = (
   sandboxId: SandboxId,
   names: ReadonlyArray<string>
 ): Effect.Effect<Record<string, Redacted.Redacted<string>>, SandboxError> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const from = yield* SandboxSecrets
     const values: Record<string, Redacted.Redacted<string>> = {}
     const missing: Array<string> = []

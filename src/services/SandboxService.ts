@@ -16,7 +16,7 @@ import type * as ChildProcess from "effect/process/ChildProcess"
 import type { ChildProcessHandle } from "effect/process/ChildProcessSpawner"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { ReasonTag , SandboxError } from "../errors.ts"
+import type { ReasonTag, SandboxError } from "../errors.ts"
 import { isSandboxError } from "../errors.ts"
 import type { Checkpoint } from "../model/Checkpoint.ts"
 import type { ProcessId, SandboxId } from "../model/Ids.ts"
@@ -71,131 +71,138 @@ export type {
 
 type Failure = SandboxError | PlatformError.PlatformError
 
-export class SandboxService extends Context.Service<SandboxService, {
-  /**
-   * Makes a sandbox. The record is written before the vendor is asked, so that a crash in between is found and finished.
-   * With a `sandboxId` of the caller's it is idempotent: the same id and config return the sandbox that there is.
-   */
-  readonly createSandbox: (
-    config?: SandboxConfigInput,
-    options?: { readonly sandboxId?: string | undefined }
-  ) => Effect.Effect<Created, SandboxError>
-  /** The record as it stands in the store; asks no vendor. */
-  readonly getSandbox: (id: string) => Effect.Effect<SandboxRecord, SandboxError>
-  /** The records, newest first, read in pages as the stream is pulled. */
-  readonly listSandboxes: (filter?: SandboxFilter) => Stream.Stream<SandboxRecord, SandboxError>
-  /** Brings the sandbox back, also one that was stopped if it is persistent, and tells what survived. */
-  readonly reconnectToSandbox: (
-    id: string,
-    options?: { readonly recovery?: RecoveryOverrides | undefined }
-  ) => Effect.Effect<Reconnected, SandboxError>
-  /**
-   * Stops the sandbox and boots nothing for it. Deletes the machine if that was resolved at create, or with `delete`. Open
-   * recorded processes become `lost`. A second stop succeeds; a failed one is `StopIncomplete` and can be repeated.
-   */
-  readonly stopSandbox: (
-    id: string,
-    options?: { readonly delete?: boolean | undefined }
-  ) => Effect.Effect<void, SandboxError>
-  /** Lets the lease of the machine end `duration` from now. */
-  readonly extendTimeout: (id: string, duration: Duration.Input) => Effect.Effect<void, SandboxError>
-  /**
-   * Runs a program to its end: never a shell, every argument arrives byte for byte. A non-zero exit is a value. Interrupting
-   * kills its process group.
-   */
-  readonly runCommand: (
-    id: string,
-    command: string,
-    args?: ReadonlyArray<Argument>,
-    options?: CommandOptions
-  ) => Effect.Effect<CommandResult, Failure>
-  /** The output as it comes and, last, the exit. What is not pulled is not read; ending the stream early kills. */
-  readonly streamCommand: (
-    id: string,
-    command: string,
-    args?: ReadonlyArray<Argument>,
-    options?: CommandOptions
-  ) => Stream.Stream<OutputEvent, Failure>
-  /** Runs Effect's own `ChildProcess` command in the sandbox. */
-  readonly spawn: (
-    id: string,
-    command: ChildProcess.Command
-  ) => Effect.Effect<ChildProcessHandle, Failure, Scope.Scope>
-  /**
-   * Starts a recorded process. The default `mode` is `background`, which returns once it is accepted; `foreground` returns
-   * when it has ended.
-   */
-  readonly runCommandProcess: (
-    id: string,
-    command: string,
-    args?: ReadonlyArray<Argument>,
-    options?: ProcessOptions
-  ) => Effect.Effect<SandboxProcess, Failure>
-  /** Runs a recorded process to its end and yields its result; in `background` mode, without one and at once. */
-  readonly runCommandWithProcessStream: (
-    id: string,
-    command: string,
-    args?: ReadonlyArray<Argument>,
-    options?: ProcessOptions
-  ) => Effect.Effect<ProcessRunResult, Failure>
-  /**
-   * Goes on with a recorded process, from any service: writes its log if nobody does, follows it otherwise. Never starts
-   * anything. A process that its machine does not know any more becomes `lost`.
-   */
-  readonly attachProcess: (
-    processId: string,
-    options?: { readonly after?: number | undefined }
-  ) => Effect.Effect<SandboxProcess, SandboxError>
-  /** Signals the process group; with `forceAfter`, KILL to what is left of it then. */
-  readonly signalProcess: (processId: string, signal: string, options?: SignalOptions) => Effect.Effect<void, SandboxError>
-  /** Writes to the input of a process that was started with `stdin: "open"`. */
-  readonly writeProcessInput: (processId: string, bytes: Uint8Array | string) => Effect.Effect<void, SandboxError>
-  readonly closeProcessInput: (processId: string) => Effect.Effect<void, SandboxError>
-  /**
-   * The log of a process. With `follow` it ends when the process has ended; the log of a process that no service is attached
-   * to does not grow.
-   */
-  readonly readProcessStream: (processId: string, options?: ReadOptions) => Stream.Stream<ProcessEvent, SandboxError>
-  readonly getProcessSnapshot: (processId: string) => Effect.Effect<ProcessRecord, SandboxError>
-  readonly listProcesses: (
-    id: string,
-    filter?: Omit<ProcessFilter, "sandboxId">
-  ) => Stream.Stream<ProcessRecord, SandboxError>
-  /** Records a process that somebody else runs in the sandbox, which must be `active`. */
-  readonly startObservedProcess: (id: string, options: ObservedStart) => Effect.Effect<ProcessRecord, SandboxError>
-  /** Appends a report. The same `key` is appended once; after the end it is `ProcessEnded`. */
-  readonly appendObservedProcessChunk: (
-    processId: string,
-    chunk: ObservedChunk
-  ) => Effect.Effect<ProcessEvent, SandboxError>
-  /** Ends it. The same end once more changes nothing, another one is `ProcessEnded`. */
-  readonly finishObservedProcess: (
-    processId: string,
-    options?: ObservedFinish
-  ) => Effect.Effect<ProcessRecord, SandboxError>
-  /** Writes files, each whole or not at all, and makes their parents. With several, `WriteFailed` lists those that failed. */
-  readonly writeFiles: (id: string, files: ReadonlyArray<FileEntry>) => Effect.Effect<void, Failure>
-  /** The bytes of a file. A missing one is a `PlatformError` with the reason `NotFound`, never empty. */
-  readonly readFile: (id: string, path: string) => Effect.Effect<Uint8Array, Failure>
-  /** Where a port of the config can be reached. */
-  readonly getPortUrl: (id: string, port: number, options?: PortOptions) => Effect.Effect<PortUrl, SandboxError>
-  /** Saves the files. Where that ends the processes, open recorded ones must be allowed to with `stopProcesses`. */
-  readonly createCheckpoint: (id: string, options?: CheckpointOptions) => Effect.Effect<Checkpoint, SandboxError>
-  /** Newest first. */
-  readonly listCheckpoints: (id: string) => Stream.Stream<Checkpoint, SandboxError>
-  /** Brings the files back under the same id, also of a stopped sandbox. Always ends the processes. */
-  readonly restoreCheckpoint: (id: string, checkpointId: string) => Effect.Effect<SandboxRef, SandboxError>
-  readonly deleteCheckpoint: (id: string, checkpointId: string) => Effect.Effect<void, SandboxError>
-}>()("effect-sandbox/services/SandboxService") {
+export class SandboxService extends Context.Service<
+  SandboxService,
+  {
+    /**
+     * Makes a sandbox. The record is written before the vendor is asked, so that a crash in between is found and finished.
+     * With a `sandboxId` of the caller's it is idempotent: the same id and config return the sandbox that there is.
+     */
+    readonly createSandbox: (
+      config?: SandboxConfigInput,
+      options?: { readonly sandboxId?: string | undefined }
+    ) => Effect.Effect<Created, SandboxError>
+    /** The record as it stands in the store; asks no vendor. */
+    readonly getSandbox: (id: string) => Effect.Effect<SandboxRecord, SandboxError>
+    /** The records, newest first, read in pages as the stream is pulled. */
+    readonly listSandboxes: (filter?: SandboxFilter) => Stream.Stream<SandboxRecord, SandboxError>
+    /** Brings the sandbox back, also one that was stopped if it is persistent, and tells what survived. */
+    readonly reconnectToSandbox: (
+      id: string,
+      options?: { readonly recovery?: RecoveryOverrides | undefined }
+    ) => Effect.Effect<Reconnected, SandboxError>
+    /**
+     * Stops the sandbox and boots nothing for it. Deletes the machine if that was resolved at create, or with `delete`. Open
+     * recorded processes become `lost`. A second stop succeeds; a failed one is `StopIncomplete` and can be repeated.
+     */
+    readonly stopSandbox: (
+      id: string,
+      options?: { readonly delete?: boolean | undefined }
+    ) => Effect.Effect<void, SandboxError>
+    /** Lets the lease of the machine end `duration` from now. */
+    readonly extendTimeout: (id: string, duration: Duration.Input) => Effect.Effect<void, SandboxError>
+    /**
+     * Runs a program to its end: never a shell, every argument arrives byte for byte. A non-zero exit is a value. Interrupting
+     * kills its process group.
+     */
+    readonly runCommand: (
+      id: string,
+      command: string,
+      args?: ReadonlyArray<Argument>,
+      options?: CommandOptions
+    ) => Effect.Effect<CommandResult, Failure>
+    /** The output as it comes and, last, the exit. What is not pulled is not read; ending the stream early kills. */
+    readonly streamCommand: (
+      id: string,
+      command: string,
+      args?: ReadonlyArray<Argument>,
+      options?: CommandOptions
+    ) => Stream.Stream<OutputEvent, Failure>
+    /** Runs Effect's own `ChildProcess` command in the sandbox. */
+    readonly spawn: (
+      id: string,
+      command: ChildProcess.Command
+    ) => Effect.Effect<ChildProcessHandle, Failure, Scope.Scope>
+    /**
+     * Starts a recorded process. The default `mode` is `background`, which returns once it is accepted; `foreground` returns
+     * when it has ended.
+     */
+    readonly runCommandProcess: (
+      id: string,
+      command: string,
+      args?: ReadonlyArray<Argument>,
+      options?: ProcessOptions
+    ) => Effect.Effect<SandboxProcess, Failure>
+    /** Runs a recorded process to its end and yields its result; in `background` mode, without one and at once. */
+    readonly runCommandWithProcessStream: (
+      id: string,
+      command: string,
+      args?: ReadonlyArray<Argument>,
+      options?: ProcessOptions
+    ) => Effect.Effect<ProcessRunResult, Failure>
+    /**
+     * Goes on with a recorded process, from any service: writes its log if nobody does, follows it otherwise. Never starts
+     * anything. A process that its machine does not know any more becomes `lost`.
+     */
+    readonly attachProcess: (
+      processId: string,
+      options?: { readonly after?: number | undefined }
+    ) => Effect.Effect<SandboxProcess, SandboxError>
+    /** Signals the process group; with `forceAfter`, KILL to what is left of it then. */
+    readonly signalProcess: (
+      processId: string,
+      signal: string,
+      options?: SignalOptions
+    ) => Effect.Effect<void, SandboxError>
+    /** Writes to the input of a process that was started with `stdin: "open"`. */
+    readonly writeProcessInput: (processId: string, bytes: Uint8Array | string) => Effect.Effect<void, SandboxError>
+    readonly closeProcessInput: (processId: string) => Effect.Effect<void, SandboxError>
+    /**
+     * The log of a process. With `follow` it ends when the process has ended; the log of a process that no service is attached
+     * to does not grow.
+     */
+    readonly readProcessStream: (processId: string, options?: ReadOptions) => Stream.Stream<ProcessEvent, SandboxError>
+    readonly getProcessSnapshot: (processId: string) => Effect.Effect<ProcessRecord, SandboxError>
+    readonly listProcesses: (
+      id: string,
+      filter?: Omit<ProcessFilter, "sandboxId">
+    ) => Stream.Stream<ProcessRecord, SandboxError>
+    /** Records a process that somebody else runs in the sandbox, which must be `active`. */
+    readonly startObservedProcess: (id: string, options: ObservedStart) => Effect.Effect<ProcessRecord, SandboxError>
+    /** Appends a report. The same `key` is appended once; after the end it is `ProcessEnded`. */
+    readonly appendObservedProcessChunk: (
+      processId: string,
+      chunk: ObservedChunk
+    ) => Effect.Effect<ProcessEvent, SandboxError>
+    /** Ends it. The same end once more changes nothing, another one is `ProcessEnded`. */
+    readonly finishObservedProcess: (
+      processId: string,
+      options?: ObservedFinish
+    ) => Effect.Effect<ProcessRecord, SandboxError>
+    /** Writes files, each whole or not at all, and makes their parents. With several, `WriteFailed` lists those that failed. */
+    readonly writeFiles: (id: string, files: ReadonlyArray<FileEntry>) => Effect.Effect<void, Failure>
+    /** The bytes of a file. A missing one is a `PlatformError` with the reason `NotFound`, never empty. */
+    readonly readFile: (id: string, path: string) => Effect.Effect<Uint8Array, Failure>
+    /** Where a port of the config can be reached. */
+    readonly getPortUrl: (id: string, port: number, options?: PortOptions) => Effect.Effect<PortUrl, SandboxError>
+    /** Saves the files. Where that ends the processes, open recorded ones must be allowed to with `stopProcesses`. */
+    readonly createCheckpoint: (id: string, options?: CheckpointOptions) => Effect.Effect<Checkpoint, SandboxError>
+    /** Newest first. */
+    readonly listCheckpoints: (id: string) => Stream.Stream<Checkpoint, SandboxError>
+    /** Brings the files back under the same id, also of a stopped sandbox. Always ends the processes. */
+    readonly restoreCheckpoint: (id: string, checkpointId: string) => Effect.Effect<SandboxRef, SandboxError>
+    readonly deleteCheckpoint: (id: string, checkpointId: string) => Effect.Effect<void, SandboxError>
+  }
+>()("effect-sandbox/services/SandboxService") {
   /** Needs a registry of providers, a record store and a process log; reads `SandboxSettings` and `RecoveryPolicy` once. */
-  static readonly layer: Layer.Layer<
-    SandboxService,
-    SandboxError,
-    ProviderRegistry | SandboxStore | ProcessLog
-  > = Layer.effect(SandboxService, Effect.suspend(() => make))
+  static readonly layer: Layer.Layer<SandboxService, SandboxError, ProviderRegistry | SandboxStore | ProcessLog> =
+    Layer.effect(
+      SandboxService,
+      Effect.suspend(() => make)
+    )
 }
 
-const make = Effect.gen(function*() {
+const make = Effect.gen(function* () {
   const owner = yield* LeaseOwner
   const self: Core = {
     store: yield* SandboxStore,
@@ -225,21 +232,17 @@ const make = Effect.gen(function*() {
   })
 
   /** Renames errors after the method that was called; a `PlatformError` stays what it is. */
-  const rename = <E extends Failure>(operation: string, ids: Ids) => (error: E): E =>
-    // Only a SandboxError is replaced, and by one.
-    isSandboxError(error) ? core.named(operation, ids)(error) as E : error
+  const rename =
+    <E extends Failure>(operation: string, ids: Ids) =>
+    (error: E): E =>
+      // Only a SandboxError is replaced, and by one.
+      isSandboxError(error) ? (core.named(operation, ids)(error) as E) : error
 
   const method = <A, E extends Failure, R>(operation: string, ids: Ids, effect: Effect.Effect<A, E, R>) =>
-    effect.pipe(
-      Effect.mapError(rename(operation, ids)),
-      Effect.withSpan(operation, { attributes: attributesOf(ids) })
-    )
+    effect.pipe(Effect.mapError(rename(operation, ids)), Effect.withSpan(operation, { attributes: attributesOf(ids) }))
 
   const streaming = <A, E extends Failure, R>(operation: string, ids: Ids, stream: Stream.Stream<A, E, R>) =>
-    stream.pipe(
-      Stream.mapError(rename(operation, ids)),
-      Stream.withSpan(operation, { attributes: attributesOf(ids) })
-    )
+    stream.pipe(Stream.mapError(rename(operation, ids)), Stream.withSpan(operation, { attributes: attributesOf(ids) }))
 
   const onSandbox = <A, E extends Failure, R>(
     name: string,
@@ -248,7 +251,8 @@ const make = Effect.gen(function*() {
   ): Effect.Effect<A, E | SandboxError, R> => {
     const operation = `SandboxService.${name}`
     return Effect.flatMap(core.toSandboxId(operation, id), (checked) =>
-      method(operation, { sandboxId: checked }, f(checked, operation)))
+      method(operation, { sandboxId: checked }, f(checked, operation))
+    )
   }
 
   const onProcess = <A, E extends Failure, R>(
@@ -258,7 +262,8 @@ const make = Effect.gen(function*() {
   ): Effect.Effect<A, E | SandboxError, R> => {
     const operation = `SandboxService.${name}`
     return Effect.flatMap(core.toProcessId(operation, processId), (checked) =>
-      method(operation, { processId: checked }, f(checked, operation)))
+      method(operation, { processId: checked }, f(checked, operation))
+    )
   }
 
   const streamOfSandbox = <A, E extends Failure, R>(
@@ -267,8 +272,9 @@ const make = Effect.gen(function*() {
     f: (id: SandboxId) => Stream.Stream<A, E, R>
   ): Stream.Stream<A, E | SandboxError, R> => {
     const operation = `SandboxService.${name}`
-    return Stream.unwrap(Effect.map(core.toSandboxId(operation, id), (checked) =>
-      streaming(operation, { sandboxId: checked }, f(checked))))
+    return Stream.unwrap(
+      Effect.map(core.toSandboxId(operation, id), (checked) => streaming(operation, { sandboxId: checked }, f(checked)))
+    )
   }
 
   return SandboxService.of({
@@ -288,25 +294,30 @@ const make = Effect.gen(function*() {
     spawn: (id, command) => onSandbox("spawn", id, (checked) => spawn(checked, command)),
     runCommandProcess: (id, command, args = [], options = {}) =>
       onSandbox("runCommandProcess", id, (checked, operation) =>
-        processes.run(operation, checked, command, args, options, options.mode ?? "background")),
+        processes.run(operation, checked, command, args, options, options.mode ?? "background")
+      ),
     runCommandWithProcessStream: (id, command, args = [], options = {}) =>
-      onSandbox("runCommandWithProcessStream", id, (checked) =>
-        processes.runToEnd(checked, command, args, options)),
+      onSandbox("runCommandWithProcessStream", id, (checked) => processes.runToEnd(checked, command, args, options)),
     attachProcess: (processId, options = {}) =>
       onProcess("attachProcess", processId, (checked) => processes.attach(checked, options.after ?? 0)),
     signalProcess: (processId, signal, options) =>
       onProcess("signalProcess", processId, (checked, operation) =>
         /^SIG[A-Z0-9]+$/.test(signal)
           ? processes.signal(checked, signal, options)
-          : Effect.fail(core.invalid(operation, "signal", "expected a name such as SIGTERM"))),
+          : Effect.fail(core.invalid(operation, "signal", "expected a name such as SIGTERM"))
+      ),
     writeProcessInput: (processId, bytes) =>
       onProcess("writeProcessInput", processId, (checked) =>
-        processes.write(checked, typeof bytes === "string" ? new TextEncoder().encode(bytes) : bytes)),
+        processes.write(checked, typeof bytes === "string" ? new TextEncoder().encode(bytes) : bytes)
+      ),
     closeProcessInput: (processId) => onProcess("closeProcessInput", processId, processes.closeInput),
     readProcessStream: (processId, options) => {
       const operation = "SandboxService.readProcessStream"
-      return Stream.unwrap(Effect.map(core.toProcessId(operation, processId), (checked) =>
-        streaming(operation, { processId: checked }, processes.read(checked, options))))
+      return Stream.unwrap(
+        Effect.map(core.toProcessId(operation, processId), (checked) =>
+          streaming(operation, { processId: checked }, processes.read(checked, options))
+        )
+      )
     },
     getProcessSnapshot: (processId) => onProcess("getProcessSnapshot", processId, self.store.getProcess),
     listProcesses: (id, filter) => streamOfSandbox("listProcesses", id, (checked) => processes.list(checked, filter)),

@@ -71,18 +71,21 @@ export const duration = (self: Describe): Setting<Duration.Duration> => ({
   parse: (value) =>
     (/^\d+$/.test(value)
       ? Option.some(Duration.millis(Number(value)))
-      // `fromInput` answers none for text that is no duration.
-      : Duration.fromInput(value as Duration.Input)).pipe(
-        Option.filter((parsed) =>
-          Duration.isFinite(parsed) && Duration.isGreaterThan(parsed, Duration.zero) &&
+      : // `fromInput` answers none for text that is no duration.
+        Duration.fromInput(value as Duration.Input)
+    ).pipe(
+      Option.filter(
+        (parsed) =>
+          Duration.isFinite(parsed) &&
+          Duration.isGreaterThan(parsed, Duration.zero) &&
           Duration.isLessThanOrEqualTo(parsed, Duration.days(366))
-        )
       )
+    )
 })
 
 /** The value of a setting, none when it is unset or blank. */
 export const get = <A>(setting: Setting<A>): Effect.Effect<Option.Option<A>, SandboxError> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     for (const name of [setting.name, ...(setting.aliases ?? [])]) {
       const found = yield* Config.option(Config.String(name)).pipe(
         Effect.mapError(() => malformed(name, "cannot be read"))
@@ -104,7 +107,8 @@ export const get = <A>(setting: Setting<A>): Effect.Effect<Option.Option<A>, San
 /** The value of a setting that must be there. */
 export const required = <A>(setting: Setting<A>): Effect.Effect<A, SandboxError> =>
   Effect.flatMap(get(setting), (value) =>
-    Option.isSome(value) ? Effect.succeed(value.value) : Effect.fail(malformed(setting.name, undefined)))
+    Option.isSome(value) ? Effect.succeed(value.value) : Effect.fail(malformed(setting.name, undefined))
+  )
 
 const malformed = (name: string, detail: string | undefined): SandboxError =>
   new SandboxError({
@@ -142,11 +146,14 @@ export const namespace = text({
   description: "Keeps the machines of one deployment apart from another's; set it before the first sandbox is made"
 })
 
-export const maxOutputBytes = integer({ min: 0, max: 1 << 30 }, {
-  name: "SANDBOX_MAX_OUTPUT_BYTES",
-  fallback: "262144",
-  description: "How many bytes of each stream a `CommandResult` keeps (first and last half)"
-})
+export const maxOutputBytes = integer(
+  { min: 0, max: 1 << 30 },
+  {
+    name: "SANDBOX_MAX_OUTPUT_BYTES",
+    fallback: "262144",
+    description: "How many bytes of each stream a `CommandResult` keeps (first and last half)"
+  }
+)
 
 export const commandTimeout = duration({
   name: "SANDBOX_COMMAND_TIMEOUT",
@@ -187,7 +194,7 @@ export interface ServiceSettings {
   readonly idleTtl: Duration.Duration
 }
 
-export const serviceSettings: Effect.Effect<ServiceSettings, SandboxError> = Effect.gen(function*() {
+export const serviceSettings: Effect.Effect<ServiceSettings, SandboxError> = Effect.gen(function* () {
   return {
     provider: yield* get(provider),
     maxOutputBytes: Option.getOrElse(yield* get(maxOutputBytes), () => 262_144),

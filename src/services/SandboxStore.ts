@@ -44,7 +44,10 @@ export type SandboxPatch = Patch<SandboxRecord>
 export type ProcessPatch = Patch<ProcessRecord>
 
 /** A record as a backend keeps it: plain JSON. `version` is always there. */
-export type Row = { readonly [field: string]: Schema.Json | undefined } & { readonly id: string; readonly version: number }
+export type Row = { readonly [field: string]: Schema.Json | undefined } & {
+  readonly id: string
+  readonly version: number
+}
 
 /** A change as a backend applies it: `undefined` removes the field. `version` is always there. */
 export type RowPatch = { readonly [field: string]: Schema.Json | undefined } & { readonly version: number }
@@ -95,52 +98,55 @@ export interface AcquireLease {
   readonly stealFrom?: string | undefined
 }
 
-export class SandboxStore extends Context.Service<SandboxStore, {
-  /** For spans and messages: the layer's name. */
-  readonly kind: string
-  /** The id that keeps this store's machines apart from another's at the same vendor account. */
-  readonly namespace: Effect.Effect<string, SandboxError>
-  /** Inserts with `version` 1 and the current `schemaVersion`. `Store(AlreadyExists)` if the id or the machine is taken. */
-  readonly insertSandbox: (record: SandboxRecord) => Effect.Effect<SandboxRecord, SandboxError>
-  /** `NotFound`, `RecordTooNew`, or `Store(Malformed)` for a row that does not decode. */
-  readonly getSandbox: (id: SandboxId) => Effect.Effect<SandboxRecord, SandboxError>
-  /** Newest first; pages of 100 are read as the stream is pulled. */
-  readonly listSandboxes: (filter?: SandboxFilter) => Stream.Stream<SandboxRecord, SandboxError>
-  /** Compare-and-set; yields the new record. `Store(Conflict)` when somebody wrote in between. */
-  readonly updateSandbox: (
-    id: SandboxId,
-    expectedVersion: number,
-    patch: SandboxPatch
-  ) => Effect.Effect<SandboxRecord, SandboxError>
-  /**
-   * Takes the lease with the next epoch, or fails `Busy` while another owner's has not expired. Its owner takes it anew
-   * with a new epoch.
-   */
-  readonly acquireSandboxLease: (id: SandboxId, options: AcquireLease) => Effect.Effect<SandboxRecord, SandboxError>
-  /** Prolongs it. `Store(LeaseLost)` when a newer epoch exists. */
-  readonly renewSandboxLease: (
-    id: SandboxId,
-    lease: Lease,
-    ttl: Duration.Input
-  ) => Effect.Effect<SandboxRecord, SandboxError>
-  /** Gives it back, keeping the epoch. A lease that was lost meanwhile is no error. */
-  readonly releaseSandboxLease: (id: SandboxId, lease: Lease) => Effect.Effect<void, SandboxError>
-  readonly insertProcess: (record: ProcessRecord) => Effect.Effect<ProcessRecord, SandboxError>
-  readonly getProcess: (id: ProcessId) => Effect.Effect<ProcessRecord, SandboxError>
-  readonly listProcesses: (filter?: ProcessFilter) => Stream.Stream<ProcessRecord, SandboxError>
-  readonly updateProcess: (
-    id: ProcessId,
-    expectedVersion: number,
-    patch: ProcessPatch
-  ) => Effect.Effect<ProcessRecord, SandboxError>
-  readonly acquireProcessLease: (id: ProcessId, options: AcquireLease) => Effect.Effect<ProcessRecord, SandboxError>
-  readonly renewProcessLease: (
-    id: ProcessId,
-    lease: Lease,
-    ttl: Duration.Input
-  ) => Effect.Effect<ProcessRecord, SandboxError>
-  readonly releaseProcessLease: (id: ProcessId, lease: Lease) => Effect.Effect<void, SandboxError>
-}>()("effect-sandbox/services/SandboxStore") {}
+export class SandboxStore extends Context.Service<
+  SandboxStore,
+  {
+    /** For spans and messages: the layer's name. */
+    readonly kind: string
+    /** The id that keeps this store's machines apart from another's at the same vendor account. */
+    readonly namespace: Effect.Effect<string, SandboxError>
+    /** Inserts with `version` 1 and the current `schemaVersion`. `Store(AlreadyExists)` if the id or the machine is taken. */
+    readonly insertSandbox: (record: SandboxRecord) => Effect.Effect<SandboxRecord, SandboxError>
+    /** `NotFound`, `RecordTooNew`, or `Store(Malformed)` for a row that does not decode. */
+    readonly getSandbox: (id: SandboxId) => Effect.Effect<SandboxRecord, SandboxError>
+    /** Newest first; pages of 100 are read as the stream is pulled. */
+    readonly listSandboxes: (filter?: SandboxFilter) => Stream.Stream<SandboxRecord, SandboxError>
+    /** Compare-and-set; yields the new record. `Store(Conflict)` when somebody wrote in between. */
+    readonly updateSandbox: (
+      id: SandboxId,
+      expectedVersion: number,
+      patch: SandboxPatch
+    ) => Effect.Effect<SandboxRecord, SandboxError>
+    /**
+     * Takes the lease with the next epoch, or fails `Busy` while another owner's has not expired. Its owner takes it anew
+     * with a new epoch.
+     */
+    readonly acquireSandboxLease: (id: SandboxId, options: AcquireLease) => Effect.Effect<SandboxRecord, SandboxError>
+    /** Prolongs it. `Store(LeaseLost)` when a newer epoch exists. */
+    readonly renewSandboxLease: (
+      id: SandboxId,
+      lease: Lease,
+      ttl: Duration.Input
+    ) => Effect.Effect<SandboxRecord, SandboxError>
+    /** Gives it back, keeping the epoch. A lease that was lost meanwhile is no error. */
+    readonly releaseSandboxLease: (id: SandboxId, lease: Lease) => Effect.Effect<void, SandboxError>
+    readonly insertProcess: (record: ProcessRecord) => Effect.Effect<ProcessRecord, SandboxError>
+    readonly getProcess: (id: ProcessId) => Effect.Effect<ProcessRecord, SandboxError>
+    readonly listProcesses: (filter?: ProcessFilter) => Stream.Stream<ProcessRecord, SandboxError>
+    readonly updateProcess: (
+      id: ProcessId,
+      expectedVersion: number,
+      patch: ProcessPatch
+    ) => Effect.Effect<ProcessRecord, SandboxError>
+    readonly acquireProcessLease: (id: ProcessId, options: AcquireLease) => Effect.Effect<ProcessRecord, SandboxError>
+    readonly renewProcessLease: (
+      id: ProcessId,
+      lease: Lease,
+      ttl: Duration.Input
+    ) => Effect.Effect<ProcessRecord, SandboxError>
+    readonly releaseProcessLease: (id: ProcessId, lease: Lease) => Effect.Effect<void, SandboxError>
+  }
+>()("effect-sandbox/services/SandboxStore") {}
 
 const pageSize = 100
 
@@ -178,11 +184,13 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
     })
 
   const entity = <A extends Record, Filter>(self: Entity<A, Filter>) => {
-    const span = <B, E, R>(operation: string, id?: string) => (effect: Effect.Effect<B, E, R>) =>
-      Effect.withSpan(effect, `SandboxStore.${operation}`, {
-        kind: "client",
-        attributes: id === undefined ? attributes : { ...attributes, [`${self.kind}.id`]: id }
-      })
+    const span =
+      <B, E, R>(operation: string, id?: string) =>
+      (effect: Effect.Effect<B, E, R>) =>
+        Effect.withSpan(effect, `SandboxStore.${operation}`, {
+          kind: "client",
+          attributes: id === undefined ? attributes : { ...attributes, [`${self.kind}.id`]: id }
+        })
 
     const decode = (operation: string, row: Row): Effect.Effect<A, SandboxError> => {
       const version = row.schemaVersion ?? 1
@@ -192,7 +200,8 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
         )
       }
       return Effect.mapError(self.decode(row), (cause) =>
-        error(operation, new Store({ kind: "Malformed", detail: cause.message, cause }), row.id, self.kind))
+        error(operation, new Store({ kind: "Malformed", detail: cause.message, cause }), row.id, self.kind)
+      )
     }
 
     const found = (operation: string, id: string) => (row: Option.Option<Row>) =>
@@ -211,18 +220,15 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
       Effect.flatMap(self.backend.get(id), found(`get${self.name}`, id)).pipe(span(`get${self.name}`, id))
 
     const update = (id: string, expectedVersion: number, patch: { readonly [field: string]: unknown }) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const updatedAt = yield* Clock.currentTimeMillis
         const row = encodeRowPatch(self.encodePatch, { ...patch, updatedAt }, expectedVersion + 1)
-        return yield* Effect.flatMap(
-          self.backend.update(id, expectedVersion, row),
-          found(`update${self.name}`, id)
-        )
+        return yield* Effect.flatMap(self.backend.update(id, expectedVersion, row), found(`update${self.name}`, id))
       }).pipe(span(`update${self.name}`, id))
 
     const list = (filter: Filter) =>
       Stream.paginate(Option.none<Row>(), (after) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const rows = yield* self.backend.page({ filter, after, limit: pageSize })
           const records = yield* Effect.forEach(rows, (row) => decode(`list${self.name}`, row))
           const last = rows.at(-1)
@@ -230,14 +236,15 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
             records,
             rows.length === pageSize && last !== undefined ? Option.some(Option.some(last)) : Option.none()
           ] as const
-        })).pipe(Stream.withSpan(`SandboxStore.list${self.name}`, { kind: "client", attributes }))
+        })
+      ).pipe(Stream.withSpan(`SandboxStore.list${self.name}`, { kind: "client", attributes }))
 
     /** Reads, decides and writes until nobody wrote in between. */
     const modify = (
       id: string,
       decide: (record: A, now: number) => Effect.Effect<{ readonly lease: Lease }, SandboxError>
     ): Effect.Effect<A, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const record = yield* get(id)
         const now = yield* Clock.currentTimeMillis
         const patch = yield* decide(record, now)
@@ -276,19 +283,21 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
       modify(id, (record, now) =>
         record.lease?.epoch === lease.epoch
           ? Effect.succeed({ lease: { ...lease, expiresAt: now + Duration.toMillis(ttl) } })
-          : Effect.fail(error(`renew${self.name}Lease`, new Store({ kind: "LeaseLost" }), id, self.kind)))
+          : Effect.fail(error(`renew${self.name}Lease`, new Store({ kind: "LeaseLost" }), id, self.kind))
+      )
 
     const releaseLease = (id: string, lease: Lease) =>
       modify(id, (record) =>
         record.lease?.epoch === lease.epoch
           ? Effect.succeed({ lease: { ...lease, expiresAt: 0 } })
-          : Effect.fail(error(`release${self.name}Lease`, new Store({ kind: "LeaseLost" }), id, self.kind))).pipe(
-          Effect.catchIf(
-            (failure) => failure.reason._tag === "Store" && failure.reason.kind === "LeaseLost",
-            () => Effect.void
-          ),
-          Effect.asVoid
-        )
+          : Effect.fail(error(`release${self.name}Lease`, new Store({ kind: "LeaseLost" }), id, self.kind))
+      ).pipe(
+        Effect.catchIf(
+          (failure) => failure.reason._tag === "Store" && failure.reason.kind === "LeaseLost",
+          () => Effect.void
+        ),
+        Effect.asVoid
+      )
 
     return { insert, get, update, list, acquireLease, renewLease, releaseLease }
   }
@@ -337,7 +346,9 @@ const encodeRowPatch = (
 ): RowPatch => {
   const defined = Object.fromEntries(Object.entries(patch).filter(([, value]) => value !== undefined))
   const removed = Object.fromEntries(
-    Object.entries(patch).filter(([, value]) => value === undefined).map(([key]) => [key, undefined])
+    Object.entries(patch)
+      .filter(([, value]) => value === undefined)
+      .map(([key]) => [key, undefined])
   )
   // The schema's encoded side is JSON.
   return { ...removed, ...encode(defined), version } as unknown as RowPatch

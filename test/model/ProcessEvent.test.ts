@@ -11,8 +11,13 @@ const base = { at: 5, sandboxId, processId }
 const encode = Schema.encodeSync(ProcessEvent.ProcessEvent)
 const decode = Schema.decodeUnknownEffect(ProcessEvent.ProcessEvent)
 
-const stdout = (bytes: Uint8Array, seq = 1, offset = 0): ProcessEvent.ProcessEvent =>
-  ({ ...base, _tag: "stdout", seq, offset, bytes })
+const stdout = (bytes: Uint8Array, seq = 1, offset = 0): ProcessEvent.ProcessEvent => ({
+  ...base,
+  _tag: "stdout",
+  seq,
+  offset,
+  bytes
+})
 const text = (value: string) => new TextEncoder().encode(value)
 
 describe("ProcessEvent", () => {
@@ -39,7 +44,7 @@ describe("ProcessEvent", () => {
     "keeps every byte through JSON",
     [Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 })))],
     ([numbers]) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const event = stdout(Uint8Array.from(numbers))
         const back = yield* decode(JSON.parse(JSON.stringify(encode(event))))
         assert.deepStrictEqual(back, event)
@@ -47,17 +52,23 @@ describe("ProcessEvent", () => {
   )
 
   it.effect("keeps a byte order mark", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const event = stdout(Uint8Array.of(0xef, 0xbb, 0xbf, 0x61))
       assert.deepStrictEqual(yield* decode(JSON.parse(JSON.stringify(encode(event)))), event)
-    }))
+    })
+  )
 
   it.effect("round-trips every other kind", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const events: ReadonlyArray<ProcessEvent.ProcessEvent> = [
         { ...base, _tag: "status", seq: 1, status: "lost", reason: "stop" },
         { ...base, _tag: "exit", seq: 2, exit: { _tag: "Exited", code: 3 } },
-        { ...base, _tag: "exit", seq: 3, exit: { _tag: "Signalled", signal: "SIGKILL", code: 137, reason: "deadline" } },
+        {
+          ...base,
+          _tag: "exit",
+          seq: 3,
+          exit: { _tag: "Signalled", signal: "SIGKILL", code: 137, reason: "deadline" }
+        },
         { ...base, _tag: "error", seq: 4, text: "no" },
         { ...base, _tag: "heartbeat", seq: 5 },
         { ...base, _tag: "metadata", seq: 6, metadata: { a: [1] }, key: "k" }
@@ -65,22 +76,25 @@ describe("ProcessEvent", () => {
       for (const event of events) {
         assert.deepStrictEqual(yield* decode(JSON.parse(JSON.stringify(encode(event)))), event)
       }
-    }))
+    })
+  )
 
   it.effect("refuses data that does not fit its type", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { data: _, ...bare } = encode(stdout(text("x")))
       for (const data of [undefined, { offset: 0 }, { offset: 0, base64: "%%%" }, { offset: -1, text: "x" }]) {
         const exit = yield* Effect.exit(decode({ ...bare, ...(data === undefined ? {} : { data }) }))
         assert.strictEqual(exit._tag, "Failure")
       }
-    }))
+    })
+  )
 
   it.effect("joins lines and characters across chunks", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const bytes = text("eins\nzwöi\ndrei")
       const chunks = Array.from(bytes, (byte, index) => stdout(Uint8Array.of(byte), index + 1, index))
       const lines = yield* Stream.runCollect(ProcessEvent.lines(Stream.fromIterable(chunks)))
       assert.deepStrictEqual(lines, ["eins", "zwöi", "drei"])
-    }))
+    })
+  )
 })

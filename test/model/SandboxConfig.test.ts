@@ -72,7 +72,9 @@ describe("SandboxConfig", () => {
 
   it("lists the fields in which two configs differ, whatever the order of keys", () => {
     const one = SandboxConfig.toStored(decoded({ purpose: "a", ports: [1], params: { x: 1, y: { a: 1, b: 2 } } }))
-    const two = SandboxConfig.toStored(decoded({ params: { y: { b: 2, a: 1 }, x: 1 }, ports: [2], timeout: 5, purpose: "a" }))
+    const two = SandboxConfig.toStored(
+      decoded({ params: { y: { b: 2, a: 1 }, x: 1 }, ports: [2], timeout: 5, purpose: "a" })
+    )
     assert.deepStrictEqual(SandboxConfig.differences(one, two), ["ports", "timeout"])
     assert.deepStrictEqual(SandboxConfig.differences(one, one), [])
   })

@@ -13,7 +13,7 @@ type Failure = SandboxError | { readonly _tag: "PlatformError"; readonly reason:
 const tagOf = <A, R>(effect: Effect.Effect<A, Failure, R>) =>
   Effect.map(Effect.flip(effect), (error) => `${error._tag}.${error.reason._tag}`)
 
-const fresh = Effect.gen(function*() {
+const fresh = Effect.gen(function* () {
   const sandboxes = yield* SandboxService
   const { sandboxId } = yield* sandboxes.createSandbox({ ports: [4173] })
   return { sandboxes, sandboxId }
@@ -41,25 +41,32 @@ const contents = (events: ReadonlyArray<ProcessEvent.ProcessEvent>) => {
 layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxService on this machine", (it) => {
   describe("plain commands", () => {
     it.effect("yield both streams, the code and the time", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const result = yield* sandboxes.runCommand(sandboxId, "sh", ["-c", "echo out; echo err >&2; exit 3"])
-        assert.deepInclude(result, { exitCode: 3, stdout: "out\n", stderr: "err\n", truncated: { stdout: 0, stderr: 0 } })
+        assert.deepInclude(result, {
+          exitCode: 3,
+          stdout: "out\n",
+          stderr: "err\n",
+          truncated: { stdout: 0, stderr: 0 }
+        })
         assert.strictEqual(result.command, "sh -c 'echo out; echo err >&2; exit 3'")
-      }))
+      })
+    )
 
     it.effect("cap the result and say how much is missing", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const result = yield* sandboxes.runCommand(sandboxId, "sh", ["-c", "head -c 100000 /dev/zero | tr '\\0' x"], {
           maxOutputBytes: 1000
         })
         assert.strictEqual(result.stdout, "x".repeat(1000))
         assert.strictEqual(result.truncated.stdout, 99_000)
-      }))
+      })
+    )
 
     it.effect("take input, environment and a working directory", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         yield* sandboxes.writeFiles(sandboxId, [{ path: "sub/x", content: "" }])
         const result = yield* sandboxes.runCommand(sandboxId, "sh", ["-c", "cat; echo $GREETING; ls"], {
@@ -68,30 +75,39 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           stdin: "input\n"
         })
         assert.strictEqual(result.stdout, "input\nhello\nx\n")
-      }))
+      })
+    )
 
     it.effect("end at their deadline, and their descendants with them", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const error = yield* Effect.flip(
           sandboxes.runCommand(sandboxId, "sh", ["-c", "sleep 1000 & sleep 1000"], { timeout: "300 millis" })
         )
         assert.strictEqual(error.reason._tag, "Timeout")
         assert.include(error.message, "command timed out")
-      }))
+      })
+    )
 
     it.effect("stream live and end with the exit", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const events = yield* Stream.runCollect(
           sandboxes.streamCommand(sandboxId, "sh", ["-c", "echo a; echo b >&2; exit 2"])
         )
         assert.deepStrictEqual(events.at(-1), { _tag: "exit", exit: { _tag: "Exited", code: 2 } })
-        assert.deepStrictEqual(events.slice(0, -1).map((event) => event._tag).sort(), ["stderr", "stdout"])
-      }))
+        assert.deepStrictEqual(
+          events
+            .slice(0, -1)
+            .map((event) => event._tag)
+            .sort(),
+          ["stderr", "stdout"]
+        )
+      })
+    )
 
     it.effect("take Effect's own commands, with pipelines", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const handle = yield* sandboxes.spawn(
           sandboxId,
@@ -99,16 +115,22 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         )
         assert.strictEqual(yield* Stream.mkString(Stream.decodeText(handle.stdout)), "a\nb\n")
         assert.strictEqual(yield* handle.exitCode, 0)
-        const refused = yield* Effect.flip(sandboxes.spawn(sandboxId, ChildProcess.make("cat", [], { stdin: "inherit" })))
+        const refused = yield* Effect.flip(
+          sandboxes.spawn(sandboxId, ChildProcess.make("cat", [], { stdin: "inherit" }))
+        )
         assert.strictEqual(refused.reason._tag, "BadArgument")
-      }))
+      })
+    )
   })
 
   describe("recorded processes", () => {
     it.effect("keep every byte in order, and their end", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
-        const run = yield* sandboxes.runCommandWithProcessStream(sandboxId, "sh", ["-c", "echo out; echo err >&2; exit 4"])
+        const run = yield* sandboxes.runCommandWithProcessStream(sandboxId, "sh", [
+          "-c",
+          "echo out; echo err >&2; exit 4"
+        ])
         assert.strictEqual(run.streamClientId, `sandbox-process:${run.processId}`)
         assert.deepInclude(run.result, { exitCode: 4, stdout: "out\n", stderr: "err\n" })
         const record = yield* sandboxes.getProcessSnapshot(run.processId)
@@ -116,16 +138,25 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         assert.strictEqual(record.lease?.expiresAt, 0)
         const events = yield* Stream.runCollect(sandboxes.readProcessStream(run.processId, { follow: true }))
         assert.deepStrictEqual(contents(events), { stdout: "out\n", stderr: "err\n" })
-        assert.deepStrictEqual(events.slice(-2).map((event) => event._tag), ["exit", "status"])
-      }))
+        assert.deepStrictEqual(
+          events.slice(-2).map((event) => event._tag),
+          ["exit", "status"]
+        )
+      })
+    )
 
     it.effect("return in the background once accepted, and are followed live", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
-        const process = yield* sandboxes.runCommandProcess(sandboxId, "sh", ["-c", "while read l; do echo got $l; done"], {
-          stdin: "open",
-          kind: "service"
-        })
+        const process = yield* sandboxes.runCommandProcess(
+          sandboxId,
+          "sh",
+          ["-c", "while read l; do echo got $l; done"],
+          {
+            stdin: "open",
+            kind: "service"
+          }
+        )
         assert.strictEqual((yield* process.snapshot).status, "running")
         const lines = yield* Effect.forkChild(
           ProcessEvent.lines(process.events).pipe(Stream.take(2), Stream.runCollect),
@@ -139,10 +170,11 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         assert.strictEqual((yield* process.snapshot).status, "exited")
         const ended = yield* Effect.flip(process.signal("SIGTERM"))
         assert.strictEqual(ended.reason._tag, "ProcessEnded")
-      }))
+      })
+    )
 
     it.effect("are the same one under the same id, and another command under it is refused", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const processId = crypto.randomUUID()
         const script = ["-c", "echo once >> log; cat log"]
@@ -153,10 +185,11 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "log")), "once\n")
         const other = yield* Effect.flip(sandboxes.runCommandProcess(sandboxId, "true", [], { processId }))
         assert.strictEqual(other.reason._tag, "ConfigMismatch")
-      }))
+      })
+    )
 
     it.effect("killed by a signal say so, and by their deadline too", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const process = yield* sandboxes.runCommandProcess(sandboxId, "sleep", ["1000"])
         yield* sandboxes.signalProcess(process.processId, "SIGTERM", { forceAfter: "2 seconds" })
@@ -169,10 +202,11 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           sandboxes.runCommandWithProcessStream(sandboxId, "sleep", ["1000"], { timeout: "300 millis" })
         )
         assert.strictEqual(failed.reason._tag, "Timeout")
-      }))
+      })
+    )
 
     it.effect("that cannot start are failed records", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const processId = crypto.randomUUID()
         assert.strictEqual(
@@ -180,12 +214,16 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           "PlatformError.NotFound"
         )
         assert.strictEqual((yield* sandboxes.getProcessSnapshot(processId)).status, "failed")
-      }))
+      })
+    )
 
     it.effect("run on when their caller is interrupted, unless it asked for their death", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
-        for (const [onInterrupt, status] of [["detach", "running"], ["kill", "killed"]] as const) {
+        for (const [onInterrupt, status] of [
+          ["detach", "running"],
+          ["kill", "killed"]
+        ] as const) {
           const processId = crypto.randomUUID()
           const fiber = yield* Effect.forkChild(
             sandboxes.runCommandProcess(sandboxId, "sh", ["-c", "echo up; exec sleep 1000"], {
@@ -197,10 +235,9 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           )
           // The first line says that it runs.
           yield* Effect.retry(
-            sandboxes.readProcessStream(processId, { follow: true }).pipe(
-              Stream.filter(ProcessEvent.isOutput),
-              Stream.runHead
-            ),
+            sandboxes
+              .readProcessStream(processId, { follow: true })
+              .pipe(Stream.filter(ProcessEvent.isOutput), Stream.runHead),
             { while: (error) => error.reason._tag === "NotFound" }
           )
           yield* Fiber.interrupt(fiber)
@@ -209,10 +246,11 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           }
           assert.strictEqual((yield* sandboxes.getProcessSnapshot(processId)).status, status)
         }
-      }))
+      })
+    )
 
     it.effect("are lost when their sandbox is stopped, with all they had said", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const process = yield* sandboxes.runCommandProcess(sandboxId, "sh", ["-c", "echo up; exec sleep 1000"])
         yield* process.events.pipe(Stream.filter(ProcessEvent.isOutput), Stream.runHead)
@@ -221,31 +259,39 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         assert.strictEqual(contents(yield* Stream.runCollect(process.events)).stdout, "up\n")
         assert.strictEqual(yield* tagOf(process.exit), "SandboxError.OutcomeUnknown")
         const all = yield* Stream.runCollect(sandboxes.listProcesses(sandboxId, { status: ["lost"] }))
-        assert.deepStrictEqual(all.map((record) => record.id), [process.processId])
-      }))
+        assert.deepStrictEqual(
+          all.map((record) => record.id),
+          [process.processId]
+        )
+      })
+    )
 
     it.effect("keep secrets out of record and log", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
-        const run = yield* sandboxes.runCommandWithProcessStream(sandboxId, "sh", ["-c", "test \"$TOKEN\" = pl4\"\"nted"], {
+        const run = yield* sandboxes.runCommandWithProcessStream(sandboxId, "sh", ["-c", 'test "$TOKEN" = pl4""nted'], {
           env: { TOKEN: Redacted.make("pl4nted"), PLAIN: "p" }
         })
         assert.strictEqual(run.result?.exitCode, 0)
         const record = yield* sandboxes.getProcessSnapshot(run.processId)
         assert.deepInclude(record, { env: { PLAIN: "p" }, secretEnv: ["TOKEN"] })
         assert.notInclude(JSON.stringify(record), "pl4nted")
-      }))
+      })
+    )
   })
 
   describe("observed processes", () => {
     it.effect("are numbered by us, take a key once and end once", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const { id } = yield* sandboxes.startObservedProcess(sandboxId, { command: "codex", kind: "codex-app-server" })
-        yield* Effect.forEach(Array.from({ length: 20 }, (_, i) => i), (i) =>
-          sandboxes.appendObservedProcessChunk(id, { type: "stdout", data: `${i % 10}`, key: `k${i % 10}` }), {
-          concurrency: 5
-        })
+        yield* Effect.forEach(
+          Array.from({ length: 20 }, (_, i) => i),
+          (i) => sandboxes.appendObservedProcessChunk(id, { type: "stdout", data: `${i % 10}`, key: `k${i % 10}` }),
+          {
+            concurrency: 5
+          }
+        )
         yield* sandboxes.appendObservedProcessChunk(id, { type: "metadata", data: { turn: 1 } })
         const bad = yield* Effect.flip(sandboxes.appendObservedProcessChunk(id, { type: "stdout" }))
         assert.strictEqual(bad.reason._tag, "InvalidArgument")
@@ -258,12 +304,13 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         assert.strictEqual(late.reason._tag, "ProcessEnded")
         const events = yield* Stream.runCollect(sandboxes.readProcessStream(id, { follow: true }))
         assert.strictEqual(contents(events).stdout.split("").sort().join(""), "0123456789")
-      }))
+      })
+    )
   })
 
   describe("files, ports, checkpoints", () => {
     it.effect("files are written with parents and modes, and read back byte for byte", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const bytes = Uint8Array.from({ length: 256 }, (_, i) => i)
         yield* sandboxes.writeFiles(sandboxId, [
@@ -274,23 +321,27 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "./a/b/run.sh")).stdout, "ran\n")
         assert.deepStrictEqual(Uint8Array.from(yield* sandboxes.readFile(sandboxId, "-odd\nname ü")), bytes)
         assert.strictEqual((yield* sandboxes.readFile(sandboxId, "streamed")).length, 512)
-      }))
+      })
+    )
 
     it.effect("several that fail are listed by path, the rest is written", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         yield* sandboxes.writeFiles(sandboxId, [{ path: "file", content: "x" }])
-        const error = yield* Effect.flip(sandboxes.writeFiles(sandboxId, [
-          { path: "good", content: "g" },
-          { path: "file/below", content: "b" }
-        ]))
+        const error = yield* Effect.flip(
+          sandboxes.writeFiles(sandboxId, [
+            { path: "good", content: "g" },
+            { path: "file/below", content: "b" }
+          ])
+        )
         assert.strictEqual(error.reason._tag, "WriteFailed")
         assert.include(error.message, "file/below")
         assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "good")), "g")
-      }))
+      })
+    )
 
     it.effect("a port is known only if the config lists it, and ready means that it answers", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const sandboxes = yield* SandboxService
         const port = yield* freePort
         const { sandboxId } = yield* sandboxes.createSandbox({ ports: [port] })
@@ -301,10 +352,11 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         assert.strictEqual(yield* Effect.promise(() => fetch(url).then((answer) => answer.text())), "hi")
         assert.strictEqual(yield* tagOf(sandboxes.getPortUrl(sandboxId, 1)), "SandboxError.PortNotExposed")
         yield* sandboxes.stopSandbox(sandboxId)
-      }))
+      })
+    )
 
     it.effect("a checkpoint brings files back, also into a stopped sandbox", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         yield* sandboxes.writeFiles(sandboxId, [{ path: "kept", content: "1" }])
         const checkpoint = yield* sandboxes.createCheckpoint(sandboxId, { comment: "before" })
@@ -317,16 +369,20 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         yield* sandboxes.restoreCheckpoint(sandboxId, checkpoint.id)
         assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "active")
         const list = yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))
-        assert.deepStrictEqual(list.map(({ comment, id }) => [id, comment]), [[checkpoint.id, "before"]])
+        assert.deepStrictEqual(
+          list.map(({ comment, id }) => [id, comment]),
+          [[checkpoint.id, "before"]]
+        )
         yield* sandboxes.deleteCheckpoint(sandboxId, checkpoint.id)
         assert.strictEqual(yield* tagOf(sandboxes.restoreCheckpoint(sandboxId, checkpoint.id)), "SandboxError.NotFound")
         assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "active")
-      }))
+      })
+    )
   })
 
   describe("bad input", () => {
     it.effect("ends in a typed error, and nothing is lost", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes: s } = yield* fresh
         yield* s.writeFiles(sandboxId, [
           { path: "file", content: "x" },
@@ -358,8 +414,16 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           ["reading what is not there", tagOf(s.readFile(sandboxId, "nope")), "PlatformError.NotFound"],
           ["NUL in a path", tagOf(s.readFile(sandboxId, "a\0b")), "PlatformError.BadArgument"],
           ["empty path", tagOf(s.readFile(sandboxId, "")), "PlatformError.BadArgument"],
-          ["writing onto a directory", tagOf(s.writeFiles(sandboxId, [{ path: "dir", content: "" }])), "PlatformError.BadResource"],
-          ["writing below a file", tagOf(s.writeFiles(sandboxId, [{ path: "file/x", content: "" }])), "PlatformError.BadResource"],
+          [
+            "writing onto a directory",
+            tagOf(s.writeFiles(sandboxId, [{ path: "dir", content: "" }])),
+            "PlatformError.BadResource"
+          ],
+          [
+            "writing below a file",
+            tagOf(s.writeFiles(sandboxId, [{ path: "file/x", content: "" }])),
+            "PlatformError.BadResource"
+          ],
           ["port 0", tagOf(s.getPortUrl(sandboxId, 0)), "SandboxError.InvalidArgument"],
           ["port 65536", tagOf(s.getPortUrl(sandboxId, 65_536)), "SandboxError.InvalidArgument"],
           ["port not exposed", tagOf(s.getPortUrl(sandboxId, 9999)), "SandboxError.PortNotExposed"],
@@ -371,23 +435,29 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           ["a process id that is no UUID", tagOf(s.getProcessSnapshot("1")), "SandboxError.InvalidArgument"],
           ["a signal that is none", tagOf(s.signalProcess(unknownId, "TERM")), "SandboxError.InvalidArgument"],
           ["an unknown checkpoint", tagOf(s.restoreCheckpoint(sandboxId, "nope")), "SandboxError.NotFound"],
-          ["an isolation that is not there", tagOf(s.createSandbox({ local: { isolation: "bubblewrap" } })), "SandboxError.UnsupportedCapability"]
+          [
+            "an isolation that is not there",
+            tagOf(s.createSandbox({ local: { isolation: "bubblewrap" } })),
+            "SandboxError.UnsupportedCapability"
+          ]
         ]
         for (const [name, effect, expected] of table) assert.strictEqual(yield* effect, expected, name)
         // After all of that the sandbox is as it was.
         assert.strictEqual((yield* s.runCommand(sandboxId, "cat", ["file"])).stdout, "x")
         assert.strictEqual((yield* Stream.runCollect(s.listProcesses(sandboxId))).length, 0)
-      }))
+      })
+    )
 
     it.effect("a record of a newer version is left alone", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { sandboxId, sandboxes } = yield* fresh
         const store = yield* SandboxStore
         const record = yield* store.getSandbox(sandboxId)
         assert.strictEqual(record.schemaVersion, 2)
         assert.isTrue(Option.isSome(Option.fromUndefinedOr(record.version)))
         yield* sandboxes.stopSandbox(sandboxId, { delete: true })
-      }))
+      })
+    )
   })
 })
 

@@ -31,7 +31,11 @@ describe("Capped", () => {
 
   it.prop(
     "agrees with slicing, however the bytes are chunked",
-    [Schema.String, Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 40 })), Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 9 })))],
+    [
+      Schema.String,
+      Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 40 })),
+      Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 9 })))
+    ],
     ([text, cap, sizes]) => {
       const all = bytes(text)
       const chunks: Array<Uint8Array> = []
@@ -43,7 +47,8 @@ describe("Capped", () => {
       chunks.push(all.slice(Math.min(at, all.length)))
       const kept = collect(cap, chunks)
       assert.deepStrictEqual(kept, collect(cap, [all]))
-      if (all.length <= cap) assert.deepStrictEqual(kept, { text: new TextDecoder("utf-8", { ignoreBOM: true }).decode(all), truncated: 0 })
+      if (all.length <= cap)
+        assert.deepStrictEqual(kept, { text: new TextDecoder("utf-8", { ignoreBOM: true }).decode(all), truncated: 0 })
       else {
         assert.isAtLeast(kept.truncated, all.length - cap)
         assert.strictEqual(bytes(kept.text).length + kept.truncated, all.length)

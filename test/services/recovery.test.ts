@@ -20,12 +20,19 @@ import { type Scripted, scripted } from "../support/scripted.ts"
 
 const env = (values: Record<string, string>) => ConfigProvider.layer(ConfigProvider.fromUnknown(values))
 
-const store: Layer.Layer<SandboxStore | ProcessLog | Counts, SandboxError> = counting(Memory.layer({ namespace: "test" }))
+const store: Layer.Layer<SandboxStore | ProcessLog | Counts, SandboxError> = counting(
+  Memory.layer({ namespace: "test" })
+)
 
 /** The service over scripted providers; the store stays visible. */
 const service = (...providers: ReadonlyArray<Scripted>) =>
   SandboxService.layer.pipe(
-    Layer.provide(Registry.layer(providers.map((one) => Effect.succeed(one.provider)), { default: "scripted" })),
+    Layer.provide(
+      Registry.layer(
+        providers.map((one) => Effect.succeed(one.provider)),
+        { default: "scripted" }
+      )
+    ),
     Layer.provideMerge(store),
     Layer.provide(env({}))
   )
@@ -33,11 +40,11 @@ const service = (...providers: ReadonlyArray<Scripted>) =>
 const unavailable = new Unavailable({ accepted: "no", detail: "down" })
 
 const reasonOf = <A, R>(effect: Effect.Effect<A, SandboxError | { readonly _tag: string }, R>) =>
-  Effect.map(Effect.flip(effect), (error) => "reason" in error ? (error as SandboxError).reason._tag : error._tag)
+  Effect.map(Effect.flip(effect), (error) => ("reason" in error ? (error as SandboxError).reason._tag : error._tag))
 
 /** Runs an effect that waits, letting the clock pass until it is done. */
 const withTime = <A, E, R>(effect: Effect.Effect<A, E, R>, step: Duration.Input = "1 minute") =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
     for (let turn = 0; turn < 200 && fiber.pollUnsafe() === undefined; turn++) {
       yield* TestClock.adjust(step)
@@ -49,7 +56,7 @@ const withTime = <A, E, R>(effect: Effect.Effect<A, E, R>, step: Duration.Input 
 describe("the warm path", () => {
   const vendor = scripted()
   it.effect("costs one vendor call a command, no read of the store and no probe", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       yield* sandboxes.runCommand(sandboxId, "true")
@@ -57,15 +64,19 @@ describe("the warm path", () => {
       counts.reset()
       vendor.calls.length = 0
       for (let i = 0; i < 10; i++) yield* sandboxes.runCommand(sandboxId, "true")
-      assert.deepStrictEqual(vendor.calls, Array.from({ length: 10 }, () => "start"))
+      assert.deepStrictEqual(
+        vendor.calls,
+        Array.from({ length: 10 }, () => "start")
+      )
       assert.strictEqual(counts.reads() + counts.writes(), 0)
-    }).pipe(Effect.provide(service(vendor))))
+    }).pipe(Effect.provide(service(vendor)))
+  )
 })
 
 describe("a machine that vanished", () => {
   it.effect("of a stateless sandbox is made anew once and the command runs, under the same id", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       yield* sandboxes.runCommand(sandboxId, "true")
@@ -82,7 +93,7 @@ describe("a machine that vanished", () => {
 
   it.effect("is made anew once for twenty commands at once", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       yield* sandboxes.runCommand(sandboxId, "true")
@@ -96,7 +107,7 @@ describe("a machine that vanished", () => {
 
   it.effect("is made anew once by two services on one store", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const shared = yield* Layer.build(store)
       const build = SandboxService.layer.pipe(
         Layer.provide(Registry.layer([Effect.succeed(vendor.provider)])),
@@ -111,17 +122,16 @@ describe("a machine that vanished", () => {
       yield* one.runCommand(sandboxId, "true")
       yield* other.runCommand(sandboxId, "true")
       vendor.vanish()
-      yield* withTime(Effect.all([
-        one.runCommand(sandboxId, "true"),
-        other.runCommand(sandboxId, "true")
-      ], { concurrency: 2 }))
+      yield* withTime(
+        Effect.all([one.runCommand(sandboxId, "true"), other.runCommand(sandboxId, "true")], { concurrency: 2 })
+      )
       assert.strictEqual(vendor.count("create"), 2)
     }).pipe(Effect.scoped)
   })
 
   it.effect("of a persistent sandbox is never replaced: it is Gone and the record says shutdown", () => {
     const vendor = scripted({ persistent: true })
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       yield* sandboxes.runCommand(sandboxId, "true")
@@ -135,7 +145,7 @@ describe("a machine that vanished", () => {
 
   it.effect("with recovery none is not replaced either", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox({ recovery: "none" })
       vendor.vanish()
@@ -146,7 +156,7 @@ describe("a machine that vanished", () => {
 
   it.effect("needs its secrets again before the vendor is asked", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox({ env: { TOKEN: Redacted.make("s3cret") } })
       vendor.vanish()
@@ -160,7 +170,7 @@ describe("a machine that vanished", () => {
 describe("a machine that does not run", () => {
   it.effect("is booted, and reconnect tells what survived", () => {
     const vendor = scripted({ persistent: true })
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       assert.strictEqual((yield* sandboxes.reconnectToSandbox(sandboxId))._tag, "Connected")
@@ -175,7 +185,7 @@ describe("a machine that does not run", () => {
 
   it.effect("because another service stopped it is not revived by a warm one", () => {
     const vendor = scripted({ persistent: true })
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const shared = yield* Layer.build(store)
       const build = SandboxService.layer.pipe(
         Layer.provide(Registry.layer([Effect.succeed(vendor.provider)])),
@@ -199,16 +209,27 @@ describe("a machine that does not run", () => {
 describe("schedules", () => {
   const attempts = (
     reasons: ReadonlyArray<SandboxErrorReason>,
-    options: { readonly layer?: RecoveryPolicy.RecoverySchedule; readonly provider?: RecoveryPolicy.RecoverySchedule; readonly call?: RecoveryPolicy.RecoverySchedule }
+    options: {
+      readonly layer?: RecoveryPolicy.RecoverySchedule
+      readonly provider?: RecoveryPolicy.RecoverySchedule
+      readonly call?: RecoveryPolicy.RecoverySchedule
+    }
   ) => {
     const vendor = scripted(options.provider === undefined ? {} : { recovery: { start: options.provider } })
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       vendor.failNext("start", ...reasons)
-      const exit = yield* withTime(Effect.exit(
-        sandboxes.runCommand(sandboxId, "true", [], options.call === undefined ? {} : { recovery: { start: options.call } })
-      ))
+      const exit = yield* withTime(
+        Effect.exit(
+          sandboxes.runCommand(
+            sandboxId,
+            "true",
+            [],
+            options.call === undefined ? {} : { recovery: { start: options.call } }
+          )
+        )
+      )
       return { starts: vendor.count("start"), ok: exit._tag === "Success" }
     }).pipe(
       Effect.provide(service(vendor)),
@@ -224,26 +245,38 @@ describe("schedules", () => {
 
   it.effect("a start that was surely not accepted is tried again", () =>
     Effect.map(attempts([unavailable, unavailable], {}), (result) =>
-      assert.deepStrictEqual(result, { starts: 3, ok: true })))
+      assert.deepStrictEqual(result, { starts: 3, ok: true })
+    )
+  )
   it.effect("the layer's schedule bounds it", () =>
     Effect.map(attempts(five, { layer: times(1) }), (result) =>
-      assert.deepStrictEqual(result, { starts: 2, ok: false })))
+      assert.deepStrictEqual(result, { starts: 2, ok: false })
+    )
+  )
   it.effect("the provider's overrides the layer's", () =>
     Effect.map(attempts(five, { layer: times(1), provider: times(2) }), (result) =>
-      assert.deepStrictEqual(result, { starts: 3, ok: false })))
+      assert.deepStrictEqual(result, { starts: 3, ok: false })
+    )
+  )
   it.effect("the call's overrides both", () =>
     Effect.map(attempts(five, { layer: times(1), provider: times(2), call: times(5) }), (result) =>
-      assert.deepStrictEqual(result, { starts: 6, ok: true })))
+      assert.deepStrictEqual(result, { starts: 6, ok: true })
+    )
+  )
   it.effect("a start whose outcome is unknown is never repeated", () =>
     Effect.map(attempts([new Unavailable({ accepted: "unknown" })], {}), (result) =>
-      assert.deepStrictEqual(result, { starts: 1, ok: false })))
+      assert.deepStrictEqual(result, { starts: 1, ok: false })
+    )
+  )
   it.effect("what is not transient fails at once", () =>
     Effect.map(attempts([new Authentication({})], {}), (result) =>
-      assert.deepStrictEqual(result, { starts: 1, ok: false })))
+      assert.deepStrictEqual(result, { starts: 1, ok: false })
+    )
+  )
 
   it.effect("waits as long as the vendor asks, and not less", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       vendor.failNext("start", new RateLimited({ retryAfter: Duration.seconds(90) }))
@@ -258,11 +291,13 @@ describe("schedules", () => {
 
   it.effect("the default backoff doubles within its jitter and ends", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       vendor.failNext("start", ...Array.from({ length: 10 }, () => unavailable))
-      const fiber = yield* Effect.forkChild(Effect.exit(sandboxes.runCommand(sandboxId, "true")), { startImmediately: true })
+      const fiber = yield* Effect.forkChild(Effect.exit(sandboxes.runCommand(sandboxId, "true")), {
+        startImmediately: true
+      })
       const at: Array<number> = [0]
       for (let now = 1; now <= 4_000; now++) {
         yield* TestClock.adjust(1)
@@ -286,7 +321,7 @@ describe("schedules", () => {
 describe("create", () => {
   it.effect("that fails leaves an error record and no machine", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       vendor.failNext("create", new Authentication({ detail: "bad key" }))
       const sandboxId = "00000000-0000-4000-8000-000000000001"
@@ -303,7 +338,7 @@ describe("create", () => {
 
   it.effect("whose answer is lost leaves no machine behind", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       vendor.loseAnswer("create", new Unavailable({ accepted: "unknown" }))
       assert.strictEqual(yield* reasonOf(sandboxes.createSandbox()), "Unavailable")
@@ -313,7 +348,7 @@ describe("create", () => {
 
   it.effect("that was cut off is finished by its tag, without a second machine", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const sandboxId = "00000000-0000-4000-8000-000000000002"
       vendor.loseAnswer("create", new OutcomeUnknown({}))
@@ -330,14 +365,16 @@ describe("create", () => {
 
   it.effect("with an id of the caller's happens once, however often it is called", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const sandboxId = "00000000-0000-4000-8000-000000000003"
       const config = { purpose: "test", ports: [3000] }
-      const all = yield* withTime(Effect.all(
-        Array.from({ length: 8 }, () => sandboxes.createSandbox(config, { sandboxId })),
-        { concurrency: "unbounded" }
-      ))
+      const all = yield* withTime(
+        Effect.all(
+          Array.from({ length: 8 }, () => sandboxes.createSandbox(config, { sandboxId })),
+          { concurrency: "unbounded" }
+        )
+      )
       assert.strictEqual(all.filter((one) => one.outcome === "created").length, 1)
       assert.strictEqual(vendor.count("create"), 1)
       const mismatch = yield* Effect.flip(sandboxes.createSandbox({ ...config, ports: [4000] }, { sandboxId }))
@@ -349,7 +386,7 @@ describe("create", () => {
   it.effect("by a name returns the owner, also a stopped one, or says that it is in use", () => {
     const named = { externalId: "mine", reuse: true }
     const vendor = scripted({ persistent: true, named })
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const first = yield* sandboxes.createSandbox({ purpose: "a" })
       const second = yield* sandboxes.createSandbox({ purpose: "a" })
@@ -372,20 +409,22 @@ describe("create", () => {
         Layer.provide(store),
         Layer.provide(env(values))
       )
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const none = yield* Effect.flip(Effect.flatMap(SandboxService, (s) => s.createSandbox())).pipe(
         Effect.provide(layer({ SANDBOX_PROVIDER: "  " }))
       )
       assert.strictEqual(none.reason._tag, "ProviderNotSelected")
       assert.include(none.message, "registered: a, b")
-      yield* Effect.flatMap(SandboxService, (s) => s.createSandbox()).pipe(Effect.provide(layer({ SANDBOX_PROVIDER: " b " })))
+      yield* Effect.flatMap(SandboxService, (s) => s.createSandbox()).pipe(
+        Effect.provide(layer({ SANDBOX_PROVIDER: " b " }))
+      )
       yield* Effect.flatMap(SandboxService, (s) => s.createSandbox({ provider: "a" })).pipe(
         Effect.provide(layer({ SANDBOX_PROVIDER: "b" }))
       )
       assert.deepStrictEqual([a.count("create"), b.count("create")], [1, 1])
-      const unknown = yield* Effect.flip(Effect.flatMap(SandboxService, (s) => s.createSandbox({ provider: "c" }))).pipe(
-        Effect.provide(layer({}))
-      )
+      const unknown = yield* Effect.flip(
+        Effect.flatMap(SandboxService, (s) => s.createSandbox({ provider: "c" }))
+      ).pipe(Effect.provide(layer({})))
       assert.strictEqual(unknown.reason._tag, "ProviderNotSelected")
     })
   })
@@ -394,7 +433,7 @@ describe("create", () => {
 describe("stop", () => {
   it.effect("that the vendor refuses is kept as pending and finished by the next one", () => {
     const vendor = scripted()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       vendor.failNext("delete", new Authentication({}))
@@ -414,7 +453,7 @@ describe("stop", () => {
 
   it.effect("keeps the disk of a persistent one until it is asked to delete it", () => {
     const vendor = scripted({ persistent: true })
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       yield* sandboxes.stopSandbox(sandboxId)

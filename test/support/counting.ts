@@ -3,13 +3,16 @@ import { Context, Effect, Layer, Stream } from "effect"
 import { ProcessLog } from "../../src/services/ProcessLog.ts"
 import { SandboxStore } from "../../src/services/SandboxStore.ts"
 
-export class Counts extends Context.Service<Counts, {
-  /** Calls by method, such as `getSandbox` or `append`. */
-  readonly calls: Map<string, number>
-  readonly reads: () => number
-  readonly writes: () => number
-  readonly reset: () => void
-}>()("test/Counts") {}
+export class Counts extends Context.Service<
+  Counts,
+  {
+    /** Calls by method, such as `getSandbox` or `append`. */
+    readonly calls: Map<string, number>
+    readonly reads: () => number
+    readonly writes: () => number
+    readonly reset: () => void
+  }
+>()("test/Counts") {}
 
 const isWrite = (method: string) => /^(insert|update|acquire|renew|release|append)/.test(method)
 
@@ -33,17 +36,19 @@ const counted = <S extends object>(service: S, calls: Map<string, number>): S =>
 export const counting = <E, R>(
   layer: Layer.Layer<SandboxStore | ProcessLog, E, R>
 ): Layer.Layer<SandboxStore | ProcessLog | Counts, E, R> =>
-  Layer.effectContext(Effect.gen(function*() {
-    const calls = new Map<string, number>()
-    const sum = (of: (method: string) => boolean) =>
-      [...calls].reduce((total, [method, count]) => total + (of(method) ? count : 0), 0)
-    return Context.make(SandboxStore, counted(yield* SandboxStore, calls)).pipe(
-      Context.add(ProcessLog, counted(yield* ProcessLog, calls)),
-      Context.add(Counts, {
-        calls,
-        reads: () => sum((method) => !isWrite(method)),
-        writes: () => sum(isWrite),
-        reset: () => calls.clear()
-      })
-    )
-  })).pipe(Layer.provide(layer))
+  Layer.effectContext(
+    Effect.gen(function* () {
+      const calls = new Map<string, number>()
+      const sum = (of: (method: string) => boolean) =>
+        [...calls].reduce((total, [method, count]) => total + (of(method) ? count : 0), 0)
+      return Context.make(SandboxStore, counted(yield* SandboxStore, calls)).pipe(
+        Context.add(ProcessLog, counted(yield* ProcessLog, calls)),
+        Context.add(Counts, {
+          calls,
+          reads: () => sum((method) => !isWrite(method)),
+          writes: () => sum(isWrite),
+          reset: () => calls.clear()
+        })
+      )
+    })
+  ).pipe(Layer.provide(layer))

@@ -6,7 +6,8 @@ import { SandboxService } from "../../src/services/SandboxService.ts"
 
 /** A fresh temp folder, removed with the Scope. */
 export const tempDirectory = Effect.flatMap(FileSystem.FileSystem, (fs) =>
-  fs.makeTempDirectoryScoped({ prefix: "effect-sandbox-test-" })).pipe(Effect.provide(NodeServices.layer))
+  fs.makeTempDirectoryScoped({ prefix: "effect-sandbox-test-" })
+).pipe(Effect.provide(NodeServices.layer))
 
 /** Settings of a test: nothing of the machine's own environment. */
 export const settings = (values: Record<string, string> = {}) =>
@@ -17,15 +18,17 @@ export const inDirectory = (directory: string, options: Omit<Embedded.Options, "
   Layer.fresh(Embedded.layer({ ...options, directory })).pipe(Layer.provide(settings()))
 
 /** Stops every sandbox before the service goes: recorded processes outlive it otherwise, as they should. */
-const stopAll = Layer.effectDiscard(Effect.gen(function*() {
-  const sandboxes = yield* SandboxService
-  yield* Effect.addFinalizer(() =>
-    sandboxes.listSandboxes({ status: ["active"] }).pipe(
-      Stream.runForEach((record) => sandboxes.stopSandbox(record.id, { delete: true })),
-      Effect.orDie
+const stopAll = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const sandboxes = yield* SandboxService
+    yield* Effect.addFinalizer(() =>
+      sandboxes.listSandboxes({ status: ["active"] }).pipe(
+        Stream.runForEach((record) => sandboxes.stopSandbox(record.id, { delete: true })),
+        Effect.orDie
+      )
     )
-  )
-}))
+  })
+)
 
 /** The embedded layer in a folder of its own. */
 export const embedded: Layer.Layer<Embedded.Services, unknown> = Layer.unwrap(

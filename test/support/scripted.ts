@@ -8,7 +8,13 @@ import { Gone, NotFound, NotRunning, SandboxError, Superseded } from "../../src/
 import type { SandboxId } from "../../src/model/Ids.ts"
 import type { ProcessExit } from "../../src/model/Process.ts"
 import type { RecoverySchedules } from "../../src/services/RecoveryPolicy.ts"
-import type { Machine, MachineProcess, MachineRef, ResolvedConfig, SandboxProvider } from "../../src/services/SandboxProvider.ts"
+import type {
+  Machine,
+  MachineProcess,
+  MachineRef,
+  ResolvedConfig,
+  SandboxProvider
+} from "../../src/services/SandboxProvider.ts"
 import * as Provider from "../../src/services/SandboxProvider.ts"
 
 interface Row {
@@ -65,10 +71,13 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
   const process = (ref: MachineRef, processId: MachineProcess["external"]["processId"]): MachineProcess => ({
     external: { processId, externalId: processId, incarnation: ref.incarnation },
     output: Stream.fromIterable(options.output ?? ["out"]).pipe(
-      Stream.mapAccum(() => 0, (offset, text) => {
-        const bytes = new TextEncoder().encode(text)
-        return [offset + bytes.length, [{ stream: "stdout" as const, offset, bytes }]]
-      })
+      Stream.mapAccum(
+        () => 0,
+        (offset, text) => {
+          const bytes = new TextEncoder().encode(text)
+          return [offset + bytes.length, [{ stream: "stdout" as const, offset, bytes }]]
+        }
+      )
     ),
     exit: Effect.succeed(options.exit ?? { _tag: "Exited", code: 0 }),
     stdin: Sink.drain,
@@ -93,15 +102,16 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
       workspaceRoot: "/workspace",
       metadata: {},
       start: (command) =>
-        Effect.andThen(alive, call("start", () => Effect.succeed(process(ref, command.processId)))),
+        Effect.andThen(
+          alive,
+          call("start", () => Effect.succeed(process(ref, command.processId)))
+        ),
       findProcess: () => Effect.succeed(Option.none()),
       resume: (external) => fail("resume", new NotFound({ kind: "process", id: external.processId })),
       readFile: () => Stream.empty,
       writeFiles: () => Effect.succeed([]),
       createCheckpoint: Option.none(),
-      portUrl: Option.some((port) =>
-        Effect.succeed({ port, url: `http://127.0.0.1:${port}`, headers: {} })
-      ),
+      portUrl: Option.some((port) => Effect.succeed({ port, url: `http://127.0.0.1:${port}`, headers: {} })),
       extendTimeout: Option.none(),
       stop: () => Effect.void
     }
@@ -139,7 +149,8 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
           }
           rows.set(externalId, row)
           return machine(externalId, row)
-        })),
+        })
+      ),
     connect: (ref, { boot }) =>
       call(boot ? "boot" : "connect", () =>
         Effect.suspend((): Effect.Effect<Machine, SandboxError> => {
@@ -151,16 +162,24 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
             row.incarnation = `boot-${++boots}`
           }
           return Effect.succeed(machine(ref.externalId, row))
-        })),
+        })
+      ),
     find: (id) =>
-      Stream.unwrap(call("find", () =>
-        Effect.succeed(Stream.fromIterable(
-          [...rows].filter(([, row]) => row.sandboxId === id).map(([externalId, row]) => ({
-            ref: { externalId, incarnation: row.incarnation },
-            sandboxId: row.sandboxId,
-            running: row.running
-          }))
-        )))),
+      Stream.unwrap(
+        call("find", () =>
+          Effect.succeed(
+            Stream.fromIterable(
+              [...rows]
+                .filter(([, row]) => row.sandboxId === id)
+                .map(([externalId, row]) => ({
+                  ref: { externalId, incarnation: row.incarnation },
+                  sandboxId: row.sandboxId,
+                  running: row.running
+                }))
+            )
+          )
+        )
+      ),
     list: () => Stream.empty,
     stop: (ref, mode) =>
       call(mode, () =>
@@ -169,7 +188,8 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
           if (row === undefined) return
           if (mode === "delete") rows.delete(ref.externalId)
           else row.running = false
-        })),
+        })
+      ),
     checkpoints: Option.none()
   })
 

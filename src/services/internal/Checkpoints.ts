@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import type { SandboxError} from "../../errors.ts";
+import type { SandboxError } from "../../errors.ts"
 import { NotActive, NotRunning, ProcessesRunning, Stopped } from "../../errors.ts"
 import type { Checkpoint } from "../../model/Checkpoint.ts"
 import type { SandboxId } from "../../model/Ids.ts"
@@ -35,7 +35,7 @@ const open: ReadonlyArray<ProcessRecord["status"]> = ["starting", "running", "de
 
 export const make = (self: Core, machines: Machines): Checkpoints => {
   const providerOf = (operation: string, record: SandboxRecord) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const provider = yield* self.registry.get(record.provider)
       const checkpoints = yield* capability(provider, operation, provider.checkpoints, record.id)
       return { provider, checkpoints }
@@ -43,7 +43,7 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
 
   const create: Checkpoints["create"] = (id, options) =>
     machines.withLease(id, (held) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const operation = "SandboxService.createCheckpoint"
         const { record } = held
         if (record.status === "shutdown") return yield* core.failure(record, operation, new Stopped())
@@ -64,9 +64,9 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
         }
         // Not through the cache: this holds the lease, which a recovery would need.
         const ref = yield* core.machineRef(record, operation)
-        const machine = yield* provider.connect(ref, { sandboxId: id, boot: false }).pipe(
-          Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable })
-        )
+        const machine = yield* provider
+          .connect(ref, { sandboxId: id, boot: false })
+          .pipe(Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }))
         if (machine.ref.incarnation !== record.incarnation) {
           return yield* core.failure(record, operation, new NotRunning({ detail: "the machine was booted anew" }))
         }
@@ -77,18 +77,21 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
           yield* machines.forget(id)
         }
         return made
-      }))
+      })
+    )
 
   const list: Checkpoints["list"] = (id) =>
-    Stream.unwrap(Effect.gen(function*() {
-      const record = yield* self.store.getSandbox(id)
-      const { checkpoints } = yield* providerOf("SandboxService.listCheckpoints", record)
-      return checkpoints.list(id, yield* Effect.option(core.machineRef(record, "SandboxService.listCheckpoints")))
-    }))
+    Stream.unwrap(
+      Effect.gen(function* () {
+        const record = yield* self.store.getSandbox(id)
+        const { checkpoints } = yield* providerOf("SandboxService.listCheckpoints", record)
+        return checkpoints.list(id, yield* Effect.option(core.machineRef(record, "SandboxService.listCheckpoints")))
+      })
+    )
 
   const restore: Checkpoints["restore"] = (id, checkpointId) =>
     machines.withLease(id, (held) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const operation = "SandboxService.restoreCheckpoint"
         const { record } = held
         if (record.status === "creating" || record.status === "error") {
@@ -99,7 +102,10 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
         const secrets = yield* SandboxSecrets.supply(operation, id, stored.secretEnv ?? []).pipe(
           Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets),
           // A provider that keeps the environment itself restores without it; create would have failed.
-          Effect.catchIf((error) => error.reason._tag === "SecretsRequired", () => Effect.succeed({}))
+          Effect.catchIf(
+            (error) => error.reason._tag === "SecretsRequired",
+            () => Effect.succeed({})
+          )
         )
         const config = Config.fromStored(stored, secrets)
         const resolved = yield* provider.resolve(config)
@@ -107,29 +113,29 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
         const ref = yield* Effect.option(core.machineRef(record, operation))
         const before = record.status
         const intent = yield* held.update({ status: "recreating" })
-        const machine = yield* checkpoints.restore(
-          checkpointId,
-          { sandboxId: id, version: intent.version ?? 0, namespace, config, resolved },
-          ref
-        ).pipe(
-          // Nothing was changed, so the record is what it was.
-          Effect.tapError((error) =>
-            error.provesNotAccepted ? Effect.ignore(held.update({ status: before })) : Effect.void
+        const machine = yield* checkpoints
+          .restore(checkpointId, { sandboxId: id, version: intent.version ?? 0, namespace, config, resolved }, ref)
+          .pipe(
+            // Nothing was changed, so the record is what it was.
+            Effect.tapError((error) =>
+              error.provesNotAccepted ? Effect.ignore(held.update({ status: before })) : Effect.void
+            )
           )
-        )
         yield* machines.forget(id)
         const updated = yield* machines.activate(held, provider, machine, Option.some("restore"))
         return core.refOf(updated)
-      }))
+      })
+    )
 
   const remove: Checkpoints["remove"] = (id, checkpointId) =>
     machines.withLease(id, ({ record }) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const operation = "SandboxService.deleteCheckpoint"
         const { checkpoints } = yield* providerOf(operation, record)
         const ref = yield* Effect.option(core.machineRef(record, operation))
         return yield* checkpoints.remove(checkpointId, id, ref)
-      }))
+      })
+    )
 
   return { create, list, restore, remove }
 }

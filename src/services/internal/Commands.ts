@@ -58,7 +58,7 @@ export interface Prepared {
 const badArgument = (description: string) =>
   Effect.fail(PlatformError.badArgument({ module: "ChildProcess", method: "spawn", description }))
 
-const reveal = (value: Argument): string => Redacted.isRedacted(value) ? Redacted.value(value) : value
+const reveal = (value: Argument): string => (Redacted.isRedacted(value) ? Redacted.value(value) : value)
 
 /** Checks a command once, before anything is sent or written. Values are never echoed. */
 export const prepare = (
@@ -68,12 +68,13 @@ export const prepare = (
   args: ReadonlyArray<Argument>,
   options: CommandOptions
 ): Effect.Effect<Prepared, SandboxError | PlatformError.PlatformError> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     if (command === "") return yield* badArgument("The command is empty")
     if (command.includes("\0")) return yield* badArgument("The command contains a NUL character")
     const nul = args.findIndex((arg) => reveal(arg).includes("\0"))
     if (nul >= 0) return yield* badArgument(`Argument ${nul + 1} contains a NUL character`)
-    if (options.cwd?.includes("\0") === true) return yield* badArgument("The working directory contains a NUL character")
+    if (options.cwd?.includes("\0") === true)
+      return yield* badArgument("The working directory contains a NUL character")
     for (const [name, value] of Object.entries(options.env ?? {})) {
       if (name === "" || name.includes("=") || name.includes("\0")) {
         return yield* badArgument("The name of an environment variable is empty or contains = or NUL")
@@ -86,9 +87,10 @@ export const prepare = (
     if (!Number.isSafeInteger(maxOutputBytes) || maxOutputBytes < 0) {
       return yield* core.invalid(operation, "maxOutputBytes", "expected a whole number of bytes from 0")
     }
-    const timeout = options.timeout === undefined
-      ? self.settings.commandTimeout
-      : Option.some(yield* core.toDuration(operation, "timeout", options.timeout))
+    const timeout =
+      options.timeout === undefined
+        ? self.settings.commandTimeout
+        : Option.some(yield* core.toDuration(operation, "timeout", options.timeout))
     return {
       command,
       args,
@@ -108,11 +110,12 @@ export const inputStream = (input: Input): Stream.Stream<Uint8Array, SandboxErro
   Predicate.isString(input)
     ? Stream.succeed(encoder.encode(input))
     : input instanceof Uint8Array
-    ? Stream.succeed(input)
-    : input
+      ? Stream.succeed(input)
+      : input
 
 /** A process that closes its input early has not failed; what it makes of that is its exit code. */
-export const feed = (process: MachineProcess, input: Input) => Effect.ignore(Stream.run(inputStream(input), process.stdin))
+export const feed = (process: MachineProcess, input: Input) =>
+  Effect.ignore(Stream.run(inputStream(input), process.stdin))
 
 const timedOut = (operation: string, sandboxId: SandboxId, duration: Duration.Duration) =>
   new SandboxError({ operation, sandboxId, reason: new Timeout({ clock: "command", duration, accepted: "unknown" }) })
@@ -161,7 +164,7 @@ export interface Commands {
 }
 
 export const make = (self: Core, machines: Machines): Commands => {
-  const start: Commands["start"] = Effect.fnUntraced(function*(operation, id, prepared, input, overrides) {
+  const start: Commands["start"] = Effect.fnUntraced(function* (operation, id, prepared, input, overrides) {
     const processId = yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
     const now = yield* Clock.currentTimeMillis
     const command: StartCommand = {
@@ -181,21 +184,26 @@ export const make = (self: Core, machines: Machines): Commands => {
     return process
   })
 
-  const run: Commands["run"] = Effect.fnUntraced(function*(id, command, args, options) {
+  const run: Commands["run"] = Effect.fnUntraced(function* (id, command, args, options) {
     const operation = "SandboxService.runCommand"
     const prepared = yield* prepare(self, operation, command, args, options)
     const startedAt = yield* Clock.currentTimeMillis
     const stdout = new Capped(prepared.maxOutputBytes)
     const stderr = new Capped(prepared.maxOutputBytes)
-    const attempt = Effect.scoped(Effect.gen(function*() {
-      const process = yield* start(operation, id, prepared, options.stdin, options.recovery)
-      yield* Stream.runForEachArray(process.output, (chunks) =>
-        Effect.sync(() => {
-          for (const chunk of chunks) (chunk.stream === "stdout" ? stdout : stderr).push(chunk.bytes)
-        }))
-      return yield* process.exit
-    }))
-    const exit = yield* (Option.isNone(prepared.timeout) ? attempt : withDeadline(attempt, operation, id, prepared.timeout.value))
+    const attempt = Effect.scoped(
+      Effect.gen(function* () {
+        const process = yield* start(operation, id, prepared, options.stdin, options.recovery)
+        yield* Stream.runForEachArray(process.output, (chunks) =>
+          Effect.sync(() => {
+            for (const chunk of chunks) (chunk.stream === "stdout" ? stdout : stderr).push(chunk.bytes)
+          })
+        )
+        return yield* process.exit
+      })
+    )
+    const exit = yield* Option.isNone(prepared.timeout)
+      ? attempt
+      : withDeadline(attempt, operation, id, prepared.timeout.value)
     const durationMs = (yield* Clock.currentTimeMillis) - startedAt
     yield* Metrics.command("plain", "exit", durationMs)
     return resultOf(prepared.display, exit, durationMs, stdout, stderr)
@@ -216,24 +224,26 @@ export const make = (self: Core, machines: Machines): Commands => {
     )
 
   const stream: Commands["stream"] = (id, command, args, options) =>
-    Stream.unwrap(Effect.gen(function*() {
-      const operation = "SandboxService.streamCommand"
-      const prepared = yield* prepare(self, operation, command, args, options)
-      const process = yield* start(operation, id, prepared, options.stdin, options.recovery)
-      const output = Stream.map(process.output, ({ bytes, stream: _tag }): OutputEvent => ({ _tag, bytes }))
-      const end = Stream.fromEffect(Effect.map(process.exit, (exit): OutputEvent => ({ _tag: "exit", exit })))
-      const events = Stream.concat(output, end)
-      if (Option.isNone(prepared.timeout)) return events
-      const duration = prepared.timeout.value
-      return events.pipe(
-        Stream.interruptWhen(Effect.delay(Effect.fail(timedOut(operation, id, duration)), duration)),
-        Stream.mapEffect((event) =>
-          event._tag === "exit" && event.exit.reason === "deadline"
-            ? Effect.fail(timedOut(operation, id, duration))
-            : Effect.succeed(event)
+    Stream.unwrap(
+      Effect.gen(function* () {
+        const operation = "SandboxService.streamCommand"
+        const prepared = yield* prepare(self, operation, command, args, options)
+        const process = yield* start(operation, id, prepared, options.stdin, options.recovery)
+        const output = Stream.map(process.output, ({ bytes, stream: _tag }): OutputEvent => ({ _tag, bytes }))
+        const end = Stream.fromEffect(Effect.map(process.exit, (exit): OutputEvent => ({ _tag: "exit", exit })))
+        const events = Stream.concat(output, end)
+        if (Option.isNone(prepared.timeout)) return events
+        const duration = prepared.timeout.value
+        return events.pipe(
+          Stream.interruptWhen(Effect.delay(Effect.fail(timedOut(operation, id, duration)), duration)),
+          Stream.mapEffect((event) =>
+            event._tag === "exit" && event.exit.reason === "deadline"
+              ? Effect.fail(timedOut(operation, id, duration))
+              : Effect.succeed(event)
+          )
         )
-      )
-    }))
+      })
+    )
 
   return { start, run, stream }
 }

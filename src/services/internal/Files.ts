@@ -45,18 +45,18 @@ export interface Files {
 const checkPath = (method: string, path: string): Effect.Effect<void, PlatformError.PlatformError> =>
   path === "" || path.includes("\0")
     ? Effect.fail(
-      PlatformError.badArgument({
-        module: "FileSystem",
-        method,
-        description: path === "" ? "The path is empty" : "The path contains a NUL character"
-      })
-    )
+        PlatformError.badArgument({
+          module: "FileSystem",
+          method,
+          description: path === "" ? "The path is empty" : "The path contains a NUL character"
+        })
+      )
     : Effect.void
 
 const encoder = new TextEncoder()
 
 export const make = (self: Core, machines: Machines): Files => {
-  const write: Files["write"] = Effect.fnUntraced(function*(id, entries) {
+  const write: Files["write"] = Effect.fnUntraced(function* (id, entries) {
     const operation = "SandboxService.writeFiles"
     for (const { mode, path } of entries) {
       yield* checkPath("writeFiles", path)
@@ -65,12 +65,17 @@ export const make = (self: Core, machines: Machines): Files => {
       }
     }
     if (entries.length === 0) return
-    const failures = yield* Effect.scoped(machines.use(id, ({ machine }) =>
-      machine.writeFiles(entries.map(({ content, mode, path }) => ({
-        path,
-        content: Predicate.isString(content) ? encoder.encode(content) : content,
-        ...(mode === undefined ? {} : { mode })
-      })))))
+    const failures = yield* Effect.scoped(
+      machines.use(id, ({ machine }) =>
+        machine.writeFiles(
+          entries.map(({ content, mode, path }) => ({
+            path,
+            content: Predicate.isString(content) ? encoder.encode(content) : content,
+            ...(mode === undefined ? {} : { mode })
+          }))
+        )
+      )
+    )
     const [first] = failures
     if (first === undefined) return
     if (entries.length === 1) return yield* Effect.fail(first.error)
@@ -84,12 +89,10 @@ export const make = (self: Core, machines: Machines): Files => {
     })
   })
 
-  const read: Files["read"] = Effect.fnUntraced(function*(id, path) {
+  const read: Files["read"] = Effect.fnUntraced(function* (id, path) {
     yield* checkPath("readFile", path)
     // Reading is safe to repeat, so a machine that is found stale only now is recovered like any other.
-    const chunks = yield* Effect.scoped(
-      machines.use(id, ({ machine }) => Stream.runCollect(machine.readFile(path)))
-    )
+    const chunks = yield* Effect.scoped(machines.use(id, ({ machine }) => Stream.runCollect(machine.readFile(path))))
     const size = chunks.reduce((sum, chunk) => sum + chunk.length, 0)
     const all = new Uint8Array(size)
     let at = 0
@@ -108,7 +111,7 @@ export const make = (self: Core, machines: Machines): Files => {
     })
 
   const answers = (id: SandboxId, url: PortUrl) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const client = yield* HttpClient.HttpClient
       const request = HttpClientRequest.get(url.url).pipe(
         HttpClientRequest.setHeaders(
@@ -124,23 +127,33 @@ export const make = (self: Core, machines: Machines): Files => {
       }
     }).pipe(Effect.scoped, Effect.provide(FetchHttpClient.layer))
 
-  const portUrl: Files["portUrl"] = Effect.fnUntraced(function*(id, port, options) {
+  const portUrl: Files["portUrl"] = Effect.fnUntraced(function* (id, port, options) {
     const operation = "SandboxService.getPortUrl"
     if (!Number.isInteger(port) || port < 1 || port > 65535) {
       return yield* core.invalid(operation, "port", "expected a port from 1 to 65535")
     }
-    const url = yield* Effect.scoped(machines.use(id, ({ machine, provider, record }) => {
-      const exposed = record.ports ?? []
-      return exposed.includes(port)
-        ? Effect.flatMap(capability(provider, operation, machine.portUrl, id), (portUrl) => portUrl(port))
-        : Effect.fail(core.failure(record, operation, new PortNotExposed({ port, exposed })))
-    }, options.recovery))
+    const url = yield* Effect.scoped(
+      machines.use(
+        id,
+        ({ machine, provider, record }) => {
+          const exposed = record.ports ?? []
+          return exposed.includes(port)
+            ? Effect.flatMap(capability(provider, operation, machine.portUrl, id), (portUrl) => portUrl(port))
+            : Effect.fail(core.failure(record, operation, new PortNotExposed({ port, exposed })))
+        },
+        options.recovery
+      )
+    )
     const { ready } = options
     if (ready === undefined || ready === false) return url
-    const check = ready === true
-      ? answers(id, url)
-      : Effect.mapError(ready(url), (error) =>
-        isSandboxError(error) ? error : notReady(id, url, error instanceof Error ? error.message : "the check failed"))
+    const check =
+      ready === true
+        ? answers(id, url)
+        : Effect.mapError(ready(url), (error) =>
+            isSandboxError(error)
+              ? error
+              : notReady(id, url, error instanceof Error ? error.message : "the check failed")
+          )
     yield* Effect.retry(check, {
       schedule: options.recovery?.ready ?? self.policy.ready,
       while: (error) => error.isRetryable

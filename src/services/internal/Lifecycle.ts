@@ -30,14 +30,17 @@ export interface Lifecycle {
     config: SandboxConfigInput,
     options: { readonly sandboxId?: string | undefined }
   ) => Effect.Effect<Created, SandboxError>
-  readonly stop: (id: SandboxId, options: { readonly delete?: boolean | undefined }) => Effect.Effect<void, SandboxError>
+  readonly stop: (
+    id: SandboxId,
+    options: { readonly delete?: boolean | undefined }
+  ) => Effect.Effect<void, SandboxError>
   readonly extendTimeout: (id: SandboxId, duration: Duration.Input) => Effect.Effect<void, SandboxError>
 }
 
 export const make = (self: Core, machines: Machines): Lifecycle => {
   const operation = "SandboxService.createSandbox"
 
-  const create: Lifecycle["create"] = Effect.fnUntraced(function*(input, options) {
+  const create: Lifecycle["create"] = Effect.fnUntraced(function* (input, options) {
     const decoded = Config.decode(input)
     if (Result.isFailure(decoded)) return yield* new SandboxError({ operation, reason: decoded.failure })
     const config = decoded.success
@@ -47,16 +50,19 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     const stored: StoredConfig = { ...Config.toStored(config), provider: provider.name }
 
     if (resolved.name !== undefined) {
-      const owner = yield* self.store.listSandboxes({
-        provider: provider.name,
-        externalSandboxId: resolved.name.externalId
-      }).pipe(Stream.runHead)
+      const owner = yield* self.store
+        .listSandboxes({
+          provider: provider.name,
+          externalSandboxId: resolved.name.externalId
+        })
+        .pipe(Stream.runHead)
       if (Option.isSome(owner)) return yield* reuse(owner.value, stored, resolved.name)
     }
 
-    const sandboxId = options.sandboxId === undefined
-      ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toSandboxId(operation, uuid))
-      : yield* core.toSandboxId(operation, options.sandboxId)
+    const sandboxId =
+      options.sandboxId === undefined
+        ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toSandboxId(operation, uuid))
+        : yield* core.toSandboxId(operation, options.sandboxId)
     if (options.sandboxId !== undefined) {
       const existing = yield* find(sandboxId)
       if (Option.isSome(existing)) return yield* again(existing.value, stored)
@@ -67,18 +73,21 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
   const find = (id: SandboxId) =>
     self.store.getSandbox(id).pipe(
       Effect.map(Option.some),
-      Effect.catchIf((error) => error.reason._tag === "NotFound", () => Effect.succeed(Option.none<SandboxRecord>()))
+      Effect.catchIf(
+        (error) => error.reason._tag === "NotFound",
+        () => Effect.succeed(Option.none<SandboxRecord>())
+      )
     )
 
   const sameOrMismatch = (record: SandboxRecord, stored: StoredConfig) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const fields = Config.differences(yield* core.storedConfigOf(record), stored)
       if (fields.length > 0) return yield* core.failure(record, operation, new ConfigMismatch({ fields }))
     })
 
   /** The same id once more: a workflow's replay. A creation that was cut off is finished, anything else left as it is. */
   const again = (record: SandboxRecord, stored: StoredConfig): Effect.Effect<Created, SandboxError> =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* sameOrMismatch(record, stored)
       if (record.status === "creating" || record.status === "error") {
         const { ref } = yield* machines.reconnect(record.id)
@@ -93,7 +102,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     stored: StoredConfig,
     name: NonNullable<ResolvedConfig["name"]>
   ): Effect.Effect<Created, SandboxError> =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       if (!name.reuse) return yield* core.failure(record, operation, new NameInUse({ name: name.externalId }))
       yield* sameOrMismatch(record, stored)
       const { ref } = yield* machines.reconnect(record.id)
@@ -107,7 +116,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     config: Config.SandboxConfig,
     stored: StoredConfig
   ): Effect.Effect<Created, SandboxError> =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
       const record: SandboxRecord = {
         id,
@@ -144,18 +153,19 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       const made = yield* machines.withLease(id, ({ record, ...held }) =>
         record.status === "creating"
           ? Effect.map(machines.create({ record, ...held }, config), (connection) => connection.record)
-          // A second call with this id came in between and has finished the creation.
-          : record.status === "active"
-          ? Effect.succeed(record)
-          : Effect.fail(core.failure(record, operation, new NotActive({ status: record.status }))))
+          : // A second call with this id came in between and has finished the creation.
+            record.status === "active"
+            ? Effect.succeed(record)
+            : Effect.fail(core.failure(record, operation, new NotActive({ status: record.status })))
+      )
       return { sandboxId: id, ref: core.refOf(made), outcome: "created" as const }
     })
 
   const stop: Lifecycle["stop"] = (id, options) =>
     machines.withLease(id, (held) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { record } = held
-        const mode = options.delete === true || core.deletesOnStop(record) ? "delete" as const : "stop" as const
+        const mode = options.delete === true || core.deletesOnStop(record) ? ("delete" as const) : ("stop" as const)
         const finished = record.status === "shutdown" && record.stopPending === undefined
         if (finished && (mode === "stop" || record.externalSandboxId === undefined)) return
         const provider = yield* self.registry.get(record.provider)
@@ -171,7 +181,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         yield* end(held.record, provider, mode).pipe(
           Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }),
           Effect.catch((cause) =>
-            Effect.gen(function*() {
+            Effect.gen(function* () {
               yield* held.update({ stopPending: mode })
               return yield* core.failure(
                 record,
@@ -188,11 +198,12 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
             ? { stopPending: undefined, externalSandboxId: undefined, incarnation: undefined }
             : { stopPending: undefined }
         )
-      }))
+      })
+    )
 
   /** Ends the record's machine, or, where the record does not know one, whatever carries its tag. Boots nothing. */
   const end = (record: SandboxRecord, provider: SandboxProvider, mode: "stop" | "delete") =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       if (record.externalSandboxId !== undefined && record.incarnation !== undefined) {
         const ref = yield* core.machineRef(record, "SandboxService.stopSandbox")
         yield* provider.stop(ref, mode)
@@ -202,11 +213,14 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     })
 
   const extendTimeout: Lifecycle["extendTimeout"] = (id, input) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const name = "SandboxService.extendTimeout"
       const duration = yield* core.toDuration(name, "duration", input)
-      yield* Effect.scoped(machines.use(id, ({ machine, provider }) =>
-        Effect.flatMap(capability(provider, name, machine.extendTimeout, id), (extend) => extend(duration))))
+      yield* Effect.scoped(
+        machines.use(id, ({ machine, provider }) =>
+          Effect.flatMap(capability(provider, name, machine.extendTimeout, id), (extend) => extend(duration))
+        )
+      )
     })
 
   return { create, stop, extendTimeout }

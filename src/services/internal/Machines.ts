@@ -49,10 +49,7 @@ export interface Held {
 
 export interface Machines {
   /** The connected machine, recovered if need be. */
-  readonly get: (
-    id: SandboxId,
-    overrides?: RecoveryOverrides
-  ) => Effect.Effect<Connection, SandboxError, Scope.Scope>
+  readonly get: (id: SandboxId, overrides?: RecoveryOverrides) => Effect.Effect<Connection, SandboxError, Scope.Scope>
   /** The connected machine if it runs; boots, recovers and changes nothing. */
   readonly connected: (id: SandboxId) => Effect.Effect<Connection, SandboxError, Scope.Scope>
   /**
@@ -84,27 +81,24 @@ export interface Machines {
 }
 
 const merge = (base: RecoverySchedules, ...overrides: ReadonlyArray<RecoveryOverrides | undefined>) =>
-  overrides.reduce<RecoverySchedules>((all, one) => one === undefined ? all : { ...all, ...one }, base)
+  overrides.reduce<RecoverySchedules>((all, one) => (one === undefined ? all : { ...all, ...one }), base)
 
 const renewEvery = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
 
 const isBusy = (error: SandboxError): boolean => error.reason._tag === "Busy"
 
 export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const operation = "SandboxService.connect"
 
     const schedulesOf = (provider: SandboxProvider, overrides?: RecoveryOverrides) =>
       merge(self.policy, provider.recovery, overrides)
 
     const connect = (record: SandboxRecord, provider: SandboxProvider, boot: boolean) =>
-      Effect.flatMap(
-        core.machineRef(record, operation),
-        (ref) => provider.connect(ref, { sandboxId: record.id, boot })
-      )
+      Effect.flatMap(core.machineRef(record, operation), (ref) => provider.connect(ref, { sandboxId: record.id, boot }))
 
     const lookup = (id: SandboxId): Effect.Effect<Connection, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const record = yield* self.store.getSandbox(id)
         const now = yield* Clock.currentTimeMillis
         const leased = record.lease !== undefined && record.lease.expiresAt > now ? record.lease : undefined
@@ -126,7 +120,10 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
               record,
               operation,
               record.status === "creating"
-                ? new NotActive({ status: "creating", detail: "its creation was cut off; reconnectToSandbox finishes it" })
+                ? new NotActive({
+                    status: "creating",
+                    detail: "its creation was cut off; reconnectToSandbox finishes it"
+                  })
                 : new NotRunning({ detail: "a recreate was cut off" })
             )
           }
@@ -138,18 +135,21 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         // The machine was booted by somebody who could not write it down.
         return yield* withLease(id, (held) =>
           Effect.map(
-            held.record.status === "active" ? activate(held, provider, machine, Option.some("resume")) : Effect.fail(
-              core.failure(held.record, operation, new Stopped())
-            ),
+            held.record.status === "active"
+              ? activate(held, provider, machine, Option.some("resume"))
+              : Effect.fail(core.failure(held.record, operation, new Stopped())),
             (updated) => ({ record: updated, provider, machine })
-          ))
+          )
+        )
       })
 
     const connections = yield* RcMap.make({ lookup, idleTimeToLive: self.settings.idleTtl })
     const mutexes = yield* RcMap.make({ lookup: (_: SandboxId) => Semaphore.make(1) })
 
-    const exclusively = (id: SandboxId) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-      Effect.scoped(Effect.flatMap(RcMap.get(mutexes, id), (mutex) => mutex.withPermit(effect)))
+    const exclusively =
+      (id: SandboxId) =>
+      <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+        Effect.scoped(Effect.flatMap(RcMap.get(mutexes, id), (mutex) => mutex.withPermit(effect)))
 
     /** A failed lookup must not be what the next caller gets. */
     const open = (id: SandboxId) => Effect.onError(RcMap.get(connections, id), () => RcMap.invalidate(connections, id))
@@ -158,8 +158,11 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
 
     /** Invalidates only the entry that was found stale, not the one that somebody has put in its place meanwhile. */
     const forgetStale = (id: SandboxId, stale: Connection) =>
-      Effect.scoped(Effect.flatMap(Effect.option(Effect.flatMap(RcMap.getOption(connections, id), Effect.fromOption)), (current) =>
-        Option.isSome(current) && current.value.machine !== stale.machine ? Effect.void : forget(id)))
+      Effect.scoped(
+        Effect.flatMap(Effect.option(Effect.flatMap(RcMap.getOption(connections, id), Effect.fromOption)), (current) =>
+          Option.isSome(current) && current.value.machine !== stale.machine ? Effect.void : forget(id)
+        )
+      )
 
     const connected = (id: SandboxId) =>
       open(id).pipe(
@@ -173,8 +176,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         // Somebody else creates or recovers it: theirs is as good as ours.
         Effect.retry({ schedule: schedules.ready, while: isBusy })
       )
-      return Effect.catchIf(patient, core.isStale, () =>
-        Effect.andThen(recover(id, overrides), patient))
+      return Effect.catchIf(patient, core.isStale, () => Effect.andThen(recover(id, overrides), patient))
     }
 
     const use = <A, E extends SandboxError | PlatformError.PlatformError, R>(
@@ -189,34 +191,35 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
             schedule: schedulesOf(connection.provider, overrides).start as Schedule.Schedule<unknown, E>,
             while: core.mayRetryStart
           }),
-          Effect.tapError((error) => core.isStale(error) ? forgetStale(id, connection) : Effect.void)
+          Effect.tapError((error) => (core.isStale(error) ? forgetStale(id, connection) : Effect.void))
         )
       return Effect.flatMap(get(id, overrides), (connection) =>
         // Only a machine that was found stale in use is recovered here: what `get` fails with, recovery has decided.
-        Effect.catchIf(attempt(connection), core.isStale, () => Effect.flatMap(get(id, overrides), attempt)))
+        Effect.catchIf(attempt(connection), core.isStale, () => Effect.flatMap(get(id, overrides), attempt))
+      )
     }
 
     const withLease = <A, E, R>(id: SandboxId, f: (held: Held) => Effect.Effect<A, E, R>) =>
-      exclusively(id)(Effect.acquireUseRelease(
-        core.acquire(self, (options) => self.store.acquireSandboxLease(id, options)).pipe(
-          Effect.retry({ schedule: self.policy.ready, while: isBusy })
-        ),
-        (record) => {
-          const lease = leaseOf(record)
-          const renew = self.store.renewSandboxLease(id, lease, core.leaseTtl).pipe(
-            Effect.repeat(Schedule.spaced(renewEvery)),
-            Effect.andThen(Effect.never),
-            Effect.delay(renewEvery)
-          )
-          const held: Held = { record, update: (patch) => updateHeld(id, lease, patch) }
-          // A lost lease interrupts what is done under it.
-          return Effect.raceFirst(f(held), renew)
-        },
-        (record) => Effect.ignore(self.store.releaseSandboxLease(id, leaseOf(record)))
-      ))
+      exclusively(id)(
+        Effect.acquireUseRelease(
+          core
+            .acquire(self, (options) => self.store.acquireSandboxLease(id, options))
+            .pipe(Effect.retry({ schedule: self.policy.ready, while: isBusy })),
+          (record) => {
+            const lease = leaseOf(record)
+            const renew = self.store
+              .renewSandboxLease(id, lease, core.leaseTtl)
+              .pipe(Effect.repeat(Schedule.spaced(renewEvery)), Effect.andThen(Effect.never), Effect.delay(renewEvery))
+            const held: Held = { record, update: (patch) => updateHeld(id, lease, patch) }
+            // A lost lease interrupts what is done under it.
+            return Effect.raceFirst(f(held), renew)
+          },
+          (record) => Effect.ignore(self.store.releaseSandboxLease(id, leaseOf(record)))
+        )
+      )
 
     const updateHeld = (id: SandboxId, lease: Lease, patch: SandboxPatch): Effect.Effect<SandboxRecord, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const current = yield* self.store.getSandbox(id)
         if (current.lease?.epoch !== lease.epoch) {
           return yield* core.failure(current, "SandboxStore.updateSandbox", new Store({ kind: "LeaseLost" }))
@@ -234,7 +237,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       machine: Machine,
       lost: Option.Option<string>
     ): Effect.Effect<SandboxRecord, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const record = yield* held.update({
           status: "active",
           externalSandboxId: machine.ref.externalId,
@@ -268,37 +271,39 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       )
 
     const create = (held: Held, config: Config.SandboxConfig): Effect.Effect<Connection, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { record } = held
         const provider = yield* self.registry.get(record.provider)
         const resolved = yield* provider.resolve(config)
         const namespace = yield* self.store.namespace
         const schedules = schedulesOf(provider)
-        const machine = yield* provider.create({
-          sandboxId: record.id,
-          version: record.version ?? 0,
-          namespace,
-          config,
-          resolved
-        }).pipe(
-          Effect.retry({ schedule: schedules.recreate, while: core.mayRetryStart }),
-          Effect.tapError((error) =>
-            Effect.gen(function*() {
-              const clean = error.provesNotAccepted || (yield* sweep(record, provider))
-              yield* held.update({
-                status: "error",
-                error: error.message,
-                stopPending: clean ? undefined : "delete"
-              })
-            }).pipe(Effect.ignore, Effect.uninterruptible)
+        const machine = yield* provider
+          .create({
+            sandboxId: record.id,
+            version: record.version ?? 0,
+            namespace,
+            config,
+            resolved
+          })
+          .pipe(
+            Effect.retry({ schedule: schedules.recreate, while: core.mayRetryStart }),
+            Effect.tapError((error) =>
+              Effect.gen(function* () {
+                const clean = error.provesNotAccepted || (yield* sweep(record, provider))
+                yield* held.update({
+                  status: "error",
+                  error: error.message,
+                  stopPending: clean ? undefined : "delete"
+                })
+              }).pipe(Effect.ignore, Effect.uninterruptible)
+            )
           )
-        )
         const updated = yield* activate(held, provider, machine, Option.none())
         return { record: updated, provider, machine }
       })
 
     const recreate = (held: Held): Effect.Effect<Reconnected, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const stored = yield* core.storedConfigOf(held.record)
         const secrets = yield* secretsOf(held.record, stored)
         // The intent first, under a new version, which the machine's name will carry.
@@ -312,13 +317,12 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       })
 
     const restoreNewest = (held: Held, provider: SandboxProvider): Effect.Effect<Reconnected, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { record } = held
         const checkpoints = Option.getOrUndefined(provider.checkpoints)
         const ref = yield* Effect.option(core.machineRef(record, operation))
-        const newest = checkpoints === undefined
-          ? Option.none()
-          : yield* Stream.runHead(checkpoints.list(record.id, ref))
+        const newest =
+          checkpoints === undefined ? Option.none() : yield* Stream.runHead(checkpoints.list(record.id, ref))
         if (checkpoints === undefined || Option.isNone(newest)) {
           return yield* giveUp(held, "there is no checkpoint to restore")
         }
@@ -334,7 +338,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       })
 
     const giveUp = (held: Held, evidence: string): Effect.Effect<never, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const now = yield* Clock.currentTimeMillis
         yield* held.update({ status: "shutdown", shutdownAt: now })
         yield* markOpenProcessesLost(self, held.record.id, "gone")
@@ -342,7 +346,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       })
 
     const resume = (held: Held, provider: SandboxProvider): Effect.Effect<Reconnected, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const machine = yield* connect(held.record, provider, true).pipe(
           Effect.retry({
             schedule: schedulesOf(provider).connect,
@@ -355,7 +359,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
 
     /** The machine of a sandbox that is supposed to be active. */
     const revive = (held: Held, overrides?: RecoveryOverrides): Effect.Effect<Reconnected, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { record } = held
         const provider = yield* self.registry.get(record.provider)
         const strategy = record.config?.recovery ?? (record.persistent === true ? "resume" : "recreate")
@@ -401,7 +405,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
 
     /** Finishes or repeats a creation that was cut off: the machine is found by its tag, or made. */
     const finishCreation = (held: Held): Effect.Effect<Reconnected, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { record } = held
         const provider = yield* self.registry.get(record.provider)
         const orphans = yield* Stream.runCollect(provider.find(record.id))
@@ -417,12 +421,14 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         return { _tag: "Connected" as const, ref: core.refOf(updated) }
       })
 
-    const observed = (id: SandboxId, how: string) => <A extends Reconnected>(effect: Effect.Effect<A, SandboxError>) =>
-      effect.pipe(
-        Effect.tap((outcome) => Metrics.recovered(outcome._tag)),
-        Effect.tapError((error) => Metrics.recovered(error.reason._tag)),
-        Effect.withSpan("SandboxService.recover", { attributes: { "sandbox.id": id, "sandbox.recovery": how } })
-      )
+    const observed =
+      (id: SandboxId, how: string) =>
+      <A extends Reconnected>(effect: Effect.Effect<A, SandboxError>) =>
+        effect.pipe(
+          Effect.tap((outcome) => Metrics.recovered(outcome._tag)),
+          Effect.tapError((error) => Metrics.recovered(error.reason._tag)),
+          Effect.withSpan("SandboxService.recover", { attributes: { "sandbox.id": id, "sandbox.recovery": how } })
+        )
 
     /** Entered when a machine was found stale. Never revives what was stopped. */
     const recover = (id: SandboxId, overrides?: RecoveryOverrides): Effect.Effect<Reconnected, SandboxError> =>
@@ -438,7 +444,10 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           case "error":
             return Effect.fail(core.failure(held.record, operation, new NotActive({ status: held.record.status })))
         }
-      }).pipe(observed(id, "automatic"), Effect.tap(() => forget(id)))
+      }).pipe(
+        observed(id, "automatic"),
+        Effect.tap(() => forget(id))
+      )
 
     const reconnect = (id: SandboxId, overrides?: RecoveryOverrides): Effect.Effect<Reconnected, SandboxError> =>
       withLease(id, (held) => {
@@ -452,13 +461,16 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
             return finishCreation(held)
           case "shutdown":
             return record.persistent === true
-              ? Effect.gen(function*() {
-                const provider = yield* self.registry.get(record.provider)
-                return yield* resume(held, provider)
-              })
+              ? Effect.gen(function* () {
+                  const provider = yield* self.registry.get(record.provider)
+                  return yield* resume(held, provider)
+                })
               : Effect.fail(core.failure(record, operation, new Stopped()))
         }
-      }).pipe(observed(id, "explicit"), Effect.tap(() => forget(id)))
+      }).pipe(
+        observed(id, "explicit"),
+        Effect.tap(() => forget(id))
+      )
 
     return { get, connected, use, forget, reconnect, withLease, create, activate }
   })

@@ -53,7 +53,7 @@ const encoder = new TextEncoder()
 
 export const make = (self: Core): Observed => {
   const observedRecord = (operation: string, processId: ProcessId) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const record = yield* self.store.getProcess(processId)
       if (record.observed !== true) {
         return yield* new SandboxError({
@@ -83,48 +83,51 @@ export const make = (self: Core): Observed => {
 
   const isTaken = (error: SandboxError) => error.reason._tag === "Store" && error.reason.kind === "LogConflict"
 
-  const start: Observed["start"] = Effect.fnUntraced(function*(id, options) {
+  const start: Observed["start"] = Effect.fnUntraced(function* (id, options) {
     const operation = "SandboxService.startObservedProcess"
     if (options.command === "") return yield* core.invalid(operation, "command", "is empty")
     const sandbox = yield* self.store.getSandbox(id)
     if (sandbox.status !== "active") {
       return yield* core.failure(sandbox, operation, new NotActive({ status: sandbox.status }))
     }
-    const processId = options.processId === undefined
-      ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
-      : yield* core.toProcessId(operation, options.processId)
+    const processId =
+      options.processId === undefined
+        ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
+        : yield* core.toProcessId(operation, options.processId)
     const now = yield* Clock.currentTimeMillis
-    const record = yield* self.store.insertProcess({
-      id: processId,
-      sandboxId: id,
-      kind: options.kind ?? "command",
-      mode: "background",
-      status: "running",
-      observed: true,
-      provider: sandbox.provider,
-      command: options.command,
-      args: options.args ?? [],
-      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-      ...(options.externalProcessId === undefined ? {} : { externalProcessId: options.externalProcessId }),
-      ...(sandbox.incarnation === undefined ? {} : { incarnation: sandbox.incarnation }),
-      ...(options.metadata === undefined ? {} : { metadata: options.metadata }),
-      streamId: processId,
-      streamClientId: streamClientId(processId),
-      streamStartedAt: now,
-      startedAt: now,
-      lease: { owner: "observer", epoch, expiresAt: 0 }
-    }).pipe(
-      // A caller's own id once more: a workflow's replay.
-      Effect.catchIf(
-        (error) =>
-          options.processId !== undefined && error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",
-        () => observedRecord(operation, processId)
+    const record = yield* self.store
+      .insertProcess({
+        id: processId,
+        sandboxId: id,
+        kind: options.kind ?? "command",
+        mode: "background",
+        status: "running",
+        observed: true,
+        provider: sandbox.provider,
+        command: options.command,
+        args: options.args ?? [],
+        ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+        ...(options.externalProcessId === undefined ? {} : { externalProcessId: options.externalProcessId }),
+        ...(sandbox.incarnation === undefined ? {} : { incarnation: sandbox.incarnation }),
+        ...(options.metadata === undefined ? {} : { metadata: options.metadata }),
+        streamId: processId,
+        streamClientId: streamClientId(processId),
+        streamStartedAt: now,
+        startedAt: now,
+        lease: { owner: "observer", epoch, expiresAt: 0 }
+      })
+      .pipe(
+        // A caller's own id once more: a workflow's replay.
+        Effect.catchIf(
+          (error) =>
+            options.processId !== undefined && error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",
+          () => observedRecord(operation, processId)
+        )
       )
-    )
     return record
   })
 
-  const append: Observed["append"] = Effect.fnUntraced(function*(processId, chunk) {
+  const append: Observed["append"] = Effect.fnUntraced(function* (processId, chunk) {
     const operation = "SandboxService.appendObservedProcessChunk"
     const record = yield* observedRecord(operation, processId)
     const bad = (problem: string) => core.invalid(operation, "chunk.data", problem)
@@ -143,8 +146,8 @@ export const make = (self: Core): Observed => {
           return Predicate.isString(data)
             ? { ...base, _tag: type, offset: position[type], bytes: encoder.encode(data) }
             : data instanceof Uint8Array
-            ? { ...base, _tag: type, offset: position[type], bytes: data }
-            : undefined
+              ? { ...base, _tag: type, offset: position[type], bytes: data }
+              : undefined
         case "error":
           return Predicate.isString(data) ? { ...base, _tag: type, text: data } : undefined
         case "heartbeat":
@@ -160,7 +163,7 @@ export const make = (self: Core): Observed => {
         type === "metadata" ? "expected an object" : type === "heartbeat" ? "expected none" : "expected text or bytes"
       )
     }
-    return yield* Effect.gen(function*() {
+    return yield* Effect.gen(function* () {
       if (chunk.key !== undefined) {
         const known = yield* self.log.findKey(processId, chunk.key)
         if (Option.isSome(known)) return known.value
@@ -178,15 +181,15 @@ export const make = (self: Core): Observed => {
     }).pipe(Effect.retry({ while: isTaken, times: 1000 }))
   })
 
-  const finish: Observed["finish"] = Effect.fnUntraced(function*(processId, options) {
+  const finish: Observed["finish"] = Effect.fnUntraced(function* (processId, options) {
     const operation = "SandboxService.finishObservedProcess"
     if (options.exitCode !== undefined && !Number.isSafeInteger(options.exitCode)) {
       return yield* core.invalid(operation, "exitCode", "expected a whole number")
     }
     const exitCode = options.exitCode
-    const status = exitCode === undefined || exitCode === 0 ? "exited" as const : "failed" as const
+    const status = exitCode === undefined || exitCode === 0 ? ("exited" as const) : ("failed" as const)
     const wanted = { status, exitCode, streamAbortReason: options.errorText }
-    return yield* Effect.gen(function*() {
+    return yield* Effect.gen(function* () {
       const position = yield* self.log.lastPosition(processId)
       const record = yield* observedRecord(operation, processId)
       if (isTerminal(record.status)) {

@@ -91,7 +91,10 @@ export interface Processes {
   readonly write: (processId: ProcessId, bytes: Uint8Array) => Effect.Effect<void, SandboxError>
   readonly closeInput: (processId: ProcessId) => Effect.Effect<void, SandboxError>
   readonly read: (processId: ProcessId, options?: ReadOptions) => Stream.Stream<ProcessEvent, SandboxError>
-  readonly list: (id: SandboxId, filter?: Omit<ProcessFilter, "sandboxId">) => Stream.Stream<ProcessRecord, SandboxError>
+  readonly list: (
+    id: SandboxId,
+    filter?: Omit<ProcessFilter, "sandboxId">
+  ) => Stream.Stream<ProcessRecord, SandboxError>
 }
 
 /** A process that this service owns: its pump runs in a fiber of the service. */
@@ -107,7 +110,7 @@ const hidden = "<redacted>"
 export const streamClientId = (processId: ProcessId): string => `sandbox-process:${processId}`
 
 export const make = (self: Core, machines: Machines): Effect.Effect<Processes, never, Scope.Scope> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const fibers = yield* FiberMap.make<ProcessId, void, never>()
     const entries = new Map<ProcessId, Entry>()
     const { log, pumps, store } = self
@@ -116,9 +119,12 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     const own = (
       processId: ProcessId,
       sandboxId: SandboxId,
-      body: (entry: Entry, isAbandoned: () => boolean) => Effect.Effect<void, SandboxError | PlatformError.PlatformError>
+      body: (
+        entry: Entry,
+        isAbandoned: () => boolean
+      ) => Effect.Effect<void, SandboxError | PlatformError.PlatformError>
     ): Effect.Effect<Entry> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         let abandoned = false
         const accepted = yield* Deferred.make<MachineProcess, SandboxError | PlatformError.PlatformError>()
         const outcome = yield* Deferred.make<void, SandboxError>()
@@ -138,32 +144,41 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         yield* FiberMap.run(
           fibers,
           processId,
-          Effect.onExit(body(entry, () => abandoned), (exit) =>
-            Effect.gen(function*() {
-              if (entries.get(processId) === entry) {
-                entries.delete(processId)
-                pumps.delete(processId)
-              }
-              const error = Exit.findErrorOption(exit)
-              const started = Deferred.isDoneUnsafe(accepted)
-              // Whoever took it over writes the log now, and it is followed like any other.
-              const handedOver = abandoned || Option.isSome(error) && isLeaseLost(error.value)
-              const failed = Exit.isFailure(exit) && started && !handedOver
-                ? new SandboxError({
-                  operation: "SandboxService.pump",
-                  sandboxId,
-                  processId,
-                  reason: new OutcomeUnknown({ detail: "this service does not follow the process any more" })
-                })
-                : undefined
-              yield* Deferred.fail(accepted, Option.getOrElse(error, () => failed ?? ended(processId, "ended")))
-              yield* failed === undefined
-                ? Deferred.succeed(outcome, undefined)
-                : Deferred.fail(outcome, Option.isSome(error) && isSandboxError(error.value) ? error.value : failed)
-              if (Option.isSome(error) && failed !== undefined) {
-                yield* Effect.logWarning(`the log of process ${processId} is not written any more: ${error.value.message}`)
-              }
-            })).pipe(Effect.ignore)
+          Effect.onExit(
+            body(entry, () => abandoned),
+            (exit) =>
+              Effect.gen(function* () {
+                if (entries.get(processId) === entry) {
+                  entries.delete(processId)
+                  pumps.delete(processId)
+                }
+                const error = Exit.findErrorOption(exit)
+                const started = Deferred.isDoneUnsafe(accepted)
+                // Whoever took it over writes the log now, and it is followed like any other.
+                const handedOver = abandoned || (Option.isSome(error) && isLeaseLost(error.value))
+                const failed =
+                  Exit.isFailure(exit) && started && !handedOver
+                    ? new SandboxError({
+                        operation: "SandboxService.pump",
+                        sandboxId,
+                        processId,
+                        reason: new OutcomeUnknown({ detail: "this service does not follow the process any more" })
+                      })
+                    : undefined
+                yield* Deferred.fail(
+                  accepted,
+                  Option.getOrElse(error, () => failed ?? ended(processId, "ended"))
+                )
+                yield* failed === undefined
+                  ? Deferred.succeed(outcome, undefined)
+                  : Deferred.fail(outcome, Option.isSome(error) && isSandboxError(error.value) ? error.value : failed)
+                if (Option.isSome(error) && failed !== undefined) {
+                  yield* Effect.logWarning(
+                    `the log of process ${processId} is not written any more: ${error.value.message}`
+                  )
+                }
+              })
+          ).pipe(Effect.ignore)
         )
         return entry
       })
@@ -179,14 +194,16 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     ): Effect.Effect<void, SandboxError> => {
       const lease = { owner: self.owner, epoch, expiresAt: 0 }
       const third = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
-      const renew = store.renewProcessLease(record.id, lease, core.leaseTtl).pipe(
-        Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
-        Effect.repeat(Schedule.spaced(third)),
-        Effect.andThen(Effect.never),
-        Effect.delay(third)
-      )
+      const renew = store
+        .renewProcessLease(record.id, lease, core.leaseTtl)
+        .pipe(
+          Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
+          Effect.repeat(Schedule.spaced(third)),
+          Effect.andThen(Effect.never),
+          Effect.delay(third)
+        )
       const resume = (from: { readonly stdout: number; readonly stderr: number }) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const { machine } = yield* machines.connected(record.sandboxId)
           return yield* machine.resume(process.external, { stdout: from.stdout, stderr: from.stderr })
         }).pipe(
@@ -195,88 +212,85 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         )
       return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume }), renew).pipe(
         Effect.onInterrupt(() =>
-          isAbandoned() ? Effect.void : Effect.gen(function*() {
-            const now = yield* Clock.currentTimeMillis
-            yield* writer.append(
-              [{
-                _tag: "status",
-                at: now,
-                sandboxId: record.sandboxId,
-                processId: record.id,
-                status: "detached"
-              }],
-              { status: "detached", updatedAt: now, lease: { owner: self.owner, epoch, expiresAt: 0 } }
-            )
-          }).pipe(Effect.ignore)
+          isAbandoned()
+            ? Effect.void
+            : Effect.gen(function* () {
+                const now = yield* Clock.currentTimeMillis
+                yield* writer.append(
+                  [
+                    {
+                      _tag: "status",
+                      at: now,
+                      sandboxId: record.sandboxId,
+                      processId: record.id,
+                      status: "detached"
+                    }
+                  ],
+                  { status: "detached", updatedAt: now, lease: { owner: self.owner, epoch, expiresAt: 0 } }
+                )
+              }).pipe(Effect.ignore)
         )
       )
     }
 
     /** Starts the process of a freshly inserted record, and then follows it. */
-    const launch = (
-      record: ProcessRecord,
-      prepared: Prepared,
-      input: Input | undefined,
-      options: ProcessOptions
-    ) =>
-    (entry: Entry, isAbandoned: () => boolean): Effect.Effect<void, SandboxError | PlatformError.PlatformError> =>
-      Effect.scoped(Effect.gen(function*() {
-        const scope = yield* Effect.scope
-        const epoch = record.lease?.epoch ?? 1
-        const writer = makeWriter(self, record, epoch, { seq: 0, ...outputStart })
-        const base = { sandboxId: record.sandboxId, processId: record.id }
-        const command: StartCommand = {
-          processId: record.id,
-          command: prepared.command,
-          args: prepared.args,
-          ...(prepared.cwd === undefined ? {} : { cwd: prepared.cwd }),
-          ...(prepared.env === undefined ? {} : { env: prepared.env }),
-          stdin: prepared.stdin,
-          lifetime: "recorded",
-          ...(record.deadline === undefined ? {} : { deadline: record.deadline })
-        }
-        const process = yield* machines.use(
-          record.sandboxId,
-          ({ machine }) => machine.start(command),
-          options.recovery
-        ).pipe(
-          Effect.catchIf(
-            (error): error is SandboxError => isSandboxError(error) && !error.provesNotAccepted,
-            (error) => resolveStart(record, error)
-          ),
-          Effect.tapError((error) =>
-            Effect.gen(function*() {
-              const now = yield* Clock.currentTimeMillis
-              const status = isSandboxError(error) && error.reason._tag === "OutcomeUnknown" ? "lost" : "failed"
-              yield* writer.append(
-                [
-                  { ...base, _tag: "error", at: now, text: error.message },
-                  { ...base, _tag: "status", at: now, status, reason: error.message }
-                ],
-                endPatch(self, epoch, now, status, { streamAbortReason: error.message })
+    const launch =
+      (record: ProcessRecord, prepared: Prepared, input: Input | undefined, options: ProcessOptions) =>
+      (entry: Entry, isAbandoned: () => boolean): Effect.Effect<void, SandboxError | PlatformError.PlatformError> =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const scope = yield* Effect.scope
+            const epoch = record.lease?.epoch ?? 1
+            const writer = makeWriter(self, record, epoch, { seq: 0, ...outputStart })
+            const base = { sandboxId: record.sandboxId, processId: record.id }
+            const command: StartCommand = {
+              processId: record.id,
+              command: prepared.command,
+              args: prepared.args,
+              ...(prepared.cwd === undefined ? {} : { cwd: prepared.cwd }),
+              ...(prepared.env === undefined ? {} : { env: prepared.env }),
+              stdin: prepared.stdin,
+              lifetime: "recorded",
+              ...(record.deadline === undefined ? {} : { deadline: record.deadline })
+            }
+            const process = yield* machines
+              .use(record.sandboxId, ({ machine }) => machine.start(command), options.recovery)
+              .pipe(
+                Effect.catchIf(
+                  (error): error is SandboxError => isSandboxError(error) && !error.provesNotAccepted,
+                  (error) => resolveStart(record, error)
+                ),
+                Effect.tapError((error) =>
+                  Effect.gen(function* () {
+                    const now = yield* Clock.currentTimeMillis
+                    const status = isSandboxError(error) && error.reason._tag === "OutcomeUnknown" ? "lost" : "failed"
+                    yield* writer.append(
+                      [
+                        { ...base, _tag: "error", at: now, text: error.message },
+                        { ...base, _tag: "status", at: now, status, reason: error.message }
+                      ],
+                      endPatch(self, epoch, now, status, { streamAbortReason: error.message })
+                    )
+                  }).pipe(Effect.ignore)
+                )
               )
-            }).pipe(Effect.ignore)
-          )
+            const now = yield* Clock.currentTimeMillis
+            yield* writer.append([{ ...base, _tag: "status", at: now, status: "running" }], {
+              status: "running",
+              externalProcessId: process.external.externalId,
+              incarnation: process.external.incarnation,
+              streamStartedAt: now,
+              updatedAt: now
+            })
+            yield* Deferred.succeed(entry.accepted, process)
+            if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
+            yield* follow(record, epoch, writer, process, scope, isAbandoned)
+          })
         )
-        const now = yield* Clock.currentTimeMillis
-        yield* writer.append(
-          [{ ...base, _tag: "status", at: now, status: "running" }],
-          {
-            status: "running",
-            externalProcessId: process.external.externalId,
-            incarnation: process.external.incarnation,
-            streamStartedAt: now,
-            updatedAt: now
-          }
-        )
-        yield* Deferred.succeed(entry.accepted, process)
-        if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
-        yield* follow(record, epoch, writer, process, scope, isAbandoned)
-      }))
 
     /** A start whose answer was lost: the machine is asked whether it has the process. */
     const resolveStart = (record: ProcessRecord, error: SandboxError) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { machine } = yield* machines.connected(record.sandboxId)
         const found = yield* machine.findProcess(record.id)
         return Option.isSome(found) ? yield* machine.resume(found.value, outputStart) : yield* error
@@ -315,31 +329,35 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       return fields.length === 0
         ? Effect.void
         : Effect.fail(
-          new SandboxError({
-            operation,
-            sandboxId: wanted.sandboxId,
-            processId: wanted.id,
-            reason: new ConfigMismatch({ fields })
-          })
-        )
+            new SandboxError({
+              operation,
+              sandboxId: wanted.sandboxId,
+              processId: wanted.id,
+              reason: new ConfigMismatch({ fields })
+            })
+          )
     }
 
     const existingProcess = (processId: ProcessId) =>
       store.getProcess(processId).pipe(
         Effect.map(Option.some),
-        Effect.catchIf((error) => error.reason._tag === "NotFound", () => Effect.succeed(Option.none<ProcessRecord>()))
+        Effect.catchIf(
+          (error) => error.reason._tag === "NotFound",
+          () => Effect.succeed(Option.none<ProcessRecord>())
+        )
       )
 
     const run: Processes["run"] = (operation, id, command, args, options, mode) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const live = options.stdin === "open"
         const input = options.stdin === "open" ? undefined : options.stdin
         const { stdin: _, ...rest } = options
         const checked = yield* prepare(self, operation, command, args, rest)
         const prepared: Prepared = { ...checked, stdin: live || input !== undefined }
-        const processId = options.processId === undefined
-          ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
-          : yield* core.toProcessId(operation, options.processId)
+        const processId =
+          options.processId === undefined
+            ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
+            : yield* core.toProcessId(operation, options.processId)
         const connection = yield* Effect.scoped(machines.get(id, options.recovery))
         const now = yield* Clock.currentTimeMillis
         const plainEnv = Object.entries(prepared.env ?? {}).flatMap(([name, value]) =>
@@ -356,7 +374,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
           status: "starting",
           provider: connection.provider.name,
           command,
-          args: args.map((arg) => Redacted.isRedacted(arg) ? hidden : arg),
+          args: args.map((arg) => (Redacted.isRedacted(arg) ? hidden : arg)),
           ...(prepared.cwd === undefined ? {} : { cwd: prepared.cwd }),
           ...(plainEnv.length === 0 ? {} : { env: Object.fromEntries(plainEnv) }),
           ...(secretEnv.length === 0 ? {} : { secretEnv: secretEnv.sort() }),
@@ -375,12 +393,14 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             return yield* finish(yield* attach(processId, 0), mode, options)
           }
         }
-        const entry = yield* Effect.uninterruptible(Effect.gen(function*() {
-          yield* store.insertProcess(record).pipe(
-            Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable })
-          )
-          return yield* own(processId, id, launch(record, prepared, input, options))
-        })).pipe(
+        const entry = yield* Effect.uninterruptible(
+          Effect.gen(function* () {
+            yield* store
+              .insertProcess(record)
+              .pipe(Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }))
+            return yield* own(processId, id, launch(record, prepared, input, options))
+          })
+        ).pipe(
           Effect.map(Option.some),
           // Somebody else inserted the same id a moment ago.
           Effect.catchIf(
@@ -394,7 +414,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         }
         const handle = handleOf(record, 0)
         yield* Deferred.await(entry.value.accepted).pipe(
-          Effect.onInterrupt(() => options.onInterrupt === "kill" ? killStarted(entry.value) : Effect.void)
+          Effect.onInterrupt(() => (options.onInterrupt === "kill" ? killStarted(entry.value) : Effect.void))
         )
         return yield* finish(handle, mode, options)
       })
@@ -410,16 +430,19 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       mode === "background"
         ? Effect.succeed(handle)
         : handle.exit.pipe(
-          Effect.onInterrupt(() =>
-            options.onInterrupt === "kill" ? Effect.ignore(handle.signal("SIGKILL")) : Effect.void
-          ),
-          // How it ended is for the caller to read; that it ended is all that is waited for.
-          Effect.catchIf((error) => error.reason._tag === "OutcomeUnknown", () => Effect.void),
-          Effect.as(handle)
-        )
+            Effect.onInterrupt(() =>
+              options.onInterrupt === "kill" ? Effect.ignore(handle.signal("SIGKILL")) : Effect.void
+            ),
+            // How it ended is for the caller to read; that it ended is all that is waited for.
+            Effect.catchIf(
+              (error) => error.reason._tag === "OutcomeUnknown",
+              () => Effect.void
+            ),
+            Effect.as(handle)
+          )
 
     const runToEnd: Processes["runToEnd"] = (id, command, args, options) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const operation = "SandboxService.runCommandWithProcessStream"
         const calledAt = yield* Clock.currentTimeMillis
         const mode = options.mode ?? "foreground"
@@ -447,7 +470,8 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         yield* Stream.runForEach(log.read(handle.processId), (event) =>
           Effect.sync(() => {
             if (isOutput(event)) (event._tag === "stdout" ? stdout : stderr).push(event.bytes)
-          }))
+          })
+        )
         const durationMs = (yield* Clock.currentTimeMillis) - calledAt
         yield* Metrics.command("recorded", "exit", durationMs)
         const { display } = yield* prepare(self, operation, command, args, {})
@@ -468,7 +492,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     })
 
     const exitOfProcess = (processId: ProcessId): Effect.Effect<ProcessExit, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const entry = entries.get(processId)
         if (entry !== undefined) yield* Deferred.await(entry.outcome)
         const record = yield* store.getProcess(processId)
@@ -479,24 +503,26 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       })
 
     const read: Processes["read"] = (processId, options = {}) =>
-      Stream.unwrap(Effect.sync(() => {
-        const events = log.read(processId, options)
-        const entry = options.follow === true ? entries.get(processId) : undefined
-        // If the log can no longer be written, whoever follows it here must not wait for ever.
-        return entry === undefined
-          ? events
-          : Stream.interruptWhen(events, Effect.andThen(Deferred.await(entry.outcome), Effect.never))
-      }))
+      Stream.unwrap(
+        Effect.sync(() => {
+          const events = log.read(processId, options)
+          const entry = options.follow === true ? entries.get(processId) : undefined
+          // If the log can no longer be written, whoever follows it here must not wait for ever.
+          return entry === undefined
+            ? events
+            : Stream.interruptWhen(events, Effect.andThen(Deferred.await(entry.outcome), Effect.never))
+        })
+      )
 
     /** Takes the process over from a service that is gone; fails `Busy` while one is alive. */
     const takeOver = (record: ProcessRecord): Effect.Effect<Option.Option<Entry>, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const leased = yield* core.acquire(self, (options) => store.acquireProcessLease(record.id, options))
         if (isTerminal(leased.status)) return Option.none()
         const scope = yield* Scope.make()
         const epoch = leased.lease?.epoch ?? 0
         const release = store.releaseProcessLease(record.id, { owner: self.owner, epoch, expiresAt: 0 })
-        const found = yield* Effect.gen(function*() {
+        const found = yield* Effect.gen(function* () {
           const { machine } = yield* machines.connected(record.sandboxId)
           if (leased.incarnation !== undefined && leased.incarnation !== machine.ref.incarnation) return Option.none()
           const external = yield* machine.findProcess(record.id)
@@ -523,7 +549,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         const { position, process } = found.value
         const writer = makeWriter(self, leased, epoch, position)
         const entry = yield* own(record.id, record.sandboxId, (current, isAbandoned) =>
-          Effect.gen(function*() {
+          Effect.gen(function* () {
             const now = yield* Clock.currentTimeMillis
             yield* writer.append(
               [{ _tag: "status", at: now, sandboxId: record.sandboxId, processId: record.id, status: "running" }],
@@ -531,19 +557,23 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             )
             yield* Deferred.succeed(current.accepted, process)
             yield* follow(leased, epoch, writer, process, scope, isAbandoned)
-          }).pipe(Effect.onExit((exit) => Scope.close(scope, exit))))
+          }).pipe(Effect.onExit((exit) => Scope.close(scope, exit)))
+        )
         return Option.some(entry)
       })
 
     const attach: Processes["attach"] = (processId, after) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const record = yield* store.getProcess(processId)
         const handle = handleOf(record, after)
         if (entries.has(processId) || isTerminal(record.status) || record.observed === true) return handle
         yield* takeOver(record).pipe(
-          Effect.catchIf((error) => error.reason._tag === "Busy", () =>
-            // Somebody writes the log: it is followed here, and taken over once its writer is gone.
-            FiberMap.run(waiting, processId, succeed(record), { onlyIfMissing: true }))
+          Effect.catchIf(
+            (error) => error.reason._tag === "Busy",
+            () =>
+              // Somebody writes the log: it is followed here, and taken over once its writer is gone.
+              FiberMap.run(waiting, processId, succeed(record), { onlyIfMissing: true })
+          )
         )
         return handle
       })
@@ -555,7 +585,10 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         Effect.flatMap((current) =>
           isTerminal(current.status) ? Effect.succeed(true) : Effect.as(takeOver(current), true)
         ),
-        Effect.catchIf((error) => error.reason._tag === "Busy", () => Effect.succeed(false)),
+        Effect.catchIf(
+          (error) => error.reason._tag === "Busy",
+          () => Effect.succeed(false)
+        ),
         Effect.repeat({ schedule: Schedule.spaced(Duration.seconds(2)), until: (done) => done }),
         Effect.ignore({ log: "Debug" })
       )
@@ -572,7 +605,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       processId: ProcessId,
       f: (process: MachineProcess) => Effect.Effect<A, SandboxError>
     ): Effect.Effect<A, SandboxError> =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const entry = entries.get(processId)
         if (entry !== undefined) {
           const process = yield* Effect.result(Deferred.await(entry.accepted))
@@ -591,18 +624,20 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             })
           })
         }
-        return yield* Effect.scoped(Effect.gen(function*() {
-          const { machine } = yield* machines.connected(record.sandboxId)
-          const external = yield* machine.findProcess(processId)
-          if (Option.isNone(external)) {
-            return yield* new SandboxError({
-              operation: "SandboxService.process",
-              processId,
-              reason: new NotFound({ kind: "process", id: processId })
-            })
-          }
-          return yield* Effect.flatMap(machine.resume(external.value, outputStart), f)
-        }))
+        return yield* Effect.scoped(
+          Effect.gen(function* () {
+            const { machine } = yield* machines.connected(record.sandboxId)
+            const external = yield* machine.findProcess(processId)
+            if (Option.isNone(external)) {
+              return yield* new SandboxError({
+                operation: "SandboxService.process",
+                processId,
+                reason: new NotFound({ kind: "process", id: processId })
+              })
+            }
+            return yield* Effect.flatMap(machine.resume(external.value, outputStart), f)
+          })
+        )
       })
 
     const signal: Processes["signal"] = (processId, name, options) =>

@@ -65,11 +65,16 @@ export const acquire = <A>(
   lease: (options: AcquireLease) => Effect.Effect<A, SandboxError>
 ): Effect.Effect<A, SandboxError> => {
   const options = { owner: self.owner, ttl: leaseTtl }
-  return Effect.catchIf(lease(options), (error) => error.reason._tag === "Busy", (error) => {
-    const holder = error.reason._tag === "Busy" ? error.reason.owner : ""
-    return Effect.flatMap(self.isDead(holder), (dead) =>
-      dead ? lease({ ...options, stealFrom: holder }) : Effect.fail(error))
-  })
+  return Effect.catchIf(
+    lease(options),
+    (error) => error.reason._tag === "Busy",
+    (error) => {
+      const holder = error.reason._tag === "Busy" ? error.reason.owner : ""
+      return Effect.flatMap(self.isDead(holder), (dead) =>
+        dead ? lease({ ...options, stealFrom: holder }) : Effect.fail(error)
+      )
+    }
+  )
 }
 
 const sandboxId = Schema.decodeUnknownOption(SandboxId)
@@ -101,23 +106,27 @@ export const toDuration = (
   input: Duration.Input
 ): Effect.Effect<Duration.Duration, SandboxError> => {
   const parsed = Duration.fromInput(input)
-  return Option.isSome(parsed) && Duration.isFinite(parsed.value) &&
-      Duration.isGreaterThan(parsed.value, Duration.zero) &&
-      Duration.isLessThanOrEqualTo(parsed.value, Duration.days(366))
+  return Option.isSome(parsed) &&
+    Duration.isFinite(parsed.value) &&
+    Duration.isGreaterThan(parsed.value, Duration.zero) &&
+    Duration.isLessThanOrEqualTo(parsed.value, Duration.days(366))
     ? Effect.succeed(parsed.value)
     : Effect.fail(invalid(operation, argument, "expected a duration above zero and of at most 366 days"))
 }
 
 /** The same error under the name of the method that the user called, and with the ids it is about. */
-export const named = (operation: string, ids: { readonly sandboxId?: string; readonly processId?: string }) =>
-(error: SandboxError): SandboxError =>
-  new SandboxError({
-    operation,
-    reason: error.reason,
-    ...(error.provider === undefined ? {} : { provider: error.provider }),
-    ...(ids.sandboxId ?? error.sandboxId) === undefined ? {} : { sandboxId: ids.sandboxId ?? error.sandboxId ?? "" },
-    ...(ids.processId ?? error.processId) === undefined ? {} : { processId: ids.processId ?? error.processId ?? "" }
-  })
+export const named =
+  (operation: string, ids: { readonly sandboxId?: string; readonly processId?: string }) =>
+  (error: SandboxError): SandboxError =>
+    new SandboxError({
+      operation,
+      reason: error.reason,
+      ...(error.provider === undefined ? {} : { provider: error.provider }),
+      ...((ids.sandboxId ?? error.sandboxId) === undefined
+        ? {}
+        : { sandboxId: ids.sandboxId ?? error.sandboxId ?? "" }),
+      ...((ids.processId ?? error.processId) === undefined ? {} : { processId: ids.processId ?? error.processId ?? "" })
+    })
 
 /** Fails for a sandbox. */
 export const failure = (record: SandboxRecord, operation: string, reason: SandboxErrorReason): SandboxError =>
@@ -177,4 +186,3 @@ export const mayRetryStart = (error: unknown): boolean =>
 
 export const isConflict = (error: SandboxError): boolean =>
   error.reason._tag === "Store" && error.reason.kind === "Conflict"
-

@@ -15,7 +15,7 @@ import { leaseTtl } from "./core.ts"
  * process or knows that it cannot be found again. What has ended meanwhile stays as it is.
  */
 export const markLost = (self: Core, processId: ProcessId, reason: string): Effect.Effect<void, SandboxError> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     yield* self.pumps.get(processId)?.abandon ?? Effect.void
     const record = yield* self.store.acquireProcessLease(processId, { owner: self.owner, ttl: leaseTtl, steal: true })
     if (isTerminal(record.status)) return
@@ -25,15 +25,17 @@ export const markLost = (self: Core, processId: ProcessId, reason: string): Effe
     yield* self.log.append(
       processId,
       epoch,
-      [{
-        _tag: "status",
-        at: now,
-        seq: position.seq + 1,
-        sandboxId: record.sandboxId,
-        processId,
-        status: "lost",
-        reason
-      }],
+      [
+        {
+          _tag: "status",
+          at: now,
+          seq: position.seq + 1,
+          sandboxId: record.sandboxId,
+          processId,
+          status: "lost",
+          reason
+        }
+      ],
       {
         status: "lost",
         streamAbortReason: reason,
@@ -60,12 +62,14 @@ export const markOpenProcessesLost = (
   Effect.flatMap(Clock.currentTimeMillis, (now) =>
     self.store.listProcesses({ sandboxId, status: open }).pipe(
       Stream.filter((record) => runningIncarnation === undefined || record.incarnation !== runningIncarnation),
-      Stream.filter((record) =>
-        self.pumps.get(record.id)?.isStarting() !== true &&
-        !(record.status === "starting" && record.lease !== undefined && record.lease.expiresAt > now)
+      Stream.filter(
+        (record) =>
+          self.pumps.get(record.id)?.isStarting() !== true &&
+          !(record.status === "starting" && record.lease !== undefined && record.lease.expiresAt > now)
       ),
       Stream.runForEach((record) => markLost(self, record.id, reason))
-    ))
+    )
+  )
 
 /** Lets the pumps of this service write what their processes said last, for a short while. */
 export const settlePumps = (self: Core, sandboxId: SandboxId): Effect.Effect<void> =>

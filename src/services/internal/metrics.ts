@@ -10,7 +10,10 @@ const commands = Metric.counter("sandbox_commands_total", { description: "Comman
 const commandDuration = Metric.timer("sandbox_command_duration", { description: "Duration of commands" })
 
 /** Recoveries by outcome: `Connected`, `Resumed`, `Restored`, `Recreated`, or the tag of the failure. */
-const recoveries = Metric.counter("sandbox_recoveries_total", { description: "Recoveries of sandboxes", incremental: true })
+const recoveries = Metric.counter("sandbox_recoveries_total", {
+  description: "Recoveries of sandboxes",
+  incremental: true
+})
 
 /** Output written to durable logs, in bytes. */
 const logged = Metric.counter("sandbox_log_bytes_total", { description: "Bytes of logged output", incremental: true })

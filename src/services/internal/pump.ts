@@ -31,10 +31,10 @@ export const statusOf = (exit: ProcessExit): ProcessStatus =>
   exit.reason === "stop"
     ? "lost"
     : exit._tag === "Signalled" || exit.reason !== undefined
-    ? "killed"
-    : exit.code === 0
-    ? "exited"
-    : "failed"
+      ? "killed"
+      : exit.code === 0
+        ? "exited"
+        : "failed"
 
 /** Numbers and writes the events of one process under one epoch. */
 export interface Writer {
@@ -61,12 +61,14 @@ export const makeWriter = (self: Core, record: ProcessRecord, epoch: number, fro
         }
         return self.log.append(record.id, epoch, events, patch).pipe(
           Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
-          Effect.andThen(Effect.suspend(() => {
-            seq = next.seq
-            stdout = next.stdout
-            stderr = next.stderr
-            return Metrics.appended(bytes)
-          }))
+          Effect.andThen(
+            Effect.suspend(() => {
+              seq = next.seq
+              stdout = next.stdout
+              stderr = next.stderr
+              return Metrics.appended(bytes)
+            })
+          )
         )
       })
   }
@@ -102,7 +104,7 @@ type Failure = SandboxError | PlatformError.PlatformError
 
 /** Runs until the process has ended and everything is written. */
 export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const { epoch, record, self, writer } = options
     const base = { sandboxId: record.sandboxId, processId: record.id }
     const ready = Latch.makeUnsafe(false)
@@ -167,10 +169,11 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
         Effect.andThen(
           room.await,
           Effect.flatMap(Clock.currentTimeMillis, (at) => push(chunks, at))
-        )).pipe(Effect.andThen(process.exit))
+        )
+      ).pipe(Effect.andThen(process.exit))
 
     /** Reads to the end; a cut on the way is mended from the last byte that was read. */
-    const reader = Effect.gen(function*() {
+    const reader = Effect.gen(function* () {
       while (true) {
         const result = yield* Effect.result(readAll(current))
         if (result._tag === "Success") return result.success
@@ -178,13 +181,17 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
         if (!isSandboxError(error) || !error.isRetryable) return yield* Effect.fail(error)
         current = yield* options.resume({ ...writer.position(), ...read })
       }
-    }).pipe(Effect.ensuring(Effect.sync(() => {
-      ended = true
-      ready.openUnsafe()
-      hurry.openUnsafe()
-    })))
+    }).pipe(
+      Effect.ensuring(
+        Effect.sync(() => {
+          ended = true
+          ready.openUnsafe()
+          hurry.openUnsafe()
+        })
+      )
+    )
 
-    const writeAll = Effect.gen(function*() {
+    const writeAll = Effect.gen(function* () {
       while (!ended) {
         yield* ready.await
         if (ended) return
@@ -203,29 +210,33 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
     if (end._tag === "Success") {
       const exit = end.success
       const status = statusOf(exit)
-      yield* writer.append(
-        [
-          ...rest,
-          { ...base, _tag: "exit", at: now, exit },
-          { ...base, _tag: "status", at: now, status, ...(exit.reason === undefined ? {} : { reason: exit.reason }) }
-        ],
-        endPatch(self, epoch, now, status, {
-          exitCode: exit.code,
-          ...(exit._tag === "Signalled" ? { signal: exit.signal } : {}),
-          ...(exit.reason === undefined ? {} : { streamAbortReason: exit.reason })
-        })
-      ).pipe(Effect.uninterruptible)
+      yield* writer
+        .append(
+          [
+            ...rest,
+            { ...base, _tag: "exit", at: now, exit },
+            { ...base, _tag: "status", at: now, status, ...(exit.reason === undefined ? {} : { reason: exit.reason }) }
+          ],
+          endPatch(self, epoch, now, status, {
+            exitCode: exit.code,
+            ...(exit._tag === "Signalled" ? { signal: exit.signal } : {}),
+            ...(exit.reason === undefined ? {} : { streamAbortReason: exit.reason })
+          })
+        )
+        .pipe(Effect.uninterruptible)
       yield* release
       return
     }
-    yield* Effect.uninterruptible(Effect.suspend(() => rest.length === 0 ? Effect.void : writer.append(rest)))
+    yield* Effect.uninterruptible(Effect.suspend(() => (rest.length === 0 ? Effect.void : writer.append(rest))))
     const error = end.failure
     if (isSandboxError(error) && !isLost(error)) return yield* error
     // Nobody can vouch for how it ended.
-    yield* writer.append(
-      [{ ...base, _tag: "status", at: now, status: "lost", reason: error.message }],
-      endPatch(self, epoch, now, "lost", { streamAbortReason: error.message })
-    ).pipe(Effect.uninterruptible)
+    yield* writer
+      .append(
+        [{ ...base, _tag: "status", at: now, status: "lost", reason: error.message }],
+        endPatch(self, epoch, now, "lost", { streamAbortReason: error.message })
+      )
+      .pipe(Effect.uninterruptible)
   })
 
 /** Failures after which nobody will ever learn how the process ended. */
@@ -262,11 +273,9 @@ export const exitOf = (record: ProcessRecord): Effect.Effect<ProcessExit, Sandbo
   const reason = record.streamAbortReason
   const ended = {
     code: record.exitCode ?? 0,
-    ...(reason === "deadline" || reason === "timeout" || reason === "stop" ? { reason } as const : {})
+    ...(reason === "deadline" || reason === "timeout" || reason === "stop" ? ({ reason } as const) : {})
   }
   return Effect.succeed(
-    record.signal === undefined
-      ? { _tag: "Exited", ...ended }
-      : { _tag: "Signalled", signal: record.signal, ...ended }
+    record.signal === undefined ? { _tag: "Exited", ...ended } : { _tag: "Signalled", signal: record.signal, ...ended }
   )
 }

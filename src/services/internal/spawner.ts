@@ -15,7 +15,7 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import type { SandboxError } from "../../errors.ts";
+import type { SandboxError } from "../../errors.ts"
 import { isSandboxError } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { MachineProcess } from "../SandboxProvider.ts"
@@ -30,36 +30,46 @@ const refuse = (description: string) =>
   Effect.fail(PlatformError.badArgument({ module: "ChildProcess", method: "spawn", description }))
 
 /** A handle's streams speak `PlatformError` only; a failure of the sandbox is kept as its cause. */
-const toPlatform = (method: string) => (error: Failure): PlatformError.PlatformError =>
-  isSandboxError(error)
-    ? PlatformError.systemError({ _tag: "Unknown", module: "ChildProcess", method, cause: error, description: error.message })
-    : error
+const toPlatform =
+  (method: string) =>
+  (error: Failure): PlatformError.PlatformError =>
+    isSandboxError(error)
+      ? PlatformError.systemError({
+          _tag: "Unknown",
+          module: "ChildProcess",
+          method,
+          cause: error,
+          description: error.message
+        })
+      : error
 
 /** How many chunks of one stream wait while the other one is read. */
 const readAhead = 16
 
 /** Splits the one output of a machine's process; each side is held back by its own reader. */
-const split = (process: MachineProcess): Effect.Effect<
-  { readonly stdout: Bytes; readonly stderr: Bytes; readonly all: Bytes },
-  never,
-  Scope.Scope
-> =>
-  Effect.gen(function*() {
+const split = (
+  process: MachineProcess
+): Effect.Effect<{ readonly stdout: Bytes; readonly stderr: Bytes; readonly all: Bytes }, never, Scope.Scope> =>
+  Effect.gen(function* () {
     const scope = yield* Effect.scope
     const stdout = yield* Queue.bounded<Uint8Array, PlatformError.PlatformError | Cause.Done>(readAhead)
     const stderr = yield* Queue.bounded<Uint8Array, PlatformError.PlatformError | Cause.Done>(readAhead)
     let started: Fiber.Fiber<void> | undefined
     const output = Stream.mapError(process.output, toPlatform("output"))
     const pump = Stream.runForEach(output, (chunk) =>
-      Queue.offer(chunk.stream === "stdout" ? stdout : stderr, chunk.bytes)).pipe(
-        Effect.onExit((exit) =>
-          Effect.forEach([stdout, stderr], (queue) =>
-            exit._tag === "Success" ? Queue.end(queue) : Queue.failCause(queue, exit.cause), { discard: true })
-        ),
-        Effect.exit,
-        Effect.asVoid
-      )
-    const begin = Effect.gen(function*() {
+      Queue.offer(chunk.stream === "stdout" ? stdout : stderr, chunk.bytes)
+    ).pipe(
+      Effect.onExit((exit) =>
+        Effect.forEach(
+          [stdout, stderr],
+          (queue) => (exit._tag === "Success" ? Queue.end(queue) : Queue.failCause(queue, exit.cause)),
+          { discard: true }
+        )
+      ),
+      Effect.exit,
+      Effect.asVoid
+    )
+    const begin = Effect.gen(function* () {
       if (started === undefined) started = yield* Effect.forkIn(pump, scope, { startImmediately: true })
     })
     const from = (queue: Queue.Dequeue<Uint8Array, PlatformError.PlatformError | Cause.Done>): Bytes =>
@@ -68,9 +78,7 @@ const split = (process: MachineProcess): Effect.Effect<
       stdout: from(stdout),
       stderr: from(stderr),
       all: Stream.suspend(() =>
-        started === undefined
-          ? Stream.map(output, (chunk) => chunk.bytes)
-          : Stream.merge(from(stdout), from(stderr))
+        started === undefined ? Stream.map(output, (chunk) => chunk.bytes) : Stream.merge(from(stdout), from(stderr))
       )
     }
   })
@@ -81,10 +89,12 @@ const inputOf = (options: ChildProcess.CommandOptions) =>
     : { stream: options.stdin.stream, endOnDone: options.stdin.endOnDone ?? true }
 
 const outputOf = (output: ChildProcess.CommandOptions["stdout"]) =>
-  output === undefined || Predicate.isString(output) || Sink.isSink(output) ? output ?? "pipe" : output.stream
+  output === undefined || Predicate.isString(output) || Sink.isSink(output) ? (output ?? "pipe") : output.stream
 
 /** Flattens a pipeline, first command first, with the options of each joint. */
-const flatten = (command: ChildProcess.Command): {
+const flatten = (
+  command: ChildProcess.Command
+): {
   readonly commands: ReadonlyArray<ChildProcess.StandardCommand>
   readonly joints: ReadonlyArray<ChildProcess.PipeOptions>
 } => {
@@ -103,7 +113,7 @@ export const make = (self: Core, commands: Commands) => {
     command: ChildProcess.StandardCommand,
     piped?: Bytes
   ): Effect.Effect<ChildProcessHandle, Failure, Scope.Scope> =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { options } = command
       const operation = "SandboxService.spawn"
       if (options.additionalFds !== undefined && Object.keys(options.additionalFds).length > 0) {
@@ -118,13 +128,15 @@ export const make = (self: Core, commands: Commands) => {
       const stdout = outputOf(options.stdout)
       const stderr = outputOf(options.stderr)
       for (const stdio of [input.stream, stdout, stderr]) {
-        if (stdio === "inherit" || stdio === "overlapped") return yield* refuse(`A sandbox cannot ${stdio} the stdio of this process`)
+        if (stdio === "inherit" || stdio === "overlapped")
+          return yield* refuse(`A sandbox cannot ${stdio} the stdio of this process`)
       }
-      const [program, args] = shell === undefined || shell === false
-        ? [command.command, command.args] as const
-        : [shell, ["-c", command.command]] as const
+      const [program, args] =
+        shell === undefined || shell === false
+          ? ([command.command, command.args] as const)
+          : ([shell, ["-c", command.command]] as const)
       const prepared: Prepared = {
-        ...yield* prepare(self, operation, program, args, { cwd: options.cwd, env: options.env }),
+        ...(yield* prepare(self, operation, program, args, { cwd: options.cwd, env: options.env })),
         stdin: piped !== undefined || input.stream !== "ignore",
         ...(options.env === undefined ? {} : { extendEnv: options.extendEnv === true })
       }
@@ -135,22 +147,26 @@ export const make = (self: Core, commands: Commands) => {
       if (source !== undefined) {
         // A failed source has cut the input short: that is what the exit code tells then.
         const watched = Stream.tapError(source, (error) => Deferred.fail(failed, error))
-        yield* Effect.forkScoped(Effect.ignore(
-          input.endOnDone
-            ? Stream.run(watched, stdin)
-            : Stream.runForEach(watched, (bytes) => Effect.mapError(process.write(bytes), toPlatform("stdin")))
-        ))
+        yield* Effect.forkScoped(
+          Effect.ignore(
+            input.endOnDone
+              ? Stream.run(watched, stdin)
+              : Stream.runForEach(watched, (bytes) => Effect.mapError(process.write(bytes), toPlatform("stdin")))
+          )
+        )
       }
       const streams = yield* split(process)
       const send = (output: typeof stdout, stream: Bytes) =>
         Sink.isSink(output)
-          ? Effect.asVoid(Effect.forkScoped(Effect.catch(Stream.run(stream, output), (error) => Deferred.fail(failed, error))))
+          ? Effect.asVoid(
+              Effect.forkScoped(Effect.catch(Stream.run(stream, output), (error) => Deferred.fail(failed, error)))
+            )
           : output === "ignore"
-          ? Effect.asVoid(Effect.forkScoped(Effect.ignore(Stream.runDrain(stream))))
-          : Effect.void
+            ? Effect.asVoid(Effect.forkScoped(Effect.ignore(Stream.runDrain(stream))))
+            : Effect.void
       yield* send(stdout, streams.stdout)
       yield* send(stderr, streams.stderr)
-      const visible = (output: typeof stdout, stream: Bytes): Bytes => output === "pipe" ? stream : Stream.empty
+      const visible = (output: typeof stdout, stream: Bytes): Bytes => (output === "pipe" ? stream : Stream.empty)
 
       const ended = yield* Deferred.make<ExitCode, PlatformError.PlatformError>()
       const exit = Effect.mapError(process.exit, toPlatform("exitCode")).pipe(
@@ -158,25 +174,30 @@ export const make = (self: Core, commands: Commands) => {
           end._tag === "Exited"
             ? Effect.succeed(ExitCode(end.code))
             : Effect.fail(
-              PlatformError.systemError({
-                _tag: "Unknown",
-                module: "ChildProcess",
-                method: "exitCode",
-                pathOrDescriptor: prepared.display,
-                cause: new Error(`Process interrupted due to receipt of signal: '${end.signal}'`)
-              })
-            )
+                PlatformError.systemError({
+                  _tag: "Unknown",
+                  module: "ChildProcess",
+                  method: "exitCode",
+                  pathOrDescriptor: prepared.display,
+                  cause: new Error(`Process interrupted due to receipt of signal: '${end.signal}'`)
+                })
+              )
         )
       )
       yield* Effect.forkScoped(Deferred.into(exit, ended))
       const kill = (how?: ChildProcess.KillOptions) =>
-        process.signal(how?.killSignal ?? options.killSignal ?? "SIGTERM", {
-          forceAfter: how?.forceKillAfter ?? options.forceKillAfter
-        }).pipe(
-          Effect.catchIf((error) => error.reason._tag === "ProcessEnded", () => Effect.void),
-          Effect.mapError(toPlatform("kill")),
-          Effect.andThen(Effect.ignore(Deferred.await(ended)))
-        )
+        process
+          .signal(how?.killSignal ?? options.killSignal ?? "SIGTERM", {
+            forceAfter: how?.forceKillAfter ?? options.forceKillAfter
+          })
+          .pipe(
+            Effect.catchIf(
+              (error) => error.reason._tag === "ProcessEnded",
+              () => Effect.void
+            ),
+            Effect.mapError(toPlatform("kill")),
+            Effect.andThen(Effect.ignore(Deferred.await(ended)))
+          )
       const numeric = Number(process.external.externalId)
       return makeHandle({
         // A vendor's id need not be a number; `ChildProcessHandle` has room for nothing else.
@@ -187,9 +208,10 @@ export const make = (self: Core, commands: Commands) => {
         stdin: source === undefined && input.stream === "pipe" ? stdin : Sink.drain,
         stdout: visible(stdout, streams.stdout),
         stderr: visible(stderr, streams.stderr),
-        all: stdout === "pipe" && stderr === "pipe"
-          ? streams.all
-          : Stream.merge(visible(stdout, streams.stdout), visible(stderr, streams.stderr)),
+        all:
+          stdout === "pipe" && stderr === "pipe"
+            ? streams.all
+            : Stream.merge(visible(stdout, streams.stdout), visible(stderr, streams.stderr)),
         getInputFd: () => Sink.drain,
         getOutputFd: () => Stream.empty,
         unref: Effect.fail(
@@ -203,7 +225,7 @@ export const make = (self: Core, commands: Commands) => {
     })
 
   return (id: SandboxId, command: ChildProcess.Command): Effect.Effect<ChildProcessHandle, Failure, Scope.Scope> =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { commands: all, joints } = flatten(command)
       const handles: Array<ChildProcessHandle> = []
       for (const [index, next] of all.entries()) {
@@ -225,8 +247,8 @@ export const make = (self: Core, commands: Commands) => {
       return makeHandle({
         ...last,
         stdin: first.stdin,
-        kill: (options) => Effect.forEach(handles.toReversed(), (handle) => Effect.ignore(handle.kill(options)), { discard: true })
+        kill: (options) =>
+          Effect.forEach(handles.toReversed(), (handle) => Effect.ignore(handle.kill(options)), { discard: true })
       })
     })
 }
-
