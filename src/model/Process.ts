@@ -86,6 +86,7 @@ export type ProcessExit = Data.TaggedEnum<{
   Exited: { readonly code: number; readonly reason?: EndReason }
   Signalled: { readonly signal: string; readonly code: number; readonly reason?: EndReason }
 }>
+/** Constructors and matchers of {@link ProcessExit}. */
 export const ProcessExit = Data.taggedEnum<ProcessExit>()
 
 /** `deadline`: the process's own; `timeout`: the lease of its sandbox; `stop`: the sandbox was stopped. */

@@ -74,6 +74,7 @@ export interface MetadataProcessEvent extends Base {
   readonly metadata: JsonObject
 }
 
+/** An entry of the log, tagged by its name on the wire. */
 export type ProcessEvent =
   | OutputProcessEvent
   | StatusProcessEvent

@@ -3,6 +3,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 
+/** How this service names itself as a holder of leases, and judges other holders. */
 export interface Owner {
   /** A new name for one build of the service. */
   readonly name: Effect.Effect<string>
@@ -13,6 +14,7 @@ export interface Owner {
   readonly isDead: (owner: string) => Effect.Effect<boolean>
 }
 
+/** Read once, when `SandboxService.layer` is built. */
 export const LeaseOwner: Context.Reference<Owner> = Context.Reference("effect-sandbox/services/LeaseOwner", {
   defaultValue: (): Owner => ({
     name: Effect.sync(() => `service:${SecureRandom.uuidV4Unsafe()}`),

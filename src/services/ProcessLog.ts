@@ -26,6 +26,7 @@ export interface LogPage {
   readonly terminal: boolean
 }
 
+/** From where, and whether to go on until the process has ended. */
 export interface ReadOptions {
   /** Only events with a higher `seq`. */
   readonly after?: number | undefined
@@ -61,6 +62,7 @@ export interface Primitives {
   readonly poll?: Schedule.Schedule<unknown> | undefined
 }
 
+/** The durable event logs of recorded processes; every failure is a `SandboxError`, mostly with the reason `Store`. */
 export class ProcessLog extends Context.Service<
   ProcessLog,
   {

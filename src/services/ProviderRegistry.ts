@@ -12,6 +12,7 @@ export interface Options {
   readonly default?: string | undefined
 }
 
+/** The providers that sandboxes can be made with. */
 export class ProviderRegistry extends Context.Service<
   ProviderRegistry,
   {

@@ -14,6 +14,7 @@ import type { SandboxError } from "../errors.ts"
 /** A schedule over failures. It decides the delays and when to give up; whether a failure may be retried at all is ours. */
 export type RecoverySchedule = Schedule.Schedule<unknown, SandboxError>
 
+/** One schedule for each thing that is tried again. */
 export interface RecoverySchedules {
   /** Connecting to a machine: transient reasons. */
   readonly connect: RecoverySchedule

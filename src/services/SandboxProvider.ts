@@ -250,6 +250,7 @@ export interface Primitives {
   readonly checkpoints: Option.Option<ProviderCheckpoints>
 }
 
+/** Whose machine it is, and whether it may be booted. */
 export interface ConnectOptions {
   readonly sandboxId: SandboxId
   readonly boot: boolean

@@ -71,6 +71,7 @@ export type {
 
 type Failure = SandboxError | PlatformError.PlatformError
 
+/** Sandboxes by their durable ids. */
 export class SandboxService extends Context.Service<
   SandboxService,
   {

@@ -116,36 +116,42 @@ const malformed = (name: string, detail: string | undefined): SandboxError =>
     reason: new MissingSetting({ names: [name], ...(detail === undefined ? {} : { detail }) })
   })
 
+/** `SANDBOX_PROVIDER`. */
 export const provider = text({
   name: "SANDBOX_PROVIDER",
   fallback: "none",
   description: "The provider's registered name, when the config does not say one"
 })
 
+/** `SANDBOX_STORE`. */
 export const store = choice(["sqlite", "memory", "instantdb", "postgres"], {
   name: "SANDBOX_STORE",
   fallback: "sqlite",
   description: "The record store of `Embedded.layerConfig` (`sqlite` or `memory`)"
 })
 
+/** `SANDBOX_SQLITE_FILE`. */
 export const sqliteFile = text({
   name: "SANDBOX_SQLITE_FILE",
   fallback: "`.effect-sandbox/sandboxes.sqlite`",
   description: "The database file of the SQLite store"
 })
 
+/** `SANDBOX_LOCAL_ROOT`. */
 export const localRoot = text({
   name: "SANDBOX_LOCAL_ROOT",
   fallback: "`.effect-sandbox/local`",
   description: "The directory that the local provider keeps its sandboxes in"
 })
 
+/** `SANDBOX_NAMESPACE`. */
 export const namespace = text({
   name: "SANDBOX_NAMESPACE",
   fallback: "an id kept in the store",
   description: "Keeps the machines of one deployment apart from another's; set it before the first sandbox is made"
 })
 
+/** `SANDBOX_MAX_OUTPUT_BYTES`. */
 export const maxOutputBytes = integer(
   { min: 0, max: 1 << 30 },
   {
@@ -155,18 +161,21 @@ export const maxOutputBytes = integer(
   }
 )
 
+/** `SANDBOX_COMMAND_TIMEOUT`. */
 export const commandTimeout = duration({
   name: "SANDBOX_COMMAND_TIMEOUT",
   fallback: "none",
   description: "The deadline of a command that gives none"
 })
 
+/** `SANDBOX_REQUEST_TIMEOUT`. */
 export const requestTimeout = duration({
   name: "SANDBOX_REQUEST_TIMEOUT",
   fallback: "30 seconds",
   description: "The deadline of one call to a vendor"
 })
 
+/** `SANDBOX_IDLE_TTL`. */
 export const idleTtl = duration({
   name: "SANDBOX_IDLE_TTL",
   fallback: "5 minutes",
@@ -194,6 +203,7 @@ export interface ServiceSettings {
   readonly idleTtl: Duration.Duration
 }
 
+/** Reads {@link ServiceSettings} with their defaults. */
 export const serviceSettings: Effect.Effect<ServiceSettings, SandboxError> = Effect.gen(function* () {
   return {
     provider: yield* get(provider),

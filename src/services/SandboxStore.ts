@@ -40,7 +40,9 @@ export interface ProcessFilter {
 export type Patch<A extends object> = {
   readonly [K in Exclude<keyof A, "id" | "version" | "schemaVersion">]?: A[K] | undefined
 }
+/** A change of a sandbox record. */
 export type SandboxPatch = Patch<SandboxRecord>
+/** A change of a process record. */
 export type ProcessPatch = Patch<ProcessRecord>
 
 /** A record as a backend keeps it: plain JSON. `version` is always there. */
@@ -98,6 +100,7 @@ export interface AcquireLease {
   readonly stealFrom?: string | undefined
 }
 
+/** Sandbox and process records, of one namespace; every failure is a `SandboxError`, mostly with the reason `Store`. */
 export class SandboxStore extends Context.Service<
   SandboxStore,
   {
