@@ -31,6 +31,39 @@ export interface Pipes {
   readonly close: () => void
 }
 
+/**
+ * Lets a program open its input by name (`cat /dev/stdin`) after our end was closed: opening a FIFO that has no writer waits for
+ * one, which is what tells it from a pipe. Call it while `fd`, our end, is open; from then on whoever waits is let in within
+ * moments and reads what is there and the end. The result ends it. macOS duplicates the descriptor instead and needs nothing.
+ */
+export const admitLateReaders = (fd: number): (() => void) => {
+  if (process.platform !== "linux") return () => {}
+  // Without a descriptor to spare there is no late reader, and nothing else is lost.
+  const open = (other: number, flags: number): number | undefined => {
+    try {
+      return Fs.openSync(`/proc/self/fd/${other}`, flags | O_NONBLOCK)
+    } catch {
+      return undefined
+    }
+  }
+  // Keeps what was written, when the command's own end should be closed meanwhile.
+  const held = open(fd, O_RDONLY)
+  if (held === undefined) return () => {}
+  let timer: NodeJS.Timeout
+  const knock = (pause: number) => {
+    timer = setTimeout(() => {
+      const writer = open(held, O_WRONLY)
+      if (writer !== undefined) Fs.closeSync(writer)
+      knock(Math.min(pause * 2, 1_000))
+    }, pause).unref()
+  }
+  knock(4)
+  return () => {
+    clearTimeout(timer)
+    Fs.closeSync(held)
+  }
+}
+
 const batch = 64
 const lowWater = 16
 

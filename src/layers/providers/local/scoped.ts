@@ -21,8 +21,9 @@ import { ProcessExit } from "../../../model/Process.ts"
 import type { ExternalProcess, MachineProcess, OutputChunk, StartCommand } from "../../../services/SandboxProvider.ts"
 import { startFailure } from "./command.ts"
 import { failWith, io, reasonOf } from "./failures.ts"
-import { killGroup, send, signalNumber, toSignal } from "./os.ts"
+import { isGroupAlive, killGroup, send, signalNumber, toSignal } from "./os.ts"
 import type { Pipes } from "./pipes.ts"
+import { admitLateReaders } from "./pipes.ts"
 import type { Launch } from "./substrate.ts"
 
 /** What a start needs besides the command. */
@@ -184,6 +185,7 @@ class Input {
   private readonly fd: number | undefined
   private socket: Net.Socket | undefined
   private state: "open" | "finished" | "closed"
+  private letGo = (): void => {}
 
   constructor(fd: number | undefined) {
     this.fd = fd
@@ -198,12 +200,15 @@ class Input {
   }
 
   finish(): void {
-    if (this.state !== "open") return
+    if (this.state !== "open" || this.fd === undefined) return
     this.state = "finished"
+    this.letGo = admitLateReaders(this.fd)
     this.connect()?.end()
   }
 
   close(): void {
+    this.letGo()
+    this.letGo = () => {}
     if (this.socket !== undefined) this.socket.destroy()
     else if (this.state !== "closed" && this.fd !== undefined) Fs.closeSync(this.fd)
     this.state = "closed"
@@ -264,8 +269,9 @@ export const start = Effect.fnUntraced(function* (
   const exit = Deferred.makeUnsafe<ProcessExit>()
   let reason: EndReason | undefined
   let status: ProcessExit | undefined
-  // Known at the exit, at once: later the number may belong to somebody else's group.
+  // Asked at the exit, at once, and remembered: later the number may belong to somebody else's group.
   let groupIsGone = false
+  const isGone = (pid: number): boolean => (groupIsGone ||= status !== undefined && !isGroupAlive(pid))
 
   const launched = Effect.callback<Spawned, PlatformError.PlatformError>((resume) => {
     let spawned: ReturnType<typeof spawn>
@@ -301,7 +307,7 @@ export const start = Effect.fnUntraced(function* (
 
   const kill = (pid: number, graceMillis: number, term = true) =>
     Effect.gen(function* () {
-      if (groupIsGone) return
+      if (isGone(pid)) return
       const dead = yield* io("kill", () => killGroup(pid, graceMillis, term))
       if (!dead) return yield* Effect.logWarning(`the process group ${pid} survived SIGKILL`)
       yield* Deferred.await(exit)
@@ -378,7 +384,7 @@ export const start = Effect.fnUntraced(function* (
       if (signal === undefined) {
         return yield* failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` }))
       }
-      if (groupIsGone || !send(-pid, signal)) return yield* ended()
+      if (isGone(pid) || !send(-pid, signal)) return yield* ended()
       if (signalOptions?.forceAfter === undefined) return
       const patience = Duration.toMillis(Duration.fromInputUnsafe(signalOptions.forceAfter))
       yield* kill(pid, patience, false)

@@ -12,6 +12,7 @@ import {
   formatCookie,
   cookieName,
   identity,
+  isGroupAlive,
   killGroup,
   send,
   signalNumber,
@@ -19,6 +20,7 @@ import {
   wallClock
 } from "./os.ts"
 import type { Pipes } from "./pipes.ts"
+import { admitLateReaders } from "./pipes.ts"
 import * as Spool from "./spool.ts"
 import type { ExitFile, Failure, Key, ProcessFile, Push, Request } from "./wire.ts"
 import { processDirectory, rootTag } from "./wire.ts"
@@ -91,8 +93,11 @@ export const start = async (
   let exit: ExitFile | undefined
   let reason: ExitFile["reason"]
   let leaderGone = false
+  // Asked at the exit, at once, and remembered: later the number may belong to somebody else's group.
   let groupGone = false
+  const isGone = (): boolean => (groupGone ||= leaderGone && !isGroupAlive(pid))
   let inputOpen = input !== undefined
+  let letGo = (): void => {}
   const quota = request.spoolQuota
   const spool = (fd: number, stream: "out" | "err") => Spool.make({ fd, directory, stream, quota, grown: changed, log })
   const spools = { out: spool(out, "out"), err: spool(err, "err") }
@@ -111,7 +116,7 @@ export const start = async (
   const kill = async (because: "deadline" | "timeout" | "stop"): Promise<boolean> => {
     if (exit !== undefined) return true
     if (!leaderGone) reason ??= because
-    if (groupGone) return true
+    if (isGone()) return true
     const dead = await killGroup(pid, request.killGrace)
     if (!dead) log(`the process group ${pid} survived SIGKILL`)
     return dead
@@ -125,7 +130,8 @@ export const start = async (
       groupGone = !send(-pid, 0)
       cancelDeadline()
       inputOpen = false
-      input?.destroy()
+      input?.socket.destroy()
+      letGo()
       const end: ExitFile["end"] =
         signal === null
           ? // Node gives a code or a signal, never neither.
@@ -170,17 +176,19 @@ export const start = async (
       new Promise((resolve, reject) => {
         if (leaderGone) return reject(new Refusal({ type: "ended" }))
         if (!inputOpen || input === undefined) return reject(new Refusal({ type: "closed" }))
-        input.write(bytes, (error) =>
+        input.socket.write(bytes, (error) =>
           error === null || error === undefined ? resolve() : reject(new Refusal({ type: "ended" }))
         )
       }),
     closeInput: () => {
       if (!inputOpen) return
       inputOpen = false
-      input?.end()
+      if (input === undefined) return
+      letGo = admitLateReaders(input.fd)
+      input.socket.end()
     },
     signal: async (signal, forceAfter) => {
-      if (groupGone || exit !== undefined || !send(-pid, signal)) throw new Refusal({ type: "ended" })
+      if (exit !== undefined || isGone() || !send(-pid, signal)) throw new Refusal({ type: "ended" })
       if (forceAfter !== undefined && !(await killGroup(pid, forceAfter, false))) {
         throw new Refusal({ type: "survivors", pids: [pid] })
       }
@@ -219,7 +227,7 @@ const launch = (root: string, pipes: Pipes, request: StartRequest) => {
     readonly child: ReturnType<typeof spawn> & { readonly pid: number }
     readonly out: number
     readonly err: number
-    readonly input: Net.Socket | undefined
+    readonly input: { readonly fd: number; readonly socket: Net.Socket } | undefined
   }>((resolve, reject) => {
     try {
       const child = spawn(request.command, [...request.args], {
@@ -230,9 +238,11 @@ const launch = (root: string, pipes: Pipes, request: StartRequest) => {
       })
       if (hasPid(child)) {
         const input =
-          stdin === undefined ? undefined : new Net.Socket({ fd: stdin.ours, readable: false, writable: true })
+          stdin === undefined
+            ? undefined
+            : { fd: stdin.ours, socket: new Net.Socket({ fd: stdin.ours, readable: false, writable: true }) }
         // A failed write reports to its own callback.
-        input?.on("error", () => {})
+        input?.socket.on("error", () => {})
         child.on("error", () => {})
         resolve({ child, out: out.ours, err: err.ours, input })
       } else {

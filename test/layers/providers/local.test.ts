@@ -1,0 +1,24 @@
+/** The provider suite over the local provider. */
+import { Effect } from "effect"
+import * as Local from "../../../src/layers/providers/Local.ts"
+import { suite } from "../../../src/testing/ProviderSuite.ts"
+import { localRoot } from "./support/local.ts"
+
+suite(
+  "local",
+  Effect.flatMap(localRoot, (root) =>
+    Local.make({ root, isolation: "none", killGrace: "500 millis", supervisorIdle: "200 millis" })
+  ),
+  {
+    capabilities: {
+      processes: { stdin: true, signalsObservable: true, recorded: true },
+      ports: 65535,
+      checkpoints: { stopsProcesses: false, comments: true },
+      extendTimeout: true,
+      persistent: true
+    },
+    holdsBack: true,
+    redactedArguments: false,
+    bindingModes: process.getuid?.() !== 0
+  }
+)
