@@ -232,7 +232,7 @@ export interface Primitives {
   readonly capabilities: ProviderCapabilities
   /** Schedules that override the layer's `RecoveryPolicy` for this provider. */
   readonly recovery?: Partial<RecoverySchedules> | undefined
-  /** The deadline of one call; the default is `SANDBOX_REQUEST_TIMEOUT`. */
+  /** The deadline of one call; a provider's `make` reads `SANDBOX_REQUEST_TIMEOUT` for it. The default is 30 seconds. */
   readonly requestTimeout?: Duration.Input | undefined
   /** The deadline of a create, a boot, a checkpoint or a restore; the default is 5 minutes. */
   readonly slowTimeout?: Duration.Input | undefined

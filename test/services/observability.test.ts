@@ -69,10 +69,7 @@ describe("observability", () => {
       vendor.vanish()
       yield* sandboxes.runCommand(sandboxId, "true")
       assert.strictEqual(yield* count("sandbox_commands_total", commands), (before[0] ?? 0) + 2)
-      assert.strictEqual(
-        yield* count("sandbox_recoveries_total", { outcome: "Recreated" }),
-        (before[1] ?? 0) + 1
-      )
+      assert.strictEqual(yield* count("sandbox_recoveries_total", { outcome: "Recreated" }), (before[1] ?? 0) + 1)
     }).pipe(Effect.provide(service(vendor)))
   })
 })

@@ -1,6 +1,7 @@
 /** The provider put together: its data directory, its stock of pipes, its way to the supervisor. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Crypto from "node:crypto"
 import * as Path from "node:path"
@@ -9,6 +10,7 @@ import { UnsupportedCapability } from "../../../errors.ts"
 import type { RecoverySchedules } from "../../../services/RecoveryPolicy.ts"
 import type { SandboxProvider } from "../../../services/SandboxProvider.ts"
 import * as Provider from "../../../services/SandboxProvider.ts"
+import * as SandboxSettings from "../../../services/SandboxSettings.ts"
 import type { OnStep } from "./checkpoints.ts"
 import * as Client from "./client.ts"
 import * as Disk from "./disk.ts"
@@ -66,8 +68,9 @@ export const make = (
       (stock) => Effect.sync(() => stock.close())
     )
     const client = yield* Client.make(root, { idleMillis: millis(options.supervisorIdle ?? Duration.seconds(5)) })
-    return Provider.make(
-      Machines.primitives({
+    const requestTimeout = yield* SandboxSettings.get(SandboxSettings.requestTimeout)
+    return Provider.make({
+      ...Machines.primitives({
         root,
         pipes,
         client,
@@ -78,6 +81,7 @@ export const make = (
         killGrace: millis(options.killGrace ?? Duration.seconds(2)),
         spoolQuota: options.spoolQuota ?? 4 * 1024 ** 3,
         allowSecretArguments: options.allowSecretArguments ?? false
-      })
-    )
+      }),
+      requestTimeout: Option.getOrUndefined(requestTimeout)
+    })
   })
