@@ -1,19 +1,24 @@
 /** The package as a user gets it: packed, installed with nothing but its required peers, imported and compiled. */
-import { assert, beforeAll, afterAll, describe, it } from "@effect/vitest"
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
+import { existsSync } from "node:fs"
+import { mkdtemp, readdir, readFile, realpath, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { join, relative } from "node:path"
+import { basename, dirname, join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL("..", import.meta.url))
+const name = "effect-sandbox"
 
 let folder = ""
+/** What is built, without its extension: `layers/providers/Local`. */
+let modules: ReadonlyArray<string> = []
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "effect-sandbox-package-"))
+  if (!existsSync(join(root, "dist/index.js"))) throw new Error("this tests what is built: npm run build")
+  folder = await realpath(await mkdtemp(join(tmpdir(), "consumer-")))
   const { devDependencies } = JSON.parse(await readFile(join(root, "package.json"), "utf8"))
   const { stdout } = await run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], {
     cwd: root
@@ -22,81 +27,154 @@ beforeAll(async () => {
   const packed = JSON.parse(stdout)
   const [{ filename }] = Array.isArray(packed) ? packed : Object.values<{ filename: string }>(packed)
   await writeFile(join(folder, "package.json"), JSON.stringify({ name: "consumer", type: "module", private: true }))
-  await run(
-    "npm",
-    [
-      "install",
-      "--no-audit",
-      "--no-fund",
-      join(folder, filename),
-      `effect@${devDependencies.effect}`,
-      `@effect/platform-node@${devDependencies["@effect/platform-node"]}`
-    ],
-    { cwd: folder }
-  )
+  const peers = ["effect", "@effect/platform-node"].map((peer) => `${peer}@${devDependencies[peer]}`)
+  await run("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", join(folder, filename), ...peers], {
+    cwd: folder
+  })
+  const dist = join(folder, "node_modules", name, "dist")
+  modules = (await readdir(dist, { recursive: true }))
+    .filter((file) => file.endsWith(".js"))
+    .map((file) => file.slice(0, -3))
+    .sort()
 }, 120_000)
 
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
-/** The public entry points, by what is built. */
-const entries = async () => {
-  const dist = join(folder, "node_modules/effect-sandbox/dist")
-  const files = (await readdir(dist, { recursive: true })).filter((file) => file.endsWith(".js"))
-  return files
-    .map((file) => file.slice(0, -3))
-    .map((file) => (file === "index" ? "effect-sandbox" : `effect-sandbox/${file.replace(/\/index$/, "")}`))
+const entryOf = (module: string) => (module === "index" ? name : `${name}/${module.replace(/\/index$/, "")}`)
+
+/** Private is what is in a folder `internal`, what is in a layer's own folder (`Local.js`, `local/`), and the CLI's `main`. */
+const isPrivate = (module: string): boolean => {
+  const folders = dirname(module)
+    .split("/")
+    .map((_, index, all) => all.slice(0, index + 1).join("/"))
+  return (
+    module === "programs/main" ||
+    folders.some((path) => basename(path) === "internal") ||
+    folders.some((path) =>
+      modules.some((other) => other.startsWith("layers/") && other !== path && other.toLowerCase() === path)
+    )
+  )
+}
+const needsVitest = (module: string) => module.startsWith("testing/")
+const publicModules = () => modules.filter((module) => !isPrivate(module))
+
+const evaluate = async (code: string): Promise<string> => {
+  const { stdout } = await run(process.execPath, ["--input-type=module", "-e", code], { cwd: folder })
+  return stdout
 }
 
-const isPrivate = (entry: string) => /\/internal\/|\/providers\/local\//.test(entry)
-const needsVitest = (entry: string) => entry.startsWith("effect-sandbox/testing")
-
-const evaluate = (code: string) => run(process.execPath, ["--input-type=module", "-e", code], { cwd: folder })
-
-describe("the packed package", () => {
-  it("holds its sources, its build and its licence, and nothing else", async () => {
-    const packed = join(folder, "node_modules/effect-sandbox")
-    const top = (await readdir(packed)).filter((name) => name !== "node_modules").sort()
-    assert.deepStrictEqual(top, ["LICENSE", "README.md", "dist", "package.json", "src"])
-  })
-
-  it("has entry points that can be imported with the required peers alone", async () => {
-    const all = (await entries()).filter((entry) => !isPrivate(entry) && !needsVitest(entry))
-    assert.isAtLeast(all.length, 15)
-    await evaluate(`for (const entry of ${JSON.stringify(all)}) await import(entry)`)
-  }, 60_000)
-
-  it("keeps its internals to itself", async () => {
-    const all = (await entries()).filter(isPrivate)
-    assert.isAtLeast(all.length, 5)
-    const { stdout } = await evaluate(
-      `for (const entry of ${JSON.stringify(all)}) await import(entry).then(() => console.log(entry), (error) => {
-        if (error.code !== "ERR_PACKAGE_PATH_NOT_EXPORTED") throw error
-      })`
-    )
-    assert.strictEqual(stdout, "")
-  })
-
-  it("loads nothing but effect from its root", async () => {
-    const { stdout } = await evaluate(`
+/** The packages of all files that a process loads for these entries, and Node's own modules. */
+const loadedBy = async (entries: ReadonlyArray<string>): Promise<ReadonlyArray<string>> => {
+  const urls: ReadonlyArray<string> = JSON.parse(
+    await evaluate(`
       import { registerHooks } from "node:module"
       const seen = new Set()
       registerHooks({ load(url, context, next) { seen.add(url); return next(url, context) } })
-      await import("effect-sandbox")
+      for (const entry of ${JSON.stringify(entries)}) await import(entry)
       console.log(JSON.stringify([...seen]))`)
-    const loaded: ReadonlyArray<string> = JSON.parse(stdout)
-    const packages = new Set(
-      loaded
-        .filter((url) => url.startsWith("file:"))
-        .map((url) => relative(join(folder, "node_modules"), fileURLToPath(url)).split("/").slice(0, 2).join("/"))
-    )
-    assert.deepStrictEqual([...packages].sort(), ["effect-sandbox/dist", "effect/dist"])
+  )
+  const packages = urls.map((url) => {
+    if (!url.startsWith("file:")) return url
+    const [first = "", second = ""] = relative(join(folder, "node_modules"), fileURLToPath(url)).split("/")
+    return first.startsWith("@") ? `${first}/${second}` : first
+  })
+  return [...new Set(packages)].sort()
+}
+
+describe("the packed package", () => {
+  it("holds its sources, its build and its licence, and nothing else", async () => {
+    const top = await readdir(join(folder, "node_modules", name))
+    assert.deepStrictEqual(top.filter((file) => file !== "node_modules").sort(), [
+      "LICENSE",
+      "README.md",
+      "dist",
+      "package.json",
+      "src"
+    ])
+  })
+
+  it("was built from the sources that are there", async () => {
+    const sources = await readdir(join(root, "src"), { recursive: true })
     assert.deepStrictEqual(
-      loaded.filter((url) => url.startsWith("node:")),
+      modules,
+      sources
+        .filter((file) => file.endsWith(".ts"))
+        .map((file) => file.slice(0, -3))
+        .sort()
+    )
+  })
+
+  it("exports files that exist", async () => {
+    const { exports } = JSON.parse(await readFile(join(root, "package.json"), "utf8"))
+    const targets = Object.values<null | string | Record<string, string>>(exports).flatMap((target) =>
+      target === null ? [] : typeof target === "string" ? [target] : Object.values(target)
+    )
+    const plain = targets.filter((target) => !target.includes("*"))
+    assert.isAtLeast(plain.length, 9)
+    assert.deepStrictEqual(
+      plain.filter((target) => !existsSync(join(folder, "node_modules", name, target))),
       []
     )
   })
 
-  it("type-checks a consumer, its own declarations included", async () => {
+  it("has entry points that can be imported with the required peers alone", async () => {
+    const entries = publicModules()
+      .filter((module) => !needsVitest(module))
+      .map(entryOf)
+    assert.isAtLeast(entries.length, 15)
+    await evaluate(`for (const entry of ${JSON.stringify(entries)}) await import(entry)`)
+  })
+
+  it("has suites that can be imported beside vitest", async () => {
+    const entries = publicModules().filter(needsVitest).map(entryOf)
+    assert.isAtLeast(entries.length, 1)
+    // This repository's vitest, for a package whose user has one too.
+    await evaluate(`
+      import { registerHooks } from "node:module"
+      const parentURL = ${JSON.stringify(new URL("../package.json", import.meta.url).href)}
+      registerHooks({
+        resolve: (specifier, context, next) =>
+          next(specifier, /^(@effect\\/)?vitest(\\/|$)/.test(specifier) ? { ...context, parentURL } : context)
+      })
+      for (const entry of ${JSON.stringify(entries)}) await import(entry)`)
+  })
+
+  it("keeps its internals to itself", async () => {
+    const entries = modules.filter(isPrivate).map(entryOf)
+    assert.isAtLeast(entries.length, 5)
+    // Resolved, not imported: whether it would load is another matter.
+    const exposed = await evaluate(`
+      for (const entry of ${JSON.stringify(entries)}) {
+        try { import.meta.resolve(entry); console.log(entry) }
+        catch (error) { if (error.code !== "ERR_PACKAGE_PATH_NOT_EXPORTED") throw error }
+      }`)
+    assert.strictEqual(exposed, "")
+  })
+
+  it("loads nothing but effect from its root", async () => {
+    assert.deepStrictEqual(await loadedBy([name]), ["effect", name])
+  })
+
+  it("loads nothing but effect from its model, its services and its errors", async () => {
+    const neutral = publicModules().filter((module) => /^(errors$|model\/|services\/)/.test(module))
+    assert.isAtLeast(neutral.length, 10)
+    assert.deepStrictEqual(await loadedBy(neutral.map(entryOf)), ["effect", name])
+  })
+
+  it("tells by this means what else is loaded", async () => {
+    const loaded = await loadedBy([`${name}/Embedded`, "@effect/platform-node/NodeServices"])
+    assert.include(loaded, "@effect/platform-node")
+    assert.isTrue(loaded.some((url) => url.startsWith("node:")))
+  })
+
+  it("type-checks a consumer, all declarations included", async () => {
+    const entries = publicModules()
+      .filter((module) => !needsVitest(module))
+      .map(entryOf)
+    await writeFile(
+      join(folder, "entries.ts"),
+      entries.map((entry, index) => `export type * as e${index} from "${entry}"\n`).join("")
+    )
     await writeFile(
       join(folder, "consumer.ts"),
       `
@@ -133,16 +211,14 @@ describe("the packed package", () => {
           types: [],
           skipLibCheck: false
         },
-        files: ["consumer.ts"]
+        files: ["consumer.ts", "entries.ts"]
       })
     )
-    const { stdout } = await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", folder]).catch(
-      (error: { readonly stdout: string }) => error
+    const tsc = join(root, "node_modules/typescript/bin/tsc")
+    const { code, stdout } = await run(process.execPath, [tsc, "-p", folder]).then(
+      (done) => ({ code: 0, stdout: done.stdout }),
+      (error: { readonly code: number; readonly stdout: string }) => error
     )
-    // Only what our own declarations cause: the peers' are theirs.
-    assert.deepStrictEqual(
-      stdout.split("\n").filter((line) => /consumer\.ts|effect-sandbox/.test(line)),
-      []
-    )
-  }, 60_000)
-})
+    assert.deepStrictEqual({ code, stdout }, { code: 0, stdout: "" })
+  }, 120_000)
+}, 120_000)
