@@ -1,6 +1,6 @@
 /** A secret is planted everywhere it may be given, and then looked for everywhere it must not be. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Logger, Redacted, References, Stream, Tracer } from "effect"
+import { Effect, Exit, Logger, Redacted, References, Stream, Tracer } from "effect"
 import { readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { inspect } from "node:util"
@@ -96,8 +96,7 @@ describe("a planted secret", () => {
           assert.deepStrictEqual([...new Set(yield* filesWith(directory))], ["env.json"])
           yield* sandboxes.stopSandbox(sandboxId, { delete: true })
         }).pipe(
-          Effect.provide(inDirectory(directory)),
-          Effect.provide(Logger.layer([logger])),
+          Effect.provide([inDirectory(directory), Logger.layer([logger])]),
           Effect.provideService(References.MinimumLogLevel, "Trace"),
           Effect.provideService(Tracer.Tracer, tracer)
         )
@@ -108,7 +107,7 @@ describe("a planted secret", () => {
           assert.notInclude(inspect(span.attributes) + span.name + inspect(span.status, { depth: 20 }), planted)
         assert.notInclude(said.join("\n"), planted)
         assert.deepStrictEqual(yield* filesWith(directory), [])
-      }).pipe(Effect.scoped, Effect.provide(Layer.empty)),
+      }).pipe(Effect.scoped),
     60_000
   )
 })

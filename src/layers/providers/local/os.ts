@@ -5,6 +5,8 @@
  * Imports `node:*` only, because the supervisor does too. Time here is native time, also under a `TestClock`: the kernel's
  * processes live in it, and a kill that waits for a virtual clock is no kill. Effect's own spawner does the same.
  */
+// This file is where the host is asked; it runs in the supervisor too, which has no Clock and no Config.
+// @effect-diagnostics processEnv:off globalDate:off
 import { execFileSync } from "node:child_process"
 import { randomUUID } from "node:crypto"
 import * as Fs from "node:fs"

@@ -35,6 +35,7 @@ const sandboxes = Path.join(root, "sandboxes")
 /** The most that goes to the log (stderr) in one life. */
 let logLeft = 512 * 1024
 const log = (text: string): void => {
+  // @effect-diagnostics-next-line globalDate:off
   const line = `${new Date(wallClock()).toISOString()} ${text.slice(0, 500)}\n`
   logLeft -= line.length
   if (logLeft > 0) process.stderr.write(line)
