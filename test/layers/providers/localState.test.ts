@@ -255,7 +255,11 @@ describe("local: processes", () => {
   it.live("what left its group is ended by the stop", () =>
     Effect.gen(function* () {
       const { machine, root } = yield* fresh
-      yield* P.text(machine, `setsid sh -c 'trap "" TERM; while :; do sleep 0.02; done' >/dev/null 2>&1 & :`)
+      yield* P.text(
+        machine,
+        `setsid sh -c 'trap "" TERM; : > left; while :; do sleep 0.02; done' >/dev/null 2>&1 &
+         while [ ! -e left ]; do sleep 0.02; done`
+      )
       yield* eventually("it runs", () => processesOf(root).length > 0)
       yield* machine.stop("stop")
       assert.deepStrictEqual(processesOf(root), [])

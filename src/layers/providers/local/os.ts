@@ -257,24 +257,39 @@ export const killGroup = async (group: number, graceMillis: number, first = true
   return until(() => !isGroupAlive(group), killPatience)
 }
 
+/**
+ * Two looks in a row: while a process is between two programs (`exec`) its environment cannot be read, and it is missing from
+ * what {@link findByCookie} finds.
+ */
+const twice = (holds: () => boolean): (() => boolean) => {
+  let inARow = 0
+  return () => {
+    inARow = holds() ? inARow + 1 : 0
+    return inARow > 1
+  }
+}
+
 /** The same for all processes that a cookie identifies; yields the pids that are still there. */
 export const killByCookie = async (
   matches: (cookie: Cookie) => boolean,
   graceMillis: number
 ): Promise<ReadonlyArray<number>> => {
-  let left = findByCookie(matches)
-  if (left.length === 0) return []
-  const sendAll = (signal: NodeJS.Signals) => left.forEach(({ pid }) => send(pid, signal))
-  sendAll("SIGTERM")
-  sendAll("SIGCONT")
-  const gone = (again: boolean) => () => {
-    left = findByCookie(matches)
-    if (again) sendAll("SIGKILL")
-    return left.length === 0
-  }
-  if (await until(gone(false), graceMillis)) return []
-  sendAll("SIGKILL")
-  await until(gone(true), killPatience)
+  const asked = new Set<number>()
+  let left: ReadonlyArray<Found> = []
+  const areGone = (force: boolean) =>
+    twice(() => {
+      left = findByCookie(matches)
+      for (const { pid } of left) {
+        if (force) send(pid, "SIGKILL")
+        else if (!asked.has(pid)) {
+          asked.add(pid)
+          send(pid, "SIGTERM")
+          send(pid, "SIGCONT")
+        }
+      }
+      return left.length === 0
+    })
+  if (!(await until(areGone(false), graceMillis))) await until(areGone(true), killPatience)
   return left.map(({ pid }) => pid)
 }
 
@@ -289,20 +304,24 @@ export const freeze = async (
   matches: (cookie: Cookie) => boolean,
   about: (more: ReadonlyArray<Frozen>) => Promise<void>
 ): Promise<void> => {
-  const seen = new Set<number>()
-  // A process that is not stopped yet may have forked; after the last one is, nobody can.
-  for (let rounds = 0; rounds < 20; rounds++) {
-    const more: Array<Frozen> = []
-    for (const { pid } of findByCookie(matches)) {
-      if (seen.has(pid)) continue
-      seen.add(pid)
+  const known = new Map<number, Frozen>()
+  const end = performance.now() + killPatience
+  // What does not stand still yet may still fork: only a look that finds everything standing counts.
+  let standing = 0
+  while (standing < 2) {
+    if (performance.now() > end) throw new Error("the processes of the sandbox do not stand still")
+    const moving = findByCookie(matches).flatMap(({ pid }) => {
       const stat = statOf(pid)
-      if (stat !== undefined && !stat.state.startsWith("T"))
-        more.push({ pid, startTime: stat.startTime.replaceAll(" ", "_") })
-    }
-    if (more.length === 0) return
-    await about(more)
-    for (const { pid } of more) send(pid, "SIGSTOP")
+      return stat === undefined || isDead(stat.state) || stat.state.startsWith("T")
+        ? []
+        : [{ pid, startTime: stat.startTime.replaceAll(" ", "_") }]
+    })
+    const more = moving.filter(({ pid }) => !known.has(pid))
+    for (const one of more) known.set(one.pid, one)
+    if (more.length > 0) await about(more)
+    for (const one of more) if (isRunning(one)) send(one.pid, "SIGSTOP")
+    standing = moving.length === 0 ? standing + 1 : 0
+    await delay(2)
   }
 }
 

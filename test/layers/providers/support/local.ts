@@ -6,8 +6,10 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
-import * as Local from "../../../../src/layers/providers/Local.ts"
+import type * as Local from "../../../../src/layers/providers/Local.ts"
+import type { OnStep } from "../../../../src/layers/providers/local/checkpoints.ts"
 import { findByCookie, isRunning } from "../../../../src/layers/providers/local/os.ts"
+import { make } from "../../../../src/layers/providers/local/provider.ts"
 import { rootTag, supervisorPaths } from "../../../../src/layers/providers/local/wire.ts"
 import type { SandboxId } from "../../../../src/model/Ids.ts"
 import type { SandboxConfig } from "../../../../src/model/SandboxConfig.ts"
@@ -61,8 +63,8 @@ export const localRoot = Effect.acquireRelease(
 export const brief = { isolation: "none", killGrace: "300 millis", supervisorIdle: "200 millis" } as const
 
 /** A provider over a data directory. */
-export const provider = (root: string, options: Partial<Local.Options> = {}) =>
-  Local.make({ ...brief, root, ...options })
+export const provider = (root: string, options: Partial<Local.Options> = {}, onStep?: OnStep) =>
+  make({ ...brief, root, ...options }, onStep)
 
 /** A new machine; the test deletes it, or its data directory. */
 export const create = Effect.fnUntraced(function* (
