@@ -378,7 +378,8 @@ const end = (): void => {
   process.exit(0)
 }
 
-Fs.mkdirSync(paths.directory, { recursive: true, mode: 0o700 })
+// Whoever started this one made the directory; when it is gone already, nothing must come back.
+if (!Fs.existsSync(paths.directory)) process.exit(0)
 const database = lockRoot()
 // Another one is at work; whoever started this one finds it.
 if (database === undefined) process.exit(0)

@@ -46,12 +46,16 @@ export const eventually = (what: string, holds: () => boolean) =>
 /** What is alive there. */
 export const processesOf = (root: string) => findByCookie((cookie) => cookie.root === rootTag(root))
 
+/** Of all programs of this host: also of a supervisor that has not come up yet. */
+const commandLines = (): string => ChildProcess.execFileSync("ps", ["-axo", "args="]).toString()
+
 /** A data directory that goes with the Scope; by then no process and no supervisor of it may be there. */
 export const localRoot = Effect.acquireRelease(
   Effect.sync(() => Fs.realpathSync(Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-local-")))),
   (root) =>
     Effect.gen(function* () {
       yield* eventually("the supervisor rests", () => supervisorPid(root) === undefined)
+      yield* eventually("no program is at work on it", () => !commandLines().includes(root))
       const left = processesOf(root).map(({ pid }) => pid)
       for (const pid of left) process.kill(pid, "SIGKILL")
       assert.deepStrictEqual(left, [], "processes were left behind")
