@@ -108,6 +108,31 @@ describe("a service that dies", () => {
   }
 
   it.live(
+    "or is closed at once gives its lease back, and the next one goes on without a wait",
+    () =>
+      Effect.gen(function* () {
+        const directory = yield* tempDirectory
+        const { process, sandboxId } = yield* Effect.scoped(
+          Effect.gen(function* () {
+            const first = yield* build(directory)
+            const { sandboxId } = yield* first.createSandbox()
+            const process = yield* first.runCommandProcess(sandboxId, "sh", ["-c", "echo a; until [ -e go ]; do sleep 0.05; done"])
+            return { process, sandboxId }
+          })
+        )
+        const sandboxes = yield* build(directory)
+        const before = yield* sandboxes.getProcessSnapshot(process.processId)
+        assert.deepInclude(before, { status: "detached" })
+        assert.strictEqual(before.lease?.expiresAt, 0)
+        const attached = yield* sandboxes.attachProcess(process.processId)
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "go", content: "" }])
+        assert.deepStrictEqual(yield* attached.exit, { _tag: "Exited", code: 0 })
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      }).pipe(Effect.scoped),
+    10_000
+  )
+
+  it.live(
     "finds the end of a process that nobody watched",
     () =>
       Effect.gen(function* () {

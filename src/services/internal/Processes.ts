@@ -40,6 +40,7 @@ import { markLost } from "./lost.ts"
 import type { Machines } from "./Machines.ts"
 import * as Metrics from "./metrics.ts"
 import { exitOf, endPatch, makeWriter, pump } from "./pump.ts"
+import type { Writer } from "./pump.ts"
 
 /** Options of a recorded command. */
 export interface ProcessOptions extends Omit<CommandOptions, "stdin"> {
@@ -178,30 +179,50 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
                   )
                 }
               })
-          ).pipe(Effect.ignore)
+          ).pipe(Effect.ignore),
+          // So that it has taken its responsibility before anybody can interrupt it.
+          { startImmediately: true }
         )
         return entry
       })
 
-    /** The pump of an accepted process, with its lease renewed, detaching when it is interrupted. */
+    /**
+     * Gives the process up when this service goes away, at whatever point of its life that is: the lease is returned, so that
+     * the next service need not wait for its end.
+     */
+    const detaching =
+      (record: ProcessRecord, epoch: number, writer: Writer, isRunning: () => boolean, isAbandoned: () => boolean) =>
+      <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+        Effect.onInterrupt(effect, () => {
+          if (isAbandoned()) return Effect.void
+          const lease = { owner: self.owner, epoch, expiresAt: 0 }
+          // What is only about to start keeps its status: whoever attaches asks the machine.
+          if (!isRunning()) return Effect.ignore(store.releaseProcessLease(record.id, lease))
+          return Effect.gen(function* () {
+            const now = yield* Clock.currentTimeMillis
+            yield* writer.append(
+              [{ _tag: "status", at: now, sandboxId: record.sandboxId, processId: record.id, status: "detached" }],
+              { status: "detached", updatedAt: now, lease }
+            )
+          }).pipe(Effect.ignore)
+        })
+
+    /** The pump of an accepted process, with its lease renewed. */
     const follow = (
       record: ProcessRecord,
       epoch: number,
-      writer: ReturnType<typeof makeWriter>,
+      writer: Writer,
       process: MachineProcess,
-      scope: Scope.Scope,
-      isAbandoned: () => boolean
+      scope: Scope.Scope
     ): Effect.Effect<void, SandboxError> => {
       const lease = { owner: self.owner, epoch, expiresAt: 0 }
       const third = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
-      const renew = store
-        .renewProcessLease(record.id, lease, core.leaseTtl)
-        .pipe(
-          Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
-          Effect.repeat(Schedule.spaced(third)),
-          Effect.andThen(Effect.never),
-          Effect.delay(third)
-        )
+      const renew = store.renewProcessLease(record.id, lease, core.leaseTtl).pipe(
+        Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
+        Effect.repeat(Schedule.spaced(third)),
+        Effect.andThen(Effect.never),
+        Effect.delay(third)
+      )
       const resume = (from: { readonly stdout: number; readonly stderr: number }) =>
         Effect.gen(function* () {
           const { machine } = yield* machines.connected(record.sandboxId)
@@ -210,38 +231,19 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
           Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }),
           Scope.provide(scope)
         )
-      return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume }), renew).pipe(
-        Effect.onInterrupt(() =>
-          isAbandoned()
-            ? Effect.void
-            : Effect.gen(function* () {
-                const now = yield* Clock.currentTimeMillis
-                yield* writer.append(
-                  [
-                    {
-                      _tag: "status",
-                      at: now,
-                      sandboxId: record.sandboxId,
-                      processId: record.id,
-                      status: "detached"
-                    }
-                  ],
-                  { status: "detached", updatedAt: now, lease: { owner: self.owner, epoch, expiresAt: 0 } }
-                )
-              }).pipe(Effect.ignore)
-        )
-      )
+      return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume }), renew)
     }
 
     /** Starts the process of a freshly inserted record, and then follows it. */
     const launch =
       (record: ProcessRecord, prepared: Prepared, input: Input | undefined, options: ProcessOptions) =>
-      (entry: Entry, isAbandoned: () => boolean): Effect.Effect<void, SandboxError | PlatformError.PlatformError> =>
-        Effect.scoped(
+      (entry: Entry, isAbandoned: () => boolean): Effect.Effect<void, SandboxError | PlatformError.PlatformError> => {
+        const epoch = record.lease?.epoch ?? 1
+        const writer = makeWriter(self, record, epoch, { seq: 0, ...outputStart })
+        let running = false
+        return Effect.scoped(
           Effect.gen(function* () {
             const scope = yield* Effect.scope
-            const epoch = record.lease?.epoch ?? 1
-            const writer = makeWriter(self, record, epoch, { seq: 0, ...outputStart })
             const base = { sandboxId: record.sandboxId, processId: record.id }
             const command: StartCommand = {
               processId: record.id,
@@ -275,18 +277,22 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
                 )
               )
             const now = yield* Clock.currentTimeMillis
-            yield* writer.append([{ ...base, _tag: "status", at: now, status: "running" }], {
-              status: "running",
-              externalProcessId: process.external.externalId,
-              incarnation: process.external.incarnation,
-              streamStartedAt: now,
-              updatedAt: now
-            })
+            yield* Effect.uninterruptible(
+              writer.append([{ ...base, _tag: "status", at: now, status: "running" }], {
+                status: "running",
+                externalProcessId: process.external.externalId,
+                incarnation: process.external.incarnation,
+                streamStartedAt: now,
+                updatedAt: now
+              })
+            )
+            running = true
             yield* Deferred.succeed(entry.accepted, process)
             if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
-            yield* follow(record, epoch, writer, process, scope, isAbandoned)
+            yield* follow(record, epoch, writer, process, scope)
           })
-        )
+        ).pipe(detaching(record, epoch, writer, () => running, isAbandoned))
+      }
 
     /** A start whose answer was lost: the machine is asked whether it has the process. */
     const resolveStart = (record: ProcessRecord, error: SandboxError) =>
@@ -556,8 +562,11 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
               { status: "running", updatedAt: now, externalProcessId: process.external.externalId }
             )
             yield* Deferred.succeed(current.accepted, process)
-            yield* follow(leased, epoch, writer, process, scope, isAbandoned)
-          }).pipe(Effect.onExit((exit) => Scope.close(scope, exit)))
+            yield* follow(leased, epoch, writer, process, scope)
+          }).pipe(
+            Effect.onExit((exit) => Scope.close(scope, exit)),
+            detaching(leased, epoch, writer, () => true, isAbandoned)
+          )
         )
         return Option.some(entry)
       })
