@@ -6,6 +6,7 @@ import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
+import { wallClock } from "../../../src/layers/providers/local/os.ts"
 import { supervisorPaths } from "../../../src/layers/providers/local/wire.ts"
 import type { Machine } from "../../../src/services/SandboxProvider.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
@@ -151,7 +152,9 @@ describe("local: supervisor", () => {
         const state: unknown = JSON.parse(
           Fs.readFileSync(Path.join(directoryOf(root, sandboxId), "sandbox.json"), "utf8")
         )
-        return typeof state === "object" && state !== null && "deadline" in state && Number(state.deadline) < Date.now()
+        return (
+          typeof state === "object" && state !== null && "deadline" in state && Number(state.deadline) < wallClock()
+        )
       })
       const next = yield* provider(root)
       assert.strictEqual(yield* P.reason(next.connect(machine.ref, { sandboxId, boot: false })), P.tag("NotRunning"))
