@@ -511,7 +511,9 @@ export class SandboxError extends Schema.TaggedError<SandboxError>(id("SandboxEr
   }
 
   override get message(): string {
-    return `${this.operation}${this.sandboxId === undefined ? "" : ` (${this.sandboxId})`}: ${this.reason.message}`
+    const { message } = this.reason
+    const about = this.sandboxId === undefined || message.includes(this.sandboxId) ? "" : ` (${this.sandboxId})`
+    return `${this.operation}${about}: ${message}`
   }
 }
 

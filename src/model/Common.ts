@@ -15,12 +15,6 @@ export const Port = Schema.Int.check(
   Schema.isBetween({ minimum: 1, maximum: 65535 }, { expected: "a port from 1 to 65535" })
 )
 
-/** A name of the POSIX environment: no `=`, no NUL, not empty. */
-export const EnvName = Schema.String.check(
-  // eslint-disable-next-line no-control-regex -- NUL is what must not be there
-  Schema.isPattern(/^[^=\0]+$/, { expected: "an environment variable's name, without = and NUL" })
-)
-
 /** Text without NUL, which no argument, path or environment value can carry. */
 export const NoNul = Schema.String.check(
   // eslint-disable-next-line no-control-regex -- NUL is what must not be there

@@ -8,7 +8,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { InvalidConfig } from "../errors.ts"
-import { EnvName, JsonObject, NoNul, Port, SaneDuration } from "./Common.ts"
+import { JsonObject, NoNul, Port, SaneDuration } from "./Common.ts"
 
 /** What happens when the machine of an `active` sandbox is gone or does not run. */
 export const Recovery = Schema.Literals(["recreate", "resume", "restore", "none"])
@@ -20,7 +20,14 @@ const RedactedText = Schema.declare(
 )
 
 /** Environment of every command: plain text, or `Redacted` text, whose value is never stored. */
-export const Env = Schema.Record(EnvName, Schema.Union([NoNul, RedactedText]))
+export const Env = Schema.Record(
+  Schema.String,
+  Schema.Union([NoNul, RedactedText]).annotate({ expected: "text without NUL, or Redacted text" })
+).check(
+  Schema.makeFilter((env) =>
+    Object.keys(env).every((name) => /^[^=\0]+$/.test(name)) ? undefined : "a name is empty or contains = or NUL"
+  )
+)
 export type Env = typeof Env.Type
 
 /** A skill package: its files in base64, by path relative to the skill's own folder. */
@@ -114,19 +121,7 @@ const decodeResult = Schema.decodeUnknownResult(SandboxConfig, { onExcessPropert
 export const decode = (input: unknown): Result.Result<SandboxConfig, InvalidConfig> => {
   const rename = findRenamed(input, [])
   if (rename !== undefined) return Result.fail(new InvalidConfig({ issue: rename }))
-  return Result.mapError(decodeResult(input), (error) => new InvalidConfig({ issue: withoutValues(error, input) }))
-}
-
-/** The issue's text repeats the value that is wrong, and a value of `env` may be a secret that was not wrapped. */
-const withoutValues = (error: Schema.SchemaError, input: unknown): string => {
-  const env = Predicate.hasProperty(input, "env") && Predicate.isObject(input.env) ? Object.values(input.env) : []
-  return env
-    .filter(Predicate.isString)
-    .filter((value) => value.length > 0)
-    .reduce(
-      (text, value) => text.replaceAll(JSON.stringify(value), "<hidden>").replaceAll(value, "<hidden>"),
-      error.message
-    )
+  return Result.mapError(decodeResult(input), (error) => new InvalidConfig({ issue: error.message }))
 }
 
 /** The part of a config that a record may keep: names of secrets instead of their values. */

@@ -21,9 +21,11 @@ import { isSandboxError } from "../errors.ts"
 import type { Checkpoint } from "../model/Checkpoint.ts"
 import type { ProcessId, SandboxId } from "../model/Ids.ts"
 import type { CommandResult, OutputEvent, ProcessRecord, ProcessRunResult } from "../model/Process.ts"
+import { ProcessStatus } from "../model/Process.ts"
 import type { ProcessEvent } from "../model/ProcessEvent.ts"
 import type { SandboxConfigInput } from "../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../model/SandboxRecord.ts"
+import { SandboxStatus } from "../model/SandboxRecord.ts"
 import type { SandboxRef } from "../model/SandboxRef.ts"
 import * as CheckpointsPart from "./internal/Checkpoints.ts"
 import type { CheckpointOptions } from "./internal/Checkpoints.ts"
@@ -282,7 +284,12 @@ const make = Effect.gen(function* () {
     createSandbox: (config = {}, options = {}) =>
       method("SandboxService.createSandbox", {}, lifecycle.create(config, options)),
     getSandbox: (id) => onSandbox("getSandbox", id, self.store.getSandbox),
-    listSandboxes: (filter) => streaming("SandboxService.listSandboxes", {}, self.store.listSandboxes(filter)),
+    listSandboxes: (filter) =>
+      streaming(
+        "SandboxService.listSandboxes",
+        {},
+        checkedStatus("SandboxService.listSandboxes", SandboxStatus.literals, filter?.status, self.store.listSandboxes(filter))
+      ),
     reconnectToSandbox: (id, options = {}) =>
       onSandbox("reconnectToSandbox", id, (checked) => machines.reconnect(checked, options.recovery)),
     stopSandbox: (id, options = {}) => onSandbox("stopSandbox", id, (checked) => lifecycle.stop(checked, options)),
@@ -300,7 +307,9 @@ const make = Effect.gen(function* () {
     runCommandWithProcessStream: (id, command, args = [], options = {}) =>
       onSandbox("runCommandWithProcessStream", id, (checked) => processes.runToEnd(checked, command, args, options)),
     attachProcess: (processId, options = {}) =>
-      onProcess("attachProcess", processId, (checked) => processes.attach(checked, options.after ?? 0)),
+      onProcess("attachProcess", processId, (checked, operation) =>
+        Effect.flatMap(checkedAfter(operation, options.after), (after) => processes.attach(checked, after))
+      ),
     signalProcess: (processId, signal, options) =>
       onProcess("signalProcess", processId, (checked, operation) =>
         /^SIG[A-Z0-9]+$/.test(signal)
@@ -315,13 +324,22 @@ const make = Effect.gen(function* () {
     readProcessStream: (processId, options) => {
       const operation = "SandboxService.readProcessStream"
       return Stream.unwrap(
-        Effect.map(core.toProcessId(operation, processId), (checked) =>
-          streaming(operation, { processId: checked }, processes.read(checked, options))
+        Effect.map(
+          Effect.andThen(checkedAfter(operation, options?.after), core.toProcessId(operation, processId)),
+          (checked) => streaming(operation, { processId: checked }, processes.read(checked, options))
         )
       )
     },
     getProcessSnapshot: (processId) => onProcess("getProcessSnapshot", processId, self.store.getProcess),
-    listProcesses: (id, filter) => streamOfSandbox("listProcesses", id, (checked) => processes.list(checked, filter)),
+    listProcesses: (id, filter) =>
+      streamOfSandbox("listProcesses", id, (checked) =>
+        checkedStatus(
+          "SandboxService.listProcesses",
+          ProcessStatus.literals,
+          filter?.status,
+          processes.list(checked, filter)
+        )
+      ),
     startObservedProcess: (id, options) =>
       onSandbox("startObservedProcess", id, (checked) => observed.start(checked, options)),
     appendObservedProcessChunk: (processId, chunk) =>
@@ -341,6 +359,22 @@ const make = Effect.gen(function* () {
       onSandbox("deleteCheckpoint", id, (checked) => checkpoints.remove(checked, checkpointId))
   })
 })
+
+/** A status that does not exist would match nothing, and "all of them" would quietly be none. */
+const checkedStatus = <A>(
+  operation: string,
+  known: ReadonlyArray<string>,
+  wanted: unknown,
+  stream: Stream.Stream<A, SandboxError>
+): Stream.Stream<A, SandboxError> =>
+  wanted === undefined || (Array.isArray(wanted) && wanted.every((status) => known.includes(status)))
+    ? stream
+    : Stream.fail(core.invalid(operation, "status", `expected a list of ${known.join(", ")}`))
+
+const checkedAfter = (operation: string, after: number | undefined): Effect.Effect<number, SandboxError> =>
+  after === undefined || (Number.isSafeInteger(after) && after >= 0)
+    ? Effect.succeed(after ?? 0)
+    : Effect.fail(core.invalid(operation, "after", "expected a seq: a whole number from 0"))
 
 /** What any method that reads the store can fail with. */
 const ofStore = ["NotFound", "RecordTooNew", "InvalidArgument", "Store"] as const
@@ -395,7 +429,7 @@ export const methodReasons = {
     "OutcomeUnknown"
   ],
   getSandbox: ofStore,
-  listSandboxes: ["RecordTooNew", "Store"],
+  listSandboxes: ["InvalidArgument", "RecordTooNew", "Store"],
   reconnectToSandbox: ofMachine,
   stopSandbox: [...ofStore, "Busy", "StopIncomplete", "ProviderNotSelected", "LegacyRecord"],
   extendTimeout: [...ofMachine, "LeaseTooShort"],

@@ -1,4 +1,4 @@
-/** Checkpoints: files saved and brought back. Mechanics §5. Those of one sandbox happen one after the other. */
+/** Checkpoints: files saved and brought back. Those of one sandbox happen one after the other. */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"

@@ -17,12 +17,13 @@ import { Capped } from "./capped.ts"
 import type { Core, RecoveryOverrides } from "./core.ts"
 import * as core from "./core.ts"
 import type { Machines } from "./Machines.ts"
+import type { ProcessOptions } from "./Processes.ts"
 import * as Metrics from "./metrics.ts"
 
 /** What goes into a process's standard input; absent means that it reads the end of input at once. */
 export type Input = string | Uint8Array | Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError>
 
-/** An argument; a `Redacted` one needs a provider that allows it (mechanics §2). */
+/** An argument; a `Redacted` one needs a provider that allows it. */
 export type Argument = string | Redacted.Redacted<string>
 
 /** Options of a command. */
@@ -60,6 +61,24 @@ const badArgument = (description: string) =>
 
 const reveal = (value: Argument): string => (Redacted.isRedacted(value) ? Redacted.value(value) : value)
 
+const isArgument = (u: unknown): u is Argument =>
+  Predicate.isString(u) || (Redacted.isRedacted(u) && Predicate.isString(Redacted.value(u)))
+
+/** A misspelt deadline must not become none. */
+const knownOptions: ReadonlySet<string> = new Set<keyof ProcessOptions>([
+  "cwd",
+  "env",
+  "stdin",
+  "timeout",
+  "maxOutputBytes",
+  "recovery",
+  "processId",
+  "kind",
+  "mode",
+  "onInterrupt",
+  "metadata"
+])
+
 /** Checks a command once, before anything is sent or written. Values are never echoed. */
 export const prepare = (
   self: Core,
@@ -69,6 +88,13 @@ export const prepare = (
   options: CommandOptions
 ): Effect.Effect<Prepared, SandboxError | PlatformError.PlatformError> =>
   Effect.gen(function* () {
+    // Callers without types: a model's tool call, JavaScript.
+    if (!Predicate.isString(command)) return yield* core.invalid(operation, "command", "expected text")
+    if (!Array.isArray(args) || !args.every(isArgument)) {
+      return yield* core.invalid(operation, "args", "expected a list of texts, each plain or Redacted")
+    }
+    const unknown = Object.keys(options).filter((key) => !knownOptions.has(key))
+    if (unknown.length > 0) return yield* core.invalid(operation, "options", `unknown: ${unknown.join(", ")}`)
     if (command === "") return yield* badArgument("The command is empty")
     if (command.includes("\0")) return yield* badArgument("The command contains a NUL character")
     const nul = args.findIndex((arg) => reveal(arg).includes("\0"))

@@ -58,7 +58,13 @@ const encoder = new TextEncoder()
 export const make = (self: Core, machines: Machines): Files => {
   const write: Files["write"] = Effect.fnUntraced(function* (id, entries) {
     const operation = "SandboxService.writeFiles"
-    for (const { mode, path } of entries) {
+    // Callers without types: a model's tool call, JavaScript.
+    if (!Array.isArray(entries)) return yield* core.invalid(operation, "files", "expected a list")
+    for (const { content, mode, path } of entries) {
+      if (!Predicate.isString(path)) return yield* core.invalid(operation, "path", "expected text")
+      if (!Predicate.isString(content) && !(content instanceof Uint8Array) && !Stream.isStream(content)) {
+        return yield* core.invalid(operation, "content", "expected text, bytes or a stream of bytes")
+      }
       yield* checkPath("writeFiles", path)
       if (mode !== undefined && (!Number.isInteger(mode) || mode < 0 || mode > 0o7777)) {
         return yield* core.invalid(operation, "mode", "expected permission bits from 0 to 0o7777")

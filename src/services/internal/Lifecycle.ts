@@ -1,4 +1,4 @@
-/** Creating and stopping sandboxes. Design §6. */
+/** Creating and stopping sandboxes. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"

@@ -1,5 +1,5 @@
 /**
- * The machines of sandboxes: connected once and kept while they are used, recovered when they are gone. Design §6.
+ * The machines of sandboxes: connected once and kept while they are used, recovered when they are gone.
  *
  * Recovery of one sandbox runs once at a time: in this process by a semaphore, across processes by the record's lease. Every
  * decision is made on a record that was read under that lease, so that nobody revives what somebody else has stopped.

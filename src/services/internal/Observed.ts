@@ -1,4 +1,4 @@
-/** Processes that somebody else runs and reports: we number the events and keep the log. Design §5. */
+/** Processes that somebody else runs and reports: we number the events and keep the log. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"

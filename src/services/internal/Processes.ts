@@ -1,4 +1,4 @@
-/** Recorded processes: they survive the service that started them. Mechanics §1 and §6. */
+/** Recorded processes: they survive the service that started them. */
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -68,7 +68,7 @@ export interface SandboxProcess {
   readonly exit: Effect.Effect<ProcessExit, SandboxError>
   readonly snapshot: Effect.Effect<ProcessRecord, SandboxError>
   readonly signal: (signal: string, options?: SignalOptions) => Effect.Effect<void, SandboxError>
-  readonly write: (bytes: Uint8Array) => Effect.Effect<void, SandboxError>
+  readonly write: (input: Uint8Array | string) => Effect.Effect<void, SandboxError>
   readonly closeInput: Effect.Effect<void, SandboxError>
 }
 
@@ -493,7 +493,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       exit: exitOfProcess(record.id),
       snapshot: store.getProcess(record.id),
       signal: (name, options) => signal(record.id, name, options),
-      write: (bytes) => write(record.id, bytes),
+      write: (input) => write(record.id, typeof input === "string" ? new TextEncoder().encode(input) : input),
       closeInput: closeInput(record.id)
     })
 
