@@ -65,7 +65,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         : yield* core.toSandboxId(operation, options.sandboxId)
     if (options.sandboxId !== undefined) {
       const existing = yield* find(sandboxId)
-      if (Option.isSome(existing)) return yield* again(existing.value, stored)
+      if (Option.isSome(existing)) return yield* again(existing.value, config, stored)
     }
     return yield* insertAndCreate(sandboxId, provider, resolved, config, stored)
   })
@@ -86,11 +86,12 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     })
 
   /** The same id once more: a workflow's replay. A creation that was cut off is finished, anything else left as it is. */
-  const again = (record: SandboxRecord, stored: StoredConfig): Effect.Effect<Created, SandboxError> =>
+  const again = (record: SandboxRecord, config: Config.SandboxConfig, stored: StoredConfig): Effect.Effect<Created, SandboxError> =>
     Effect.gen(function* () {
       yield* sameOrMismatch(record, stored)
       if (record.status === "creating" || record.status === "error") {
-        const { ref } = yield* machines.reconnect(record.id)
+        // With the secrets that this call brings: nobody else may have them.
+        const { ref } = yield* machines.reconnect(record.id, undefined, config)
         return { sandboxId: record.id, ref, outcome: "resumed" }
       }
       return { sandboxId: record.id, ref: core.refOf(record), outcome: "resumed" }
@@ -147,7 +148,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       if (Option.isNone(inserted)) {
         // Another creation of this id, or of this name, came first a moment ago.
         const existing = yield* find(id)
-        if (Option.isSome(existing)) return yield* again(existing.value, stored)
+        if (Option.isSome(existing)) return yield* again(existing.value, config, stored)
         return yield* core.failure(record, operation, new NameInUse({ name: resolved.name?.externalId ?? id }))
       }
       const made = yield* machines.withLease(id, ({ record, ...held }) =>
@@ -165,30 +166,25 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     machines.withLease(id, (held) =>
       Effect.gen(function* () {
         const { record } = held
-        const mode = options.delete === true || core.deletesOnStop(record) ? ("delete" as const) : ("stop" as const)
+        // A delete that was asked for once stays asked for.
+        const mode =
+          options.delete === true || record.stopPending === "delete" || core.deletesOnStop(record) ? "delete" : "stop"
         const finished = record.status === "shutdown" && record.stopPending === undefined
         if (finished && (mode === "stop" || record.externalSandboxId === undefined)) return
         const provider = yield* self.registry.get(record.provider)
         yield* machines.forget(id)
-        if (!finished) {
-          const now = yield* Clock.currentTimeMillis
-          yield* held.update({
-            status: "shutdown",
-            shutdownAt: record.shutdownAt ?? now,
-            stopPending: record.stopPending === "delete" ? "delete" : mode
-          })
-        }
-        yield* end(held.record, provider, mode).pipe(
+        const now = yield* Clock.currentTimeMillis
+        yield* held.update({ status: "shutdown", shutdownAt: record.shutdownAt ?? now, stopPending: mode })
+        // Unless it was active, or is at rest, the record may not know every machine that carries its tag.
+        const sweep = record.status !== "active" && !finished
+        yield* end(record, provider, mode, sweep).pipe(
           Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }),
-          Effect.catch((cause) =>
-            Effect.gen(function* () {
-              yield* held.update({ stopPending: mode })
-              return yield* core.failure(
-                record,
-                "SandboxService.stopSandbox",
-                new StopIncomplete({ detail: cause.message, cause: cause.reason })
-              )
-            })
+          Effect.mapError((cause) =>
+            core.failure(
+              record,
+              "SandboxService.stopSandbox",
+              new StopIncomplete({ detail: cause.message, cause: cause.reason })
+            )
           )
         )
         yield* settlePumps(self, id)
@@ -201,15 +197,19 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       })
     )
 
-  /** Ends the record's machine, or, where the record does not know one, whatever carries its tag. Boots nothing. */
-  const end = (record: SandboxRecord, provider: SandboxProvider, mode: "stop" | "delete") =>
+  /** Ends the record's machine and, with `sweep`, whatever else carries its tag. Boots nothing. */
+  const end = (record: SandboxRecord, provider: SandboxProvider, mode: "stop" | "delete", sweep: boolean) =>
     Effect.gen(function* () {
       if (record.externalSandboxId !== undefined && record.incarnation !== undefined) {
         const ref = yield* core.machineRef(record, "SandboxService.stopSandbox")
         yield* provider.stop(ref, mode)
       }
-      if (record.status === "active" || record.status === "shutdown") return
-      yield* Stream.runForEach(provider.find(record.id), (info) => provider.stop(info.ref, "delete"))
+      if (!sweep) return
+      yield* Stream.runForEach(provider.find(record.id), (info) => {
+        // The disk of a sandbox that was active once is its own, whichever incarnation holds it now.
+        const own = record.incarnation !== undefined && info.ref.externalId === record.externalSandboxId
+        return provider.stop(info.ref, own ? mode : "delete")
+      })
     })
 
   const extendTimeout: Lifecycle["extendTimeout"] = (id, input) =>

@@ -14,8 +14,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import type { SandboxError } from "../../errors.ts"
-import { Busy, Gone, NotActive, NotRunning, Stopped, Store } from "../../errors.ts"
+import { Busy, Gone, NotActive, NotRunning, SandboxError, Stopped, Store } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { Lease } from "../../model/Lease.ts"
 import * as Config from "../../model/SandboxConfig.ts"
@@ -63,7 +62,12 @@ export interface Machines {
   ) => Effect.Effect<A, E | SandboxError, R | Scope.Scope>
   /** Forgets the machine: the next use connects anew. */
   readonly forget: (id: SandboxId) => Effect.Effect<void>
-  readonly reconnect: (id: SandboxId, overrides?: RecoveryOverrides) => Effect.Effect<Reconnected, SandboxError>
+  /** `config` brings the values of the secrets, for a creation that is finished by its own caller. */
+  readonly reconnect: (
+    id: SandboxId,
+    overrides?: RecoveryOverrides,
+    config?: Config.SandboxConfig
+  ) => Effect.Effect<Reconnected, SandboxError>
   /** Runs `f` on the record, held under the sandbox's lease, which is renewed meanwhile. */
   readonly withLease: <A, E, R>(
     id: SandboxId,
@@ -84,6 +88,16 @@ const merge = (base: RecoverySchedules, ...overrides: ReadonlyArray<RecoveryOver
   overrides.reduce<RecoverySchedules>((all, one) => (one === undefined ? all : { ...all, ...one }), base)
 
 const renewEvery = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
+
+/** What becomes of a sandbox whose machine is gone or does not run. */
+const strategyOf = (record: SandboxRecord): Config.Recovery =>
+  record.config?.recovery ?? (record.persistent === true ? "resume" : "recreate")
+
+/** A holder may be done long before its lease would expire, so the wait is the schedule's alone. */
+const withoutRetryAfter = (error: SandboxError): SandboxError =>
+  error.reason._tag === "Busy"
+    ? new SandboxError({ ...error, reason: new Busy({ owner: error.reason.owner }) })
+    : error
 
 const isBusy = (error: SandboxError): boolean => error.reason._tag === "Busy"
 
@@ -201,22 +215,35 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
 
     const withLease = <A, E, R>(id: SandboxId, f: (held: Held) => Effect.Effect<A, E, R>) =>
       exclusively(id)(
-        Effect.acquireUseRelease(
-          core
-            .acquire(self, (options) => self.store.acquireSandboxLease(id, options))
-            .pipe(Effect.retry({ schedule: self.policy.ready, while: isBusy })),
-          (record) => {
+        Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function* () {
+            // One attempt is not interrupted, the wait for the next one is.
+            const attempt = core
+              .acquire(self, (options) => self.store.acquireSandboxLease(id, options))
+              .pipe(Effect.mapError(withoutRetryAfter), Effect.uninterruptible)
+            const record = yield* restore(
+              attempt.pipe(
+                Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable && !isBusy(error) }),
+                Effect.retry({ schedule: self.policy.ready, while: isBusy })
+              )
+            )
             const lease = leaseOf(record)
-            const renew = self.store
-              .renewSandboxLease(id, lease, core.leaseTtl)
-              .pipe(Effect.repeat(Schedule.spaced(renewEvery)), Effect.andThen(Effect.never), Effect.delay(renewEvery))
+            const renew = retryStore(self.store.renewSandboxLease(id, lease, core.leaseTtl)).pipe(
+              Effect.repeat(Schedule.spaced(renewEvery)),
+              Effect.andThen(Effect.never),
+              Effect.delay(renewEvery)
+            )
             const held: Held = { record, update: (patch) => updateHeld(id, lease, patch) }
             // A lost lease interrupts what is done under it.
-            return Effect.raceFirst(f(held), renew)
-          },
-          (record) => Effect.ignore(self.store.releaseSandboxLease(id, leaseOf(record)))
+            return yield* restore(Effect.raceFirst(f(held), renew)).pipe(
+              Effect.ensuring(Effect.ignore(retryStore(self.store.releaseSandboxLease(id, lease))))
+            )
+          })
         )
       )
+
+    const retryStore = <A>(effect: Effect.Effect<A, SandboxError>) =>
+      Effect.retry(effect, { schedule: self.policy.store, while: (error) => error.isRetryable })
 
     const updateHeld = (id: SandboxId, lease: Lease, patch: SandboxPatch): Effect.Effect<SandboxRecord, SandboxError> =>
       Effect.gen(function* () {
@@ -255,10 +282,17 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         return record
       })
 
-    const secretsOf = (record: SandboxRecord, stored: Config.StoredConfig) =>
-      SandboxSecrets.supply("SandboxService.recreate", record.id, stored.secretEnv ?? []).pipe(
-        Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets)
-      )
+    /** The stored config with the values of its secrets. */
+    const configOf = (record: SandboxRecord) =>
+      Effect.gen(function* () {
+        const stored = yield* core.storedConfigOf(record)
+        const secrets = yield* SandboxSecrets.supply(
+          "SandboxService.recreate",
+          record.id,
+          stored.secretEnv ?? []
+        ).pipe(Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets))
+        return Config.fromStored(stored, secrets)
+      })
 
     /** Deletes whatever a failed or cut off creation may have left behind. True when that is certain. */
     const sweep = (record: SandboxRecord, provider: SandboxProvider) =>
@@ -302,17 +336,17 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         return { record: updated, provider, machine }
       })
 
-    const recreate = (held: Held): Effect.Effect<Reconnected, SandboxError> =>
+    const recreate = (held: Held, supplied?: Config.SandboxConfig): Effect.Effect<Reconnected, SandboxError> =>
       Effect.gen(function* () {
-        const stored = yield* core.storedConfigOf(held.record)
-        const secrets = yield* secretsOf(held.record, stored)
+        const config = supplied ?? (yield* configOf(held.record))
         // The intent first, under a new version, which the machine's name will carry.
         const record = yield* held.update({
           status: held.record.status === "creating" ? "creating" : "recreating",
           error: undefined
         })
-        const connection = yield* create({ ...held, record }, Config.fromStored(stored, secrets))
-        yield* markOpenProcessesLost(self, record.id, "recreate")
+        const connection = yield* create({ ...held, record }, config)
+        // Only those of machines before this one: it may be in use by now.
+        yield* markOpenProcessesLost(self, record.id, "recreate", connection.machine.ref.incarnation)
         return { _tag: "Recreated" as const, ref: core.refOf(connection.record), lost: ["disk", "processes"] as const }
       })
 
@@ -326,13 +360,18 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         if (checkpoints === undefined || Option.isNone(newest)) {
           return yield* giveUp(held, "there is no checkpoint to restore")
         }
-        const stored = yield* core.storedConfigOf(record)
-        const config = Config.fromStored(stored, yield* secretsOf(record, stored))
+        const config = yield* configOf(record)
         const resolved = yield* provider.resolve(config)
         const namespace = yield* self.store.namespace
         const intent = yield* held.update({ status: "recreating" })
         const request = { sandboxId: record.id, version: intent.version ?? 0, namespace, config, resolved }
-        const machine = yield* checkpoints.restore(newest.value.id, request, ref)
+        const machine = yield* checkpoints.restore(newest.value.id, request, ref).pipe(
+          Effect.retry({ schedule: schedulesOf(provider).recreate, while: core.mayRetryStart }),
+          // Nothing was changed, so the record is what it was, and the next use decides anew.
+          Effect.tapError((error) =>
+            error.provesNotAccepted ? Effect.ignore(held.update({ status: record.status })) : Effect.void
+          )
+        )
         const updated = yield* activate(held, provider, machine, Option.some("restore"))
         return { _tag: "Restored" as const, ref: core.refOf(updated), checkpointId: newest.value.id }
       })
@@ -362,7 +401,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       Effect.gen(function* () {
         const { record } = held
         const provider = yield* self.registry.get(record.provider)
-        const strategy = record.config?.recovery ?? (record.persistent === true ? "resume" : "recreate")
+        const strategy = strategyOf(record)
         const probe = yield* connect(record, provider, false).pipe(
           Effect.retry({ schedule: schedulesOf(provider, overrides).connect, while: (error) => error.isRetryable }),
           Effect.result
@@ -404,13 +443,18 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
     }
 
     /** Finishes or repeats a creation that was cut off: the machine is found by its tag, or made. */
-    const finishCreation = (held: Held): Effect.Effect<Reconnected, SandboxError> =>
+    const finishCreation = (held: Held, supplied?: Config.SandboxConfig): Effect.Effect<Reconnected, SandboxError> =>
       Effect.gen(function* () {
         const { record } = held
         const provider = yield* self.registry.get(record.provider)
         const orphans = yield* Stream.runCollect(provider.find(record.id))
         const adopted = orphans.find((info) => info.running) ?? orphans[0]
-        if (adopted === undefined) return yield* recreate(held)
+        if (adopted === undefined) {
+          // What was active once had a disk: whether it may be replaced is the strategy's to say.
+          return yield* record.incarnation === undefined || supplied !== undefined
+            ? recreate(held, supplied)
+            : replace(held, provider, strategyOf(record), "no machine carries its tag")
+        }
         const machine = yield* provider.connect(adopted.ref, { sandboxId: record.id, boot: true })
         const updated = yield* activate(held, provider, machine, Option.some("recreate"))
         yield* Effect.forEach(
@@ -449,7 +493,11 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         Effect.tap(() => forget(id))
       )
 
-    const reconnect = (id: SandboxId, overrides?: RecoveryOverrides): Effect.Effect<Reconnected, SandboxError> =>
+    const reconnect = (
+      id: SandboxId,
+      overrides?: RecoveryOverrides,
+      config?: Config.SandboxConfig
+    ): Effect.Effect<Reconnected, SandboxError> =>
       withLease(id, (held) => {
         const { record } = held
         switch (record.status) {
@@ -458,7 +506,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           case "creating":
           case "recreating":
           case "error":
-            return finishCreation(held)
+            return finishCreation(held, config)
           case "shutdown":
             return record.persistent === true
               ? Effect.gen(function* () {
