@@ -2,7 +2,7 @@
  * The port that a vendor fills: a provider yields machines, a machine runs processes and holds files.
  *
  * A provider is a plain record made by a scoped `make`, never a tag: there may be two accounts of one vendor. What a vendor
- * must write is {@link Primitives}; {@link make} adds spans, deadlines and argument checks around it. The rules that every
+ * must write is {@link Primitives}; {@link make} adds spans and deadlines around it. The rules that every
  * provider keeps are the conformance suite in `effect-sandbox/testing`.
  */
 import * as Duration from "effect/Duration"
@@ -269,7 +269,10 @@ export interface SandboxProvider extends Required<Pick<Primitives, "kind" | "cap
   readonly checkpoints: Primitives["checkpoints"]
 }
 
-/** Derives a provider: a span of kind `client` around each call, its deadline, and the registered name on errors. */
+/**
+ * Derives a provider: a span of kind `client` around each call, and a deadline for each that is one question and answer. What
+ * streams (`find`, `list`, output, files) has its deadline, if any, from the provider.
+ */
 export const make = (primitives: Primitives): SandboxProvider => {
   const name = primitives.name ?? primitives.kind
   const request = Duration.fromInputUnsafe(primitives.requestTimeout ?? Duration.seconds(30))
@@ -293,6 +296,24 @@ export const make = (primitives: Primitives): SandboxProvider => {
       )
   }
 
+  /** The machine's own calls, but for those that last as long as what they stream. */
+  const guard = (machine: Machine): Machine => ({
+    ...machine,
+    start: (command) =>
+      Effect.withSpan(machine.start(command), "SandboxProvider.start", { kind: "client", attributes }),
+    findProcess: (processId) => call("findProcess", request)(machine.findProcess(processId)),
+    createCheckpoint: Option.map(
+      machine.createCheckpoint,
+      (create) => (options) => call("createCheckpoint", slow)(create(options))
+    ),
+    portUrl: Option.map(machine.portUrl, (portUrl) => (port) => call("portUrl", request)(portUrl(port))),
+    extendTimeout: Option.map(
+      machine.extendTimeout,
+      (extend) => (duration) => call("extendTimeout", request)(extend(duration))
+    ),
+    stop: (mode) => call("stop", slow)(machine.stop(mode))
+  })
+
   return {
     name,
     kind: primitives.kind,
@@ -303,9 +324,14 @@ export const make = (primitives: Primitives): SandboxProvider => {
         primitives.resolve(config),
         (reason) => new SandboxError({ operation: `${name}.resolve`, provider: name, reason })
       ),
-    create: (createRequest) => call("create", slow, createRequest.sandboxId)(primitives.create(createRequest)),
+    create: (createRequest) =>
+      call("create", slow, createRequest.sandboxId)(Effect.map(primitives.create(createRequest), guard)),
     connect: (ref, options) =>
-      call("connect", options.boot ? slow : request, options.sandboxId)(primitives.connect(ref, options)),
+      call(
+        "connect",
+        options.boot ? slow : request,
+        options.sandboxId
+      )(Effect.map(primitives.connect(ref, options), guard)),
     find: (id) =>
       Stream.withSpan(primitives.find(id), "SandboxProvider.find", {
         kind: "client",
@@ -317,7 +343,11 @@ export const make = (primitives: Primitives): SandboxProvider => {
     checkpoints: Option.map(primitives.checkpoints, (checkpoints) => ({
       list: checkpoints.list,
       restore: (id, restoreRequest, ref) =>
-        call("restoreCheckpoint", slow, restoreRequest.sandboxId)(checkpoints.restore(id, restoreRequest, ref)),
+        call(
+          "restoreCheckpoint",
+          slow,
+          restoreRequest.sandboxId
+        )(Effect.map(checkpoints.restore(id, restoreRequest, ref), guard)),
       remove: (id, sandboxId, ref) =>
         call("deleteCheckpoint", request, sandboxId)(checkpoints.remove(id, sandboxId, ref))
     }))

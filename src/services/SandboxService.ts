@@ -288,7 +288,12 @@ const make = Effect.gen(function* () {
       streaming(
         "SandboxService.listSandboxes",
         {},
-        checkedStatus("SandboxService.listSandboxes", SandboxStatus.literals, filter?.status, self.store.listSandboxes(filter))
+        checkedStatus(
+          "SandboxService.listSandboxes",
+          SandboxStatus.literals,
+          filter?.status,
+          self.store.listSandboxes(filter)
+        )
       ),
     reconnectToSandbox: (id, options = {}) =>
       onSandbox("reconnectToSandbox", id, (checked) => machines.reconnect(checked, options.recovery)),
@@ -311,11 +316,7 @@ const make = Effect.gen(function* () {
         Effect.flatMap(checkedAfter(operation, options.after), (after) => processes.attach(checked, after))
       ),
     signalProcess: (processId, signal, options) =>
-      onProcess("signalProcess", processId, (checked, operation) =>
-        /^SIG[A-Z0-9]+$/.test(signal)
-          ? processes.signal(checked, signal, options)
-          : Effect.fail(core.invalid(operation, "signal", "expected a name such as SIGTERM"))
-      ),
+      onProcess("signalProcess", processId, (checked) => processes.signal(checked, signal, options)),
     writeProcessInput: (processId, bytes) =>
       onProcess("writeProcessInput", processId, (checked) =>
         processes.write(checked, typeof bytes === "string" ? new TextEncoder().encode(bytes) : bytes)
@@ -445,7 +446,7 @@ export const methodReasons = {
   readProcessStream: [...ofLog, "OutcomeUnknown"],
   getProcessSnapshot: [...ofLog, "RecordTooNew"],
   listProcesses: ["InvalidArgument", "RecordTooNew", "Store"],
-  startObservedProcess: [...ofStore, "NotActive"],
+  startObservedProcess: [...ofStore, "NotActive", "ConfigMismatch"],
   appendObservedProcessChunk: [...ofLog, "RecordTooNew", "ProcessEnded"],
   finishObservedProcess: [...ofLog, "RecordTooNew", "ProcessEnded"],
   writeFiles: [...ofMachine, "WriteFailed"],

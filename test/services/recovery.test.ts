@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Context, Duration, Effect, Fiber, Layer, Redacted, Schedule } from "effect"
+import { ConfigProvider, Context, Duration, Effect, Fiber, Layer, Redacted, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import {
   Authentication,
@@ -9,12 +9,13 @@ import {
   type SandboxErrorReason,
   Unavailable
 } from "../../src/errors.ts"
+import * as Ids from "../../src/model/Ids.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
 import type { ProcessLog } from "../../src/services/ProcessLog.ts"
 import * as Registry from "../../src/services/ProviderRegistry.ts"
 import * as RecoveryPolicy from "../../src/services/RecoveryPolicy.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
-import type { SandboxStore } from "../../src/services/SandboxStore.ts"
+import { SandboxStore } from "../../src/services/SandboxStore.ts"
 import { counting, Counts } from "../support/counting.ts"
 import { type Scripted, scripted } from "../support/scripted.ts"
 
@@ -462,6 +463,127 @@ describe("stop", () => {
       yield* sandboxes.stopSandbox(sandboxId, { delete: true })
       assert.strictEqual(vendor.rows.size, 0)
       yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      assert.strictEqual(vendor.count("delete"), 1)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+})
+
+describe("what a review found", () => {
+  const recreating = (sandboxId: string) =>
+    Effect.gen(function* () {
+      const store = yield* SandboxStore
+      const record = yield* store.getSandbox(Schema.decodeSync(Ids.SandboxId)(sandboxId))
+      yield* store.updateSandbox(record.id, record.version ?? 0, { status: "recreating" })
+    })
+
+  it.effect("a plain stop of a cut-off restore keeps the disk of a persistent sandbox", () => {
+    const vendor = scripted({ persistent: true })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      yield* recreating(sandboxId)
+      yield* sandboxes.stopSandbox(sandboxId)
+      assert.strictEqual(vendor.count("delete"), 0)
+      assert.strictEqual(vendor.rows.size, 1)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  it.effect("a cut-off recovery never replaces a persistent sandbox by an empty one", () => {
+    const vendor = scripted({ persistent: true })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      yield* recreating(sandboxId)
+      vendor.vanish()
+      assert.strictEqual(yield* reasonOf(sandboxes.runCommand(sandboxId, "true")), "Gone")
+      assert.strictEqual(vendor.count("create"), 1)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  it.effect("a stop that failed is finished by the next one, also of what was only being created", () => {
+    const vendor = scripted()
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const sandboxId = "00000000-0000-4000-8000-000000000004"
+      vendor.loseAnswer("create", new OutcomeUnknown({}))
+      vendor.failNext("find", new Authentication({}), new Authentication({}))
+      yield* Effect.flip(sandboxes.createSandbox({}, { sandboxId }))
+      assert.strictEqual(yield* reasonOf(sandboxes.stopSandbox(sandboxId)), "StopIncomplete")
+      assert.strictEqual(vendor.rows.size, 1)
+      yield* sandboxes.stopSandbox(sandboxId)
+      assert.strictEqual(vendor.rows.size, 0)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  it.effect("a delete that failed is not forgotten by a plain stop", () => {
+    const vendor = scripted({ persistent: true })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      vendor.failNext("delete", new Authentication({}))
+      yield* Effect.flip(sandboxes.stopSandbox(sandboxId, { delete: true }))
+      yield* sandboxes.stopSandbox(sandboxId)
+      assert.strictEqual(vendor.rows.size, 0)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  it.effect("a creation that was cut off is finished with the secrets of the call that repeats it", () => {
+    const vendor = scripted()
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const sandboxId = "00000000-0000-4000-8000-000000000005"
+      const config = { env: { TOKEN: Redacted.make("s3cret") } }
+      vendor.failNext("create", new Authentication({}))
+      yield* Effect.flip(sandboxes.createSandbox(config, { sandboxId }))
+      assert.strictEqual((yield* sandboxes.createSandbox(config, { sandboxId })).outcome, "resumed")
+      assert.strictEqual(vendor.rows.size, 1)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  it.effect("a replayed process id asks no machine", () => {
+    const vendor = scripted()
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const processId = "00000000-0000-4000-8000-000000000006"
+      const run = sandboxes.runCommandProcess(sandboxId, "true", [], { processId, mode: "foreground" })
+      yield* run
+      yield* sandboxes.stopSandbox(sandboxId)
+      vendor.calls.length = 0
+      const replayed = yield* run
+      assert.strictEqual((yield* replayed.snapshot).status, "exited")
+      assert.deepStrictEqual(vendor.calls, [])
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  it.effect("an observed process of another input under the same id is refused", () => {
+    const vendor = scripted()
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const processId = "00000000-0000-4000-8000-000000000007"
+      yield* sandboxes.startObservedProcess(sandboxId, { command: "a", processId })
+      yield* sandboxes.startObservedProcess(sandboxId, { command: "a", processId })
+      const other = sandboxes.startObservedProcess(sandboxId, { command: "b", processId })
+      assert.strictEqual(yield* reasonOf(other), "ConfigMismatch")
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  it.effect("waiting for somebody's lease ends with its release, and can be interrupted", () => {
+    const vendor = scripted()
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const store = yield* SandboxStore
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const held = yield* store.acquireSandboxLease(sandboxId, { owner: "somebody", ttl: "1 hour" })
+      const interrupted = yield* Effect.forkChild(sandboxes.stopSandbox(sandboxId), { startImmediately: true })
+      yield* TestClock.adjust("100 millis")
+      yield* Fiber.interrupt(interrupted)
+      const stopped = yield* Effect.forkChild(sandboxes.stopSandbox(sandboxId), { startImmediately: true })
+      yield* TestClock.adjust("3 seconds")
+      yield* store.releaseSandboxLease(sandboxId, held.lease ?? assert.fail("no lease"))
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(stopped)
       assert.strictEqual(vendor.count("delete"), 1)
     }).pipe(Effect.provide(service(vendor)))
   })

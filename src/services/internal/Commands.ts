@@ -167,6 +167,10 @@ export const resultOf = (
   }
 }
 
+/** Counts a command by how it came out. */
+export const counted = (mode: "plain" | "recorded", startedAt: number, outcome: string): Effect.Effect<void> =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) => Metrics.command(mode, outcome, now - startedAt))
+
 export interface Commands {
   readonly start: (
     operation: string,
@@ -227,9 +231,9 @@ export const make = (self: Core, machines: Machines): Commands => {
         return yield* process.exit
       })
     )
-    const exit = yield* Option.isNone(prepared.timeout)
-      ? attempt
-      : withDeadline(attempt, operation, id, prepared.timeout.value)
+    const exit = yield* (
+      Option.isNone(prepared.timeout) ? attempt : withDeadline(attempt, operation, id, prepared.timeout.value)
+    ).pipe(Effect.tapError((error) => counted("plain", startedAt, error.reason._tag)))
     const durationMs = (yield* Clock.currentTimeMillis) - startedAt
     yield* Metrics.command("plain", "exit", durationMs)
     return resultOf(prepared.display, exit, durationMs, stdout, stderr)

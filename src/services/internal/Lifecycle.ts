@@ -86,7 +86,11 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     })
 
   /** The same id once more: a workflow's replay. A creation that was cut off is finished, anything else left as it is. */
-  const again = (record: SandboxRecord, config: Config.SandboxConfig, stored: StoredConfig): Effect.Effect<Created, SandboxError> =>
+  const again = (
+    record: SandboxRecord,
+    config: Config.SandboxConfig,
+    stored: StoredConfig
+  ): Effect.Effect<Created, SandboxError> =>
     Effect.gen(function* () {
       yield* sameOrMismatch(record, stored)
       if (record.status === "creating" || record.status === "error") {

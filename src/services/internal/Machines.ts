@@ -95,9 +95,7 @@ const strategyOf = (record: SandboxRecord): Config.Recovery =>
 
 /** A holder may be done long before its lease would expire, so the wait is the schedule's alone. */
 const withoutRetryAfter = (error: SandboxError): SandboxError =>
-  error.reason._tag === "Busy"
-    ? new SandboxError({ ...error, reason: new Busy({ owner: error.reason.owner }) })
-    : error
+  error.reason._tag === "Busy" ? new SandboxError({ ...error, reason: new Busy({ owner: error.reason.owner }) }) : error
 
 const isBusy = (error: SandboxError): boolean => error.reason._tag === "Busy"
 
@@ -286,11 +284,9 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
     const configOf = (record: SandboxRecord) =>
       Effect.gen(function* () {
         const stored = yield* core.storedConfigOf(record)
-        const secrets = yield* SandboxSecrets.supply(
-          "SandboxService.recreate",
-          record.id,
-          stored.secretEnv ?? []
-        ).pipe(Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets))
+        const secrets = yield* SandboxSecrets.supply("SandboxService.recreate", record.id, stored.secretEnv ?? []).pipe(
+          Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets)
+        )
         return Config.fromStored(stored, secrets)
       })
 

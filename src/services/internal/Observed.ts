@@ -3,8 +3,9 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
 import { InvalidArgument, NotActive, ProcessEnded, SandboxError } from "../../errors.ts"
-import type { JsonObject } from "../../model/Common.ts"
+import { JsonObject } from "../../model/Common.ts"
 import type { ProcessId, SandboxId } from "../../model/Ids.ts"
 import type { ProcessKind, ProcessRecord } from "../../model/Process.ts"
 import { isTerminal, outputStart } from "../../model/Process.ts"
@@ -15,6 +16,8 @@ import type { ProcessPatch } from "../SandboxStore.ts"
 import type { Core } from "./core.ts"
 import * as core from "./core.ts"
 import { streamClientId } from "./Processes.ts"
+import type { Asked } from "./sameProcess.ts"
+import { sameOrMismatch } from "./sameProcess.ts"
 
 /** What is reported about a process at its start. */
 export interface ObservedStart {
@@ -50,6 +53,7 @@ export interface Observed {
 const epoch = 1
 
 const encoder = new TextEncoder()
+const isJsonObject = Schema.is(JsonObject)
 
 export const make = (self: Core): Observed => {
   const observedRecord = (operation: string, processId: ProcessId) =>
@@ -86,6 +90,9 @@ export const make = (self: Core): Observed => {
   const start: Observed["start"] = Effect.fnUntraced(function* (id, options) {
     const operation = "SandboxService.startObservedProcess"
     if (options.command === "") return yield* core.invalid(operation, "command", "is empty")
+    if (options.metadata !== undefined && !isJsonObject(options.metadata)) {
+      return yield* core.invalid(operation, "metadata", "expected a JSON object")
+    }
     const sandbox = yield* self.store.getSandbox(id)
     if (sandbox.status !== "active") {
       return yield* core.failure(sandbox, operation, new NotActive({ status: sandbox.status }))
@@ -95,21 +102,24 @@ export const make = (self: Core): Observed => {
         ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
         : yield* core.toProcessId(operation, options.processId)
     const now = yield* Clock.currentTimeMillis
+    const asked: Asked = {
+      sandboxId: id,
+      command: options.command,
+      args: options.args ?? [],
+      kind: options.kind ?? "command",
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...(options.metadata === undefined ? {} : { metadata: options.metadata })
+    }
     const record = yield* self.store
       .insertProcess({
+        ...asked,
         id: processId,
-        sandboxId: id,
-        kind: options.kind ?? "command",
         mode: "background",
         status: "running",
         observed: true,
         provider: sandbox.provider,
-        command: options.command,
-        args: options.args ?? [],
-        ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
         ...(options.externalProcessId === undefined ? {} : { externalProcessId: options.externalProcessId }),
         ...(sandbox.incarnation === undefined ? {} : { incarnation: sandbox.incarnation }),
-        ...(options.metadata === undefined ? {} : { metadata: options.metadata }),
         streamId: processId,
         streamClientId: streamClientId(processId),
         streamStartedAt: now,
@@ -121,7 +131,8 @@ export const make = (self: Core): Observed => {
         Effect.catchIf(
           (error) =>
             options.processId !== undefined && error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",
-          () => observedRecord(operation, processId)
+          () =>
+            Effect.tap(observedRecord(operation, processId), (existing) => sameOrMismatch(operation, existing, asked))
         )
       )
     return record
@@ -155,7 +166,9 @@ export const make = (self: Core): Observed => {
         case "metadata":
           return data === undefined || Predicate.isString(data) || data instanceof Uint8Array
             ? undefined
-            : { ...base, _tag: type, metadata: data }
+            : isJsonObject(data)
+              ? { ...base, _tag: type, metadata: data }
+              : undefined
       }
     }
     if (body(outputStart) === undefined) {

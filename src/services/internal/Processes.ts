@@ -7,12 +7,14 @@ import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
+import * as RcMap from "effect/RcMap"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import {
-  ConfigMismatch,
   isSandboxError,
   NotFound,
   OutcomeUnknown,
@@ -21,13 +23,12 @@ import {
   Timeout,
   UnsupportedCapability
 } from "../../errors.ts"
-import type { JsonObject } from "../../model/Common.ts"
+import { JsonObject } from "../../model/Common.ts"
 import type { ProcessId, SandboxId } from "../../model/Ids.ts"
-import type { ProcessExit, ProcessKind, ProcessMode, ProcessRecord, ProcessRunResult } from "../../model/Process.ts"
-import { isTerminal, outputStart } from "../../model/Process.ts"
+import type { ProcessExit, ProcessMode, ProcessRecord, ProcessRunResult } from "../../model/Process.ts"
+import { isTerminal, outputStart, ProcessKind } from "../../model/Process.ts"
 import { isOutput } from "../../model/ProcessEvent.ts"
 import type { ProcessEvent } from "../../model/ProcessEvent.ts"
-import { canonical } from "../../model/SandboxConfig.ts"
 import type { ReadOptions } from "../ProcessLog.ts"
 import type { MachineProcess, SignalOptions, StartCommand } from "../SandboxProvider.ts"
 import type { ProcessFilter } from "../SandboxStore.ts"
@@ -39,6 +40,8 @@ import * as core from "./core.ts"
 import { markLost } from "./lost.ts"
 import type { Machines } from "./Machines.ts"
 import * as Metrics from "./metrics.ts"
+import type { Asked } from "./sameProcess.ts"
+import { sameOrMismatch } from "./sameProcess.ts"
 import { exitOf, endPatch, makeWriter, pump } from "./pump.ts"
 import type { Writer } from "./pump.ts"
 
@@ -194,7 +197,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       (record: ProcessRecord, epoch: number, writer: Writer, isRunning: () => boolean, isAbandoned: () => boolean) =>
       <A, E, R>(effect: Effect.Effect<A, E, R>) =>
         Effect.onInterrupt(effect, () => {
-          if (isAbandoned()) return Effect.void
+          if (isAbandoned() || writer.hasEnded()) return Effect.void
           const lease = { owner: self.owner, epoch, expiresAt: 0 }
           // What is only about to start keeps its status: whoever attaches asks the machine.
           if (!isRunning()) return Effect.ignore(store.releaseProcessLease(record.id, lease))
@@ -217,20 +220,26 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     ): Effect.Effect<void, SandboxError> => {
       const lease = { owner: self.owner, epoch, expiresAt: 0 }
       const third = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
-      const renew = store.renewProcessLease(record.id, lease, core.leaseTtl).pipe(
-        Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
-        Effect.repeat(Schedule.spaced(third)),
-        Effect.andThen(Effect.never),
-        Effect.delay(third)
-      )
+      const renew = store
+        .renewProcessLease(record.id, lease, core.leaseTtl)
+        .pipe(
+          Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
+          Effect.repeat(Schedule.spaced(third)),
+          Effect.andThen(Effect.never),
+          Effect.delay(third)
+        )
+      let last: Scope.Closeable | undefined
       const resume = (from: { readonly stdout: number; readonly stderr: number }) =>
         Effect.gen(function* () {
-          const { machine } = yield* machines.connected(record.sandboxId)
-          return yield* machine.resume(process.external, { stdout: from.stdout, stderr: from.stderr })
-        }).pipe(
-          Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }),
-          Scope.provide(scope)
-        )
+          // What the way before held is given back, however often it breaks.
+          if (last !== undefined) yield* Scope.close(last, Exit.void)
+          const child = yield* Scope.fork(scope)
+          last = child
+          return yield* Effect.gen(function* () {
+            const { machine } = yield* machines.connected(record.sandboxId)
+            return yield* machine.resume(process.external, { stdout: from.stdout, stderr: from.stderr })
+          }).pipe(Scope.provide(child))
+        }).pipe(Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }))
       return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume }), renew)
     }
 
@@ -316,34 +325,6 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         )
       )
 
-    /** The parts of a record that say what was asked for. */
-    const asked = (record: ProcessRecord) => ({
-      sandboxId: record.sandboxId,
-      command: record.command,
-      args: record.args,
-      cwd: record.cwd,
-      env: record.env,
-      secretEnv: record.secretEnv,
-      kind: record.kind,
-      metadata: record.metadata
-    })
-
-    const sameOrMismatch = (operation: string, existing: ProcessRecord, wanted: ProcessRecord) => {
-      const left: Record<string, unknown> = asked(existing)
-      const right: Record<string, unknown> = asked(wanted)
-      const fields = Object.keys(left).filter((key) => canonical(left[key]) !== canonical(right[key]))
-      return fields.length === 0
-        ? Effect.void
-        : Effect.fail(
-            new SandboxError({
-              operation,
-              sandboxId: wanted.sandboxId,
-              processId: wanted.id,
-              reason: new ConfigMismatch({ fields })
-            })
-          )
-    }
-
     const existingProcess = (processId: ProcessId) =>
       store.getProcess(processId).pipe(
         Effect.map(Option.some),
@@ -360,69 +341,80 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         const { stdin: _, ...rest } = options
         const checked = yield* prepare(self, operation, command, args, rest)
         const prepared: Prepared = { ...checked, stdin: live || input !== undefined }
+        if (options.kind !== undefined && !isKind(options.kind)) {
+          return yield* core.invalid(operation, "kind", `expected one of ${ProcessKind.literals.join(", ")}`)
+        }
+        if (options.metadata !== undefined && !isJsonObject(options.metadata)) {
+          return yield* core.invalid(operation, "metadata", "expected a JSON object")
+        }
         const processId =
           options.processId === undefined
             ? yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
             : yield* core.toProcessId(operation, options.processId)
-        const connection = yield* Effect.scoped(machines.get(id, options.recovery))
-        const now = yield* Clock.currentTimeMillis
-        const plainEnv = Object.entries(prepared.env ?? {}).flatMap(([name, value]) =>
+        const env = Object.entries(prepared.env ?? {})
+        const plainEnv = env.flatMap(([name, value]) =>
           value === undefined || Redacted.isRedacted(value) ? [] : [[name, value] as const]
         )
-        const secretEnv = Object.entries(prepared.env ?? {}).flatMap(([name, value]) =>
-          Redacted.isRedacted(value) ? [name] : []
-        )
-        const record: ProcessRecord = {
-          id: processId,
+        const secretEnv = env.flatMap(([name, value]) => (Redacted.isRedacted(value) ? [name] : []))
+        const asked: Asked = {
           sandboxId: id,
           kind: options.kind ?? "command",
-          mode,
-          status: "starting",
-          provider: connection.provider.name,
           command,
           args: args.map((arg) => (Redacted.isRedacted(arg) ? hidden : arg)),
           ...(prepared.cwd === undefined ? {} : { cwd: prepared.cwd }),
           ...(plainEnv.length === 0 ? {} : { env: Object.fromEntries(plainEnv) }),
           ...(secretEnv.length === 0 ? {} : { secretEnv: secretEnv.sort() }),
+          ...(options.metadata === undefined ? {} : { metadata: options.metadata })
+        }
+        if (options.processId !== undefined) {
+          // A replay must not reach for the machine, let alone recover one: what it asks for is there.
+          const existing = yield* existingProcess(processId)
+          if (Option.isSome(existing)) {
+            yield* sameOrMismatch(operation, existing.value, asked)
+            return yield* finish(yield* attach(processId, 0), mode, options)
+          }
+        }
+        const connection = yield* Effect.scoped(machines.get(id, options.recovery))
+        const now = yield* Clock.currentTimeMillis
+        const record: ProcessRecord = {
+          ...asked,
+          id: processId,
+          mode,
+          status: "starting",
+          provider: connection.provider.name,
           incarnation: connection.machine.ref.incarnation,
           streamId: processId,
           streamClientId: streamClientId(processId),
           startedAt: now,
           ...(Option.isNone(prepared.timeout) ? {} : { deadline: now + Duration.toMillis(prepared.timeout.value) }),
-          lease: { owner: self.owner, epoch: 1, expiresAt: now + Duration.toMillis(core.leaseTtl) },
-          ...(options.metadata === undefined ? {} : { metadata: options.metadata })
+          lease: { owner: self.owner, epoch: 1, expiresAt: now + Duration.toMillis(core.leaseTtl) }
         }
-        if (options.processId !== undefined) {
-          const existing = yield* existingProcess(processId)
-          if (Option.isSome(existing)) {
-            yield* sameOrMismatch(operation, existing.value, record)
-            return yield* finish(yield* attach(processId, 0), mode, options)
-          }
-        }
-        const entry = yield* Effect.uninterruptible(
-          Effect.gen(function* () {
-            yield* store
-              .insertProcess(record)
-              .pipe(Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }))
-            return yield* own(processId, id, launch(record, prepared, input, options))
-          })
-        ).pipe(
-          Effect.map(Option.some),
+        const insert = store.insertProcess(record).pipe(
+          Effect.as(true),
           // Somebody else inserted the same id a moment ago.
           Effect.catchIf(
             (error) => error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",
-            () => Effect.succeed(Option.none<Entry>())
-          )
+            () => Effect.succeed(false)
+          ),
+          Effect.uninterruptible,
+          Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable })
         )
-        if (Option.isNone(entry)) {
-          yield* sameOrMismatch(operation, yield* store.getProcess(processId), record)
+        // From the record on the process is somebody's at every moment: its fiber's, and until it is accepted the caller's too.
+        const inserted = yield* Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function* () {
+            if (!(yield* restore(insert))) return false
+            const entry = yield* own(processId, id, launch(record, prepared, input, options))
+            yield* restore(Deferred.await(entry.accepted)).pipe(
+              Effect.onInterrupt(() => (options.onInterrupt === "kill" ? killStarted(entry) : Effect.void))
+            )
+            return true
+          })
+        )
+        if (!inserted) {
+          yield* sameOrMismatch(operation, yield* store.getProcess(processId), asked)
           return yield* finish(yield* attach(processId, 0), mode, options)
         }
-        const handle = handleOf(record, 0)
-        yield* Deferred.await(entry.value.accepted).pipe(
-          Effect.onInterrupt(() => (options.onInterrupt === "kill" ? killStarted(entry.value) : Effect.void))
-        )
-        return yield* finish(handle, mode, options)
+        return yield* finish(handleOf(record, 0), mode, options)
       })
 
     /** The interrupted caller asked for its process to end, also when it is only about to start. */
@@ -571,12 +563,24 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         return Option.some(entry)
       })
 
+    const mutexes = yield* RcMap.make({ lookup: (_: ProcessId) => Semaphore.make(1) })
+
+    /** One take-over of a process at a time: the second finds the first one's work. */
+    const takeOverOnce = (record: ProcessRecord) =>
+      Effect.scoped(
+        Effect.flatMap(RcMap.get(mutexes, record.id), (mutex) =>
+          mutex.withPermit(
+            Effect.suspend(() => (entries.has(record.id) ? Effect.succeed(Option.none<Entry>()) : takeOver(record)))
+          )
+        )
+      )
+
     const attach: Processes["attach"] = (processId, after) =>
       Effect.gen(function* () {
         const record = yield* store.getProcess(processId)
         const handle = handleOf(record, after)
         if (entries.has(processId) || isTerminal(record.status) || record.observed === true) return handle
-        yield* takeOver(record).pipe(
+        yield* takeOverOnce(record).pipe(
           Effect.catchIf(
             (error) => error.reason._tag === "Busy",
             () =>
@@ -592,7 +596,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     const succeed = (record: ProcessRecord): Effect.Effect<void> =>
       store.getProcess(record.id).pipe(
         Effect.flatMap((current) =>
-          isTerminal(current.status) ? Effect.succeed(true) : Effect.as(takeOver(current), true)
+          isTerminal(current.status) ? Effect.succeed(true) : Effect.as(takeOverOnce(current), true)
         ),
         Effect.catchIf(
           (error) => error.reason._tag === "Busy",
@@ -650,7 +654,15 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       })
 
     const signal: Processes["signal"] = (processId, name, options) =>
-      onMachine(processId, (process) => process.signal(name, options))
+      Effect.gen(function* () {
+        const operation = "SandboxService.signalProcess"
+        if (!/^SIG[A-Z0-9]+$/.test(name)) {
+          return yield* core.invalid(operation, "signal", "expected a name such as SIGTERM")
+        }
+        const forceAfter = options?.forceAfter
+        if (forceAfter !== undefined) yield* core.toDuration(operation, "forceAfter", forceAfter)
+        yield* onMachine(processId, (process) => process.signal(name, options))
+      })
     const write: Processes["write"] = (processId, bytes) => onMachine(processId, (process) => process.write(bytes))
     const closeInput: Processes["closeInput"] = (processId) => onMachine(processId, (process) => process.closeInput)
 
@@ -665,6 +677,9 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       list: (id, filter = {}) => store.listProcesses({ ...filter, sandboxId: id })
     }
   })
+
+const isKind = Schema.is(ProcessKind)
+const isJsonObject = Schema.is(JsonObject)
 
 const isLeaseLost = (error: SandboxError | PlatformError.PlatformError): boolean =>
   isSandboxError(error) && error.reason._tag === "Store" && error.reason.kind === "LeaseLost"

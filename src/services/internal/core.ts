@@ -105,6 +105,7 @@ export const toDuration = (
   argument: string,
   input: Duration.Input
 ): Effect.Effect<Duration.Duration, SandboxError> => {
+  // None for what is no duration, whatever a caller without types has passed.
   const parsed = Duration.fromInput(input)
   return Option.isSome(parsed) &&
     Duration.isFinite(parsed.value) &&

@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 
-/** Commands by mode (`plain`, `recorded`) and outcome (`exit`, or the tag of the failure). */
+/** Commands that were waited for, by mode (`plain`, `recorded`) and outcome (`exit`, or the tag of the failure's reason). */
 const commands = Metric.counter("sandbox_commands_total", { description: "Commands run", incremental: true })
 
 /** How long commands took, from the call to the exit, in ms. */

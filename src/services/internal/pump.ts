@@ -8,9 +8,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type * as PlatformError from "effect/PlatformError"
+import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { isSandboxError, OutcomeUnknown, SandboxError, Unavailable } from "../../errors.ts"
 import type { ProcessExit, ProcessRecord, ProcessStatus } from "../../model/Process.ts"
+import { isTerminal } from "../../model/Process.ts"
 import type { ProcessEvent, ProcessEventBody } from "../../model/ProcessEvent.ts"
 import type { LogPosition } from "../ProcessLog.ts"
 import type { MachineProcess, OutputChunk } from "../SandboxProvider.ts"
@@ -40,14 +42,18 @@ export const statusOf = (exit: ProcessExit): ProcessStatus =>
 export interface Writer {
   readonly append: (bodies: ReadonlyArray<ProcessEventBody>, patch?: ProcessPatch) => Effect.Effect<void, SandboxError>
   readonly position: () => LogPosition
+  /** True once the end of the process is written: nothing may come after it. */
+  readonly hasEnded: () => boolean
 }
 
 export const makeWriter = (self: Core, record: ProcessRecord, epoch: number, from: LogPosition): Writer => {
   let seq = from.seq
   let stdout = from.stdout
   let stderr = from.stderr
+  let hasEnded = false
   return {
     position: () => ({ seq, stdout, stderr }),
+    hasEnded: () => hasEnded,
     append: (bodies, patch) =>
       Effect.suspend(() => {
         let bytes = 0
@@ -66,6 +72,7 @@ export const makeWriter = (self: Core, record: ProcessRecord, epoch: number, fro
               seq = next.seq
               stdout = next.stdout
               stderr = next.stderr
+              if (patch?.status !== undefined && isTerminal(patch.status)) hasEnded = true
               return Metrics.appended(bytes)
             })
           )
@@ -174,11 +181,18 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
 
     /** Reads to the end; a cut on the way is mended from the last byte that was read. */
     const reader = Effect.gen(function* () {
+      let step = yield* Schedule.toStepWithSleep(self.policy.connect)
+      let progress = -1
       while (true) {
         const result = yield* Effect.result(readAll(current))
         if (result._tag === "Success") return result.success
         const error = result.failure
         if (!isSandboxError(error) || !error.isRetryable) return yield* Effect.fail(error)
+        // The schedule begins anew whenever something has arrived, and ends a way that only ever breaks.
+        if (read.stdout + read.stderr !== progress) step = yield* Schedule.toStepWithSleep(self.policy.connect)
+        progress = read.stdout + read.stderr
+        const waited = yield* Effect.result(step(error))
+        if (waited._tag === "Failure") return yield* Effect.fail(error)
         current = yield* options.resume({ ...writer.position(), ...read })
       }
     }).pipe(

@@ -5,6 +5,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
 import * as PlatformError from "effect/PlatformError"
 import type * as ChildProcess from "effect/process/ChildProcess"
 import type { ChildProcessHandle } from "effect/process/ChildProcessSpawner"
@@ -43,8 +44,30 @@ const toPlatform =
         })
       : error
 
-/** How many chunks of one stream wait while the other one is read. */
-const readAhead = 16
+/** How much of one stream waits while the other one is read: what a pipe of the system holds. */
+const readAhead = 64 * 1024
+
+/** One side of a split output: holds its writer back by bytes. */
+const makeSide = Effect.gen(function* () {
+  const queue = yield* Queue.unbounded<Uint8Array, PlatformError.PlatformError | Cause.Done>()
+  const room = Latch.makeUnsafe(true)
+  let waiting = 0
+  return {
+    queue,
+    offer: (bytes: Uint8Array) =>
+      Effect.suspend(() => {
+        waiting += bytes.length
+        if (waiting >= readAhead) room.closeUnsafe()
+        return Effect.andThen(Queue.offer(queue, bytes), room.await)
+      }),
+    stream: Stream.tap(Stream.fromQueue(queue), (bytes) =>
+      Effect.sync(() => {
+        waiting -= bytes.length
+        if (waiting < readAhead) room.openUnsafe()
+      })
+    )
+  }
+})
 
 /** Splits the one output of a machine's process; each side is held back by its own reader. */
 const split = (
@@ -52,16 +75,13 @@ const split = (
 ): Effect.Effect<{ readonly stdout: Bytes; readonly stderr: Bytes; readonly all: Bytes }, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
-    const stdout = yield* Queue.bounded<Uint8Array, PlatformError.PlatformError | Cause.Done>(readAhead)
-    const stderr = yield* Queue.bounded<Uint8Array, PlatformError.PlatformError | Cause.Done>(readAhead)
+    const sides = { stdout: yield* makeSide, stderr: yield* makeSide }
     let started: Fiber.Fiber<void> | undefined
     const output = Stream.mapError(process.output, toPlatform("output"))
-    const pump = Stream.runForEach(output, (chunk) =>
-      Queue.offer(chunk.stream === "stdout" ? stdout : stderr, chunk.bytes)
-    ).pipe(
+    const pump = Stream.runForEach(output, (chunk) => sides[chunk.stream].offer(chunk.bytes)).pipe(
       Effect.onExit((exit) =>
         Effect.forEach(
-          [stdout, stderr],
+          [sides.stdout.queue, sides.stderr.queue],
           (queue) => (exit._tag === "Success" ? Queue.end(queue) : Queue.failCause(queue, exit.cause)),
           { discard: true }
         )
@@ -72,13 +92,14 @@ const split = (
     const begin = Effect.gen(function* () {
       if (started === undefined) started = yield* Effect.forkIn(pump, scope, { startImmediately: true })
     })
-    const from = (queue: Queue.Dequeue<Uint8Array, PlatformError.PlatformError | Cause.Done>): Bytes =>
-      Stream.unwrap(Effect.as(begin, Stream.fromQueue(queue)))
+    const from = (side: typeof sides.stdout): Bytes => Stream.unwrap(Effect.as(begin, side.stream))
     return {
-      stdout: from(stdout),
-      stderr: from(stderr),
+      stdout: from(sides.stdout),
+      stderr: from(sides.stderr),
       all: Stream.suspend(() =>
-        started === undefined ? Stream.map(output, (chunk) => chunk.bytes) : Stream.merge(from(stdout), from(stderr))
+        started === undefined
+          ? Stream.map(output, (chunk) => chunk.bytes)
+          : Stream.merge(from(sides.stdout), from(sides.stderr))
       )
     }
   })
