@@ -57,7 +57,11 @@ describe("README", () => {
         )
         for (const { name, prints, runs } of all) {
           if (!runs) continue
-          const { stderr, stdout } = await run(process.execPath, [join(folder, name)], { cwd: folder })
+          const { stderr, stdout } = await run(process.execPath, [join(folder, name)], {
+            cwd: folder,
+            // A reader who copies it would not wait longer either.
+            timeout: 15_000
+          })
           assert.strictEqual(stderr, "")
           assert.isAtLeast(prints.length, 1)
           for (const line of prints) assert.include(stdout, line)

@@ -15,7 +15,11 @@ export const Recovery = Schema.Literals(["recreate", "resume", "restore", "none"
 export type Recovery = typeof Recovery.Type
 
 const RedactedText = Schema.declare(
-  (u): u is Redacted.Redacted<string> => Redacted.isRedacted(u) && typeof Redacted.value(u) === "string",
+  (u): u is Redacted.Redacted<string> => {
+    if (!Redacted.isRedacted(u)) return false
+    const value = Redacted.value(u)
+    return Predicate.isString(value) && !value.includes("\0")
+  },
   { identifier: "Redacted<string>" }
 )
 

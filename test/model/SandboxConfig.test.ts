@@ -58,6 +58,9 @@ describe("SandboxConfig", () => {
   it("never echoes a value of env", () => {
     assert.notInclude(issue({ env: { TOKEN: "hunter2\0hunter2" } }), "hunter2")
     assert.notInclude(issue({ env: { TOKEN: Redacted.make("hunter2") }, timeout: -1 }), "hunter2")
+    assert.notInclude(issue({ env: { TOKEN: Redacted.make("hunter2\0") } }), "hunter2")
+    assert.include(issue({ env: { TOKEN: Redacted.make("hunter2\0") } }), "TOKEN")
+    assert.notInclude(issue({ env: { "A=B": "x" } }), "<hidden>")
   })
 
   it("keeps the names of secrets and not their values", () => {

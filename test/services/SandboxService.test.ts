@@ -121,6 +121,15 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         assert.strictEqual(refused.reason._tag, "BadArgument")
       })
     )
+
+    it.effect("are not held up by a stream that nobody reads", () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes } = yield* fresh
+        const script = "i=0; while [ $i -lt 200 ]; do echo noise >&2; i=$((i+1)); done; echo done"
+        const handle = yield* sandboxes.spawn(sandboxId, ChildProcess.make("sh", ["-c", script]))
+        assert.strictEqual(yield* Stream.mkString(Stream.decodeText(handle.stdout)), "done\n")
+      })
+    )
   })
 
   describe("recorded processes", () => {
@@ -445,6 +454,30 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         // After all of that the sandbox is as it was.
         assert.strictEqual((yield* s.runCommand(sandboxId, "cat", ["file"])).stdout, "x")
         assert.strictEqual((yield* Stream.runCollect(s.listProcesses(sandboxId))).length, 0)
+      })
+    )
+
+    it.effect("of callers without types ends in a typed error too", () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes: s } = yield* fresh
+        // What JavaScript and a model's tool call can pass.
+        const untyped = <A>(value: unknown): A => value as A
+        const table: ReadonlyArray<readonly [string, Effect.Effect<string, unknown>]> = [
+          ["args is text", tagOf(s.runCommand(sandboxId, "echo", untyped("hi")))],
+          ["an argument is a number", tagOf(s.runCommand(sandboxId, "echo", untyped([1])))],
+          ["a misspelt option", tagOf(s.runCommand(sandboxId, "echo", [], untyped({ timeOut: 1 })))],
+          ["the command is a number", tagOf(s.runCommand(sandboxId, untyped(1)))],
+          ["an unknown kind", tagOf(s.runCommandProcess(sandboxId, "true", [], untyped({ kind: "daemon" })))],
+          ["metadata that is no JSON", tagOf(s.runCommandProcess(sandboxId, "true", [], { metadata: { a: NaN } }))],
+          ["files is no list", tagOf(s.writeFiles(sandboxId, untyped({ path: "x", content: "" })))],
+          ["a file without content", tagOf(s.writeFiles(sandboxId, untyped([{ path: "x" }])))],
+          ["a status that is none", tagOf(Stream.runDrain(s.listSandboxes({ status: untyped(["runing"]) })))],
+          ["a status that is no list", tagOf(Stream.runDrain(s.listSandboxes({ status: untyped("active") })))],
+          ["a negative seq", tagOf(s.attachProcess(unknownId, { after: -1 }))],
+          ["a grace that is none", tagOf(s.signalProcess(unknownId, "SIGTERM", { forceAfter: untyped("soon") }))],
+          ["a negative grace", tagOf(s.signalProcess(unknownId, "SIGTERM", { forceAfter: -5 }))]
+        ]
+        for (const [name, effect] of table) assert.strictEqual(yield* effect, "SandboxError.InvalidArgument", name)
       })
     )
 

@@ -116,7 +116,10 @@ describe("a service that dies", () => {
           Effect.gen(function* () {
             const first = yield* build(directory)
             const { sandboxId } = yield* first.createSandbox()
-            const process = yield* first.runCommandProcess(sandboxId, "sh", ["-c", "echo a; until [ -e go ]; do sleep 0.05; done"])
+            const process = yield* first.runCommandProcess(sandboxId, "sh", [
+              "-c",
+              "echo a; until [ -e go ]; do sleep 0.05; done"
+            ])
             return { process, sandboxId }
           })
         )
