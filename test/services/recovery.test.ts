@@ -472,7 +472,7 @@ describe("what a review found", () => {
   const recreating = (sandboxId: string) =>
     Effect.gen(function* () {
       const store = yield* SandboxStore
-      const record = yield* store.getSandbox(Schema.decodeSync(Ids.SandboxId)(sandboxId))
+      const record = yield* store.getSandbox(yield* Schema.decodeEffect(Ids.SandboxId)(sandboxId))
       yield* store.updateSandbox(record.id, record.version ?? 0, { status: "recreating" })
     })
 
