@@ -119,6 +119,10 @@ export const residentGrowth = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.
     return (Math.max(peak, process.memoryUsage.rss()) - before) / mebi
   })
 
+/** 1 when a target is missed, or when a benchmark failed (`undefined`) or measured nothing. */
+export const exitCodeOf = (results: ReadonlyArray<ReadonlyArray<Figure> | undefined>): 0 | 1 =>
+  results.every((figures) => figures !== undefined && figures.length > 0 && figures.every(({ ok }) => ok)) ? 0 : 1
+
 /** Three significant digits, or whole numbers. */
 export const format = (value: number): string =>
   Number.isInteger(value) || value >= 1000 ? value.toFixed(0) : value.toPrecision(3)

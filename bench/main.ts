@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { cases } from "./cases.ts"
 import type { Figure } from "./harness.ts"
-import { table } from "./harness.ts"
+import { exitCodeOf, table } from "./harness.ts"
 
 const usage = `usage: npm run bench [-- [<name>] [--json]]; there are:\n${cases
   .map(({ about, name }) => `  ${name.padEnd(16)}${about}`)
@@ -48,19 +48,15 @@ const measure = (name: string) =>
     child.on("close", (code) => resolve(code === 0 ? JSON.parse(output) : undefined))
   })
 
-const figures: Array<Figure> = []
-let failed = false
+const results: Array<ReadonlyArray<Figure> | undefined> = []
 for (const { about, name } of chosen) {
   if (!json) console.log(`\n${name}: ${about}`)
-  const measured = await measure(name)
-  if (measured === undefined) {
-    failed = true
-    console.error(`${name} failed`)
-    continue
-  }
-  figures.push(...measured)
-  if (!json) console.log(table(measured))
+  const figures = await measure(name)
+  results.push(figures)
+  if (figures === undefined) console.error(`${name} failed`)
+  else if (!json) console.log(table(figures))
 }
+const figures = results.flatMap((result) => result ?? [])
 if (json) {
   console.log(
     JSON.stringify(
@@ -74,4 +70,4 @@ if (json) {
   console.log(`\n${figures.length - missed.length} of ${figures.length} targets met`)
   if (missed.length > 0) console.log(`missed: ${missed.map(({ name }) => name).join(", ")}`)
 }
-process.exitCode = failed || figures.some(({ ok }) => !ok) ? 1 : 0
+process.exitCode = exitCodeOf(results)
