@@ -15,6 +15,21 @@ const badArgument = (description: string): PlatformError.PlatformError =>
 const unwrap = (value: string | Redacted.Redacted<string>): string =>
   Redacted.isRedacted(value) ? Redacted.value(value) : value
 
+/** What is wrong with variables; names the variable and never shows the value. */
+export const problemOfEnv = (
+  env: Readonly<Record<string, string | Redacted.Redacted<string> | undefined>>
+): string | undefined => {
+  for (const [name, value] of Object.entries(env)) {
+    if (name === "" || name.includes("=") || name.includes("\0")) {
+      return "The name of an environment variable is empty or contains = or NUL"
+    }
+    if (value !== undefined && unwrap(value).includes("\0")) {
+      return `The environment variable ${name} contains a NUL character`
+    }
+  }
+  return undefined
+}
+
 /** What no program can be given; the messages hold no value, which may be a secret. */
 const problemOf = (command: StartCommand, allowSecretArguments: boolean): string | undefined => {
   if (command.command === "") return "The command is empty"
@@ -29,15 +44,7 @@ const problemOf = (command: StartCommand, allowSecretArguments: boolean): string
     }
   }
   if (command.cwd?.includes("\0") === true) return "The working directory contains a NUL character"
-  for (const [name, value] of Object.entries(command.env ?? {})) {
-    if (name === "" || name.includes("=") || name.includes("\0")) {
-      return "The name of an environment variable is empty or contains = or NUL"
-    }
-    if (value !== undefined && unwrap(value).includes("\0")) {
-      return `The environment variable ${name} contains a NUL character`
-    }
-  }
-  return undefined
+  return problemOfEnv(command.env ?? {})
 }
 
 /** The program that a command is in this place, or `BadArgument`. */
@@ -55,6 +62,9 @@ export const toLaunch = (
     if (value === undefined) delete env[name]
     else env[name] = unwrap(value)
   }
+  // The sandbox's own, which an older version may have let through.
+  const inherited = problemOfEnv(env)
+  if (inherited !== undefined) return Effect.fail(badArgument(inherited))
   // Last, so that no command takes itself out of reach by accident.
   env[cookieName] = cookie
   return Effect.succeed(

@@ -39,20 +39,66 @@ const scratchName = (root: Root): string => {
   return Path.join(scratch(root), `${pid}.${startTime}.${Crypto.randomUUID()}`)
 }
 
-const ownerOf = (name: string) => {
-  const [pid, startTime] = name.split(".")
-  return { pid: Number(pid), startTime: startTime ?? "" }
+const uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+const scratchPattern = new RegExp(`^(\\d+)\\.([^.]+)\\.${uuid}$`)
+const stockPattern = new RegExp(`^(\\d+)\\.([^.]+)\\.(?:${uuid}|supervisor)$`)
+const fifoPattern = new RegExp(`^${uuid}$`)
+
+/** The names in a directory that its owner, whom the name tells and who is dead, left behind; no other name is ours. */
+const leftBehind = async (parent: string, pattern: RegExp): Promise<ReadonlyArray<string>> =>
+  (await FsPromises.readdir(parent)).flatMap((name) => {
+    const [, pid, startTime] = pattern.exec(name) ?? []
+    return pid === undefined || startTime === undefined || isRunning({ pid: Number(pid), startTime })
+      ? []
+      : [Path.join(parent, name)]
+  })
+
+/** Half made and half removed sandboxes may lack the marker, but hold nothing that a sandbox does not. */
+const isSandbox = async (path: string): Promise<boolean> => {
+  const stat = await FsPromises.lstat(path)
+  if (!stat.isDirectory()) return false
+  const marker = await FsPromises.readFile(inside(path).state, "utf8").catch(() => "")
+  if (marker.includes(`"effect-sandbox/local"`)) return true
+  const own = new Set(Object.values(inside(path)).map((known) => Path.basename(known)))
+  const names = await FsPromises.readdir(path)
+  // What comes after the name of a file is the token of its writer.
+  return names.every((name) => own.has(name) || own.has(name.split(/\.(?:tmp|dead|[0-9a-f]{8}-)/)[0] ?? ""))
+}
+
+/** Nothing but FIFOs lies in a stock. */
+const removeStock = async (path: string): Promise<void> => {
+  if (!(await FsPromises.lstat(path)).isDirectory()) return
+  for (const entry of await FsPromises.readdir(path, { withFileTypes: true })) {
+    if (entry.isFIFO() && fifoPattern.test(entry.name))
+      await FsPromises.rm(Path.join(path, entry.name), { force: true })
+  }
+  try {
+    await FsPromises.rmdir(path)
+  } catch (error) {
+    if (codeOf(error) !== "ENOTEMPTY" && codeOf(error) !== "EEXIST") throw error
+  }
+}
+
+/** Another service sweeps at the same time; and what may not be looked at is no reason to be of no use. */
+const unlessGone = async (evaluate: () => Promise<void>): Promise<void> => {
+  try {
+    await evaluate()
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT" && codeOf(error) !== "EACCES") throw error
+  }
 }
 
 /** Removes what services that are dead left behind: half-made sandboxes, deleted ones, stocks of pipes. */
 export const sweep = (root: Root): Effect.Effect<void, SandboxError> =>
   io("make", async () => {
-    for (const parent of [scratch(root), root.pipes]) {
-      await makePrivate(parent)
-      for (const name of await FsPromises.readdir(parent)) {
-        if (/^\d+\./.test(name) && !isRunning(ownerOf(name))) await removeTree(Path.join(parent, name))
-      }
+    await makePrivate(scratch(root))
+    await makePrivate(root.pipes)
+    for (const path of await leftBehind(scratch(root), scratchPattern)) {
+      await unlessGone(async () => {
+        if (await isSandbox(path)) await removeTree(path)
+      })
     }
+    for (const path of await leftBehind(root.pipes, stockPattern)) await unlessGone(() => removeStock(path))
   })
 
 const fill = Effect.fnUntraced(function* (paths: Paths, state: SandboxState, env: Readonly<Record<string, string>>) {

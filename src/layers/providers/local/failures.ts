@@ -20,6 +20,14 @@ const tags: Record<string, PlatformError.SystemErrorTag> = {
   ELOOP: "BadResource"
 }
 
+/** Node's complaints about arguments repeat the value, which may be a secret: only their code is kept. */
+export const withoutValues = (error: unknown): unknown => {
+  const code = codeOf(error)
+  return code !== undefined && /^ERR_(INVALID|UNKNOWN|OUT_OF_RANGE|MISSING)/.test(code)
+    ? Object.assign(new Error(`${code}, whose message is not kept because it repeats values`), { code })
+    : error
+}
+
 /** The `PlatformError` that Effect's Node layers give for this code. */
 export const platformError = (
   module: "ChildProcess" | "FileSystem",
@@ -33,11 +41,12 @@ export const platformError = (
     method,
     pathOrDescriptor,
     ...(Predicate.hasProperty(error, "syscall") && Predicate.isString(error.syscall) ? { syscall: error.syscall } : {}),
-    cause: error
+    cause: withoutValues(error)
   })
 
 /** The reason for a failure on our own files. */
-export const reasonOf = (cause: unknown): SandboxErrorReason => {
+export const reasonOf = (error: unknown): SandboxErrorReason => {
+  const cause = withoutValues(error)
   const code = codeOf(cause)
   const detail = cause instanceof Error ? cause.message : String(cause)
   switch (code) {

@@ -33,7 +33,7 @@ import type {
 import * as Checkpoints from "./checkpoints.ts"
 import type { Client } from "./client.ts"
 import { toSandboxError } from "./client.ts"
-import { toLaunch } from "./command.ts"
+import { problemOfEnv, toLaunch } from "./command.ts"
 import * as Disk from "./disk.ts"
 import { failWith, io } from "./failures.ts"
 import * as Files from "./files.ts"
@@ -70,6 +70,16 @@ const plain = (config: SandboxConfig): Record<string, string> => {
   return env
 }
 
+/** The types let a `Redacted` through whatever it holds; a program cannot be given everything. */
+const checkEnv = (config: SandboxConfig): Effect.Effect<void, InvalidConfig> =>
+  Effect.suspend(() => {
+    const problem = problemOfEnv(config.env ?? {})
+    return problem === undefined ? Effect.void : Effect.fail(new InvalidConfig({ issue: `env: ${problem}` }))
+  })
+
+const requireEnv = (operation: string, request: CreateRequest): Effect.Effect<void, SandboxError> =>
+  Effect.mapError(checkEnv(request.config), (reason) => failWith(operation, reason, request.sandboxId))
+
 const resolve = (
   context: Context,
   config: SandboxConfig
@@ -98,7 +108,7 @@ const resolve = (
     )
   }
   const persistent = config.persistent ?? true
-  return Effect.succeed({
+  return Effect.as(checkEnv(config), {
     persistent,
     deleteOnStop: config.deleteOnStop ?? !persistent,
     ports: config.ports ?? [],
@@ -332,6 +342,7 @@ const create = Effect.fnUntraced(function* (context: Context, request: CreateReq
   const { root } = context
   const { sandboxId } = request
   const paths = State.pathsOf(root, sandboxId)
+  yield* requireEnv("create", request)
   const state = yield* newState(request)
   const env = plain(request.config)
   if (!(yield* Disk.create(root, paths, state, env))) {
@@ -433,6 +444,7 @@ const restore = Effect.fnUntraced(function* (context: Context, checkpointId: str
   const operation = "restoreCheckpoint"
   const paths = State.pathsOf(context.root, sandboxId)
   const missing = failWith(operation, new NotFound({ kind: "checkpoint", id: checkpointId }), sandboxId)
+  yield* requireEnv(operation, request)
   const state = yield* newState(request)
   yield* Effect.gen(function* () {
     if (Option.isNone(yield* State.readState(operation, paths))) return yield* missing

@@ -24,7 +24,7 @@ import * as Fs from "node:fs"
 import * as FsPromises from "node:fs/promises"
 import * as Path from "node:path"
 import type { SandboxError } from "../../../errors.ts"
-import { Gone, NotRunning, Store, Superseded, Unavailable } from "../../../errors.ts"
+import { Gone, InvalidArgument, NotRunning, Store, Superseded, Unavailable } from "../../../errors.ts"
 import { Count, Millis, Port } from "../../../model/Common.ts"
 import { SandboxId } from "../../../model/Ids.ts"
 import { codeOf, failWith, io } from "./failures.ts"
@@ -99,21 +99,61 @@ const rootOf = (path: string): Root => ({
   tag: rootTag(path)
 })
 
-/** Makes the data directory where it is missing, and resolves its symlinks once. */
+const rootKind = "effect-sandbox/local-root"
+const RootJson = Schema.fromJsonString(Schema.Struct({ kind: Schema.Literal(rootKind) }))
+const decodeRoot = Schema.decodeUnknownOption(RootJson)
+
+/**
+ * True when the directory is ours, or empty and ours from now on. The marker is the first thing in it, so that a directory that
+ * another service is making right now is not taken for somebody else's.
+ */
+const claim = async (root: Root): Promise<boolean> => {
+  const names = await FsPromises.readdir(root.path)
+  if (names.length > 0) {
+    const text = await FsPromises.readFile(root.marker, "utf8").catch((error: unknown) => {
+      if (codeOf(error) === "ENOENT" || codeOf(error) === "EISDIR") return undefined
+      throw error
+    })
+    if (text === undefined) return false
+    // A marker that is alone may still be written; with anything beside it, it is whole.
+    return names.length === 1 && text === "" ? true : Option.isSome(decodeRoot(text))
+  }
+  try {
+    // To the disk: what lies beside a marker that a power failure emptied would be nobody's.
+    await FsPromises.writeFile(root.marker, `{"kind":"${rootKind}","version":1}\n`, {
+      flag: "wx",
+      mode: 0o600,
+      flush: true
+    })
+  } catch (error) {
+    if (codeOf(error) !== "EEXIST") throw error
+  }
+  return true
+}
+
+/**
+ * Makes the data directory where it is missing, and resolves its symlinks once. A directory that holds something and not our
+ * marker is `InvalidArgument`, and nothing is written there.
+ */
 export const openRoot = (path: string): Effect.Effect<Root, SandboxError> =>
-  io("make", async () => {
-    await FsPromises.mkdir(path, { recursive: true, mode: 0o700 })
-    const root = rootOf(await FsPromises.realpath(path))
-    await FsPromises.mkdir(root.sandboxes, { recursive: true, mode: 0o700 })
-    await FsPromises.mkdir(root.pipes, { recursive: true, mode: 0o700 })
-    try {
-      await FsPromises.writeFile(root.marker, `{"kind":"effect-sandbox/local-root","version":1}\n`, {
-        flag: "wx",
-        mode: 0o600
-      })
-    } catch (error) {
-      if (codeOf(error) !== "EEXIST") throw error
+  Effect.gen(function* () {
+    const root = yield* io("make", async () => {
+      await FsPromises.mkdir(path, { recursive: true, mode: 0o700 })
+      return rootOf(await FsPromises.realpath(path))
+    })
+    if (!(yield* io("make", () => claim(root)))) {
+      return yield* failWith(
+        "make",
+        new InvalidArgument({
+          argument: "root",
+          problem: `${root.path} is not empty and has no marker of ours (root.json): give a directory of its own`
+        })
+      )
     }
+    yield* io("make", async () => {
+      await FsPromises.mkdir(root.sandboxes, { recursive: true, mode: 0o700 })
+      await FsPromises.mkdir(root.pipes, { recursive: true, mode: 0o700 })
+    })
     return root
   })
 

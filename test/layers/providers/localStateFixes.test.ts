@@ -1,0 +1,127 @@
+/** What an attack on the local provider's own files found, each with the proof that it is over. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Redacted } from "effect"
+import * as Crypto from "node:crypto"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import * as Util from "node:util"
+import * as ChildProcess from "node:child_process"
+import { platformError, reasonOf } from "../../../src/layers/providers/local/failures.ts"
+import { identity } from "../../../src/layers/providers/local/os.ts"
+import * as P from "../../../src/testing/internal/providers.ts"
+import { create, directoryOf, localRoot, provider } from "./support/local.ts"
+
+const put = (path: string): void => {
+  Fs.mkdirSync(Path.dirname(path), { recursive: true })
+  Fs.writeFileSync(path, "precious")
+}
+
+describe("local: the data directory", () => {
+  it.live("one that holds something else is refused and left as it is", () =>
+    Effect.gen(function* () {
+      const root = yield* localRoot
+      put(Path.join(root, "scratch", "2023.taxes", "x.txt"))
+      assert.strictEqual(yield* P.reason(Effect.scoped(provider(root))), P.tag("InvalidArgument"))
+      assert.deepStrictEqual(Fs.readdirSync(root, { recursive: true }).map(String).sort(), [
+        "scratch",
+        "scratch/2023.taxes",
+        "scratch/2023.taxes/x.txt"
+      ])
+      // A file of that name is no marker.
+      put(Path.join(root, "root.json"))
+      assert.strictEqual(yield* P.reason(Effect.scoped(provider(root))), P.tag("InvalidArgument"))
+      assert.deepStrictEqual(Fs.readdirSync(root).sort(), ["root.json", "scratch"])
+    })
+  )
+
+  it.live("two services make one at the same time", () =>
+    Effect.gen(function* () {
+      const root = Path.join(yield* localRoot, "new")
+      yield* Effect.scoped(Effect.all([provider(root), provider(root), provider(root)], { concurrency: 3 }))
+      assert.isTrue(Fs.existsSync(Path.join(root, "root.json")))
+    })
+  )
+
+  it.live("sweeping takes what dead services left, and nothing that only looks like it", () =>
+    Effect.gen(function* () {
+      const root = yield* localRoot
+      yield* Effect.scoped(provider(root))
+      const { startTime } = identity()
+      const name = () => `4194999.${startTime}.${Crypto.randomUUID()}`
+      const foreign = [
+        "scratch/2023.taxes/x.txt",
+        "pipes/2024.report/data.txt",
+        "pipes/notes.txt",
+        `scratch/${name()}/thesis.txt`,
+        `pipes/${name()}/thesis.txt`,
+        `pipes/${name()}/${Crypto.randomUUID()}`
+      ].map((path) => Path.join(root, path))
+      foreign.forEach(put)
+      const half = Path.join(root, "scratch", name())
+      for (const file of ["workspace/a", "tmp/b", "lock", `lock.${Crypto.randomUUID()}`, "sandbox.json"]) {
+        put(Path.join(half, file))
+      }
+      const stock = Path.join(root, "pipes", name())
+      Fs.mkdirSync(stock)
+      ChildProcess.execFileSync("mkfifo", [Path.join(stock, Crypto.randomUUID())])
+      const living = Path.join(
+        root,
+        "scratch",
+        `${identity().pid}.${startTime}.${Crypto.randomUUID()}`,
+        "workspace",
+        "a"
+      )
+      put(living)
+      yield* Effect.scoped(provider(root))
+      for (const path of [...foreign, living]) assert.strictEqual(Fs.readFileSync(path, "utf8"), "precious", path)
+      assert.isFalse(Fs.existsSync(half))
+      assert.isFalse(Fs.existsSync(stock))
+    })
+  )
+})
+
+describe("local: secrets", () => {
+  const secret = "Zx9SeCrEtVaLuE77"
+  const shows = (value: unknown): boolean =>
+    Util.inspect(value, { depth: 20, showHidden: true }).includes(secret) || JSON.stringify(value).includes(secret)
+
+  it.live("a variable that no program can be given is refused by its name alone", () =>
+    Effect.gen(function* () {
+      const root = yield* localRoot
+      const local = yield* provider(root)
+      const { created, machine, sandboxId } = yield* create(local, {})
+      const env = { TOKEN: Redacted.make(`${secret}\0`) }
+      const resolved = yield* Effect.flip(local.resolve({ env }))
+      const made = yield* Effect.flip(
+        local.create({ ...created, sandboxId: P.newSandboxId(), config: { ...created.config, env } })
+      )
+      const starts = [
+        yield* Effect.flip(P.run(machine, "true", [], { env })),
+        yield* Effect.flip(P.run(machine, "true", [], { env, lifetime: "recorded" }))
+      ]
+      // As an older version may have stored it.
+      Fs.writeFileSync(Path.join(directoryOf(root, sandboxId), "env.json"), JSON.stringify({ TOKEN: `${secret}\0` }))
+      const again = yield* local.connect(machine.ref, { sandboxId, boot: true })
+      starts.push(yield* Effect.flip(P.run(again, "true")))
+      starts.push(yield* Effect.flip(P.run(again, "true", [], { lifetime: "recorded" })))
+      for (const error of [resolved, made, ...starts]) {
+        assert.isFalse(shows(error))
+        assert.include(error.message, "TOKEN")
+      }
+      assert.strictEqual(yield* P.reason(Effect.fail(made)), P.tag("InvalidConfig"))
+      for (const error of starts) assert.strictEqual(yield* P.reason(Effect.fail(error)), "BadArgument")
+    })
+  )
+
+  it("an error of Node that repeats a value is not kept", () => {
+    let error: unknown
+    try {
+      ChildProcess.spawn("true", [], { env: { TOKEN: `${secret}\0` } })
+    } catch (thrown) {
+      error = thrown
+    }
+    assert.isTrue(shows(error))
+    assert.isFalse(shows(platformError("ChildProcess", "spawn", "true", error)))
+    assert.isFalse(shows(reasonOf(error)))
+  })
+})
