@@ -4,10 +4,12 @@ import { Effect, Redacted } from "effect"
 import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import * as Os from "node:os"
 import * as Util from "node:util"
 import * as ChildProcess from "node:child_process"
 import { platformError, reasonOf } from "../../../src/layers/providers/local/failures.ts"
-import { identity } from "../../../src/layers/providers/local/os.ts"
+import { release, tryAcquire } from "../../../src/layers/providers/local/lockfile.ts"
+import { bootId, identity } from "../../../src/layers/providers/local/os.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
 import { create, directoryOf, localRoot, provider } from "./support/local.ts"
 
@@ -124,4 +126,65 @@ describe("local: secrets", () => {
     assert.isFalse(shows(platformError("ChildProcess", "spawn", "true", error)))
     assert.isFalse(shows(reasonOf(error)))
   })
+})
+
+describe("local: the lock", () => {
+  const directory = Effect.acquireRelease(
+    Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-lock-"))),
+    (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+  )
+  const dead = (token: string): string => [token, 4194999, "1", bootId()].join("\n")
+
+  it.live("a dead owner's lock has one heir at a time, also when heirs die while they take over", () =>
+    Effect.gen(function* () {
+      const lock = Path.join(yield* directory, "lock")
+      let inside = 0
+      let wins = 0
+      let together = 0
+      const worker = Effect.gen(function* () {
+        while (wins < 300) {
+          const token = Crypto.randomUUID()
+          if (!(yield* Effect.promise(() => tryAcquire(lock, token)))) {
+            yield* Effect.yieldNow
+            continue
+          }
+          const n = ++wins
+          if (++inside > 1) together++
+          yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+          inside--
+          if (n % 4 === 0) {
+            yield* Effect.promise(() => release(lock, token))
+            continue
+          }
+          // It dies here, with a lock that is torn, or with one whose heir died as well.
+          const torn = n % 7 === 0
+          if (!torn && n % 2 === 0) Fs.writeFileSync(`${lock}.dead.${token}`, dead(Crypto.randomUUID()))
+          Fs.writeFileSync(`${lock}.x`, torn ? `torn ${token}` : dead(token))
+          Fs.renameSync(`${lock}.x`, lock)
+        }
+      })
+      yield* Effect.all(
+        Array.from({ length: 6 }, () => worker),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(together, 0)
+      assert.isAtLeast(wins, 300)
+      const last = Crypto.randomUUID()
+      assert.isTrue(yield* Effect.promise(() => tryAcquire(lock, last)))
+      yield* Effect.promise(() => release(lock, last))
+      assert.deepStrictEqual(Fs.readdirSync(Path.dirname(lock)), [])
+    })
+  )
+
+  it.live("a living owner's lock is nobody's", () =>
+    Effect.gen(function* () {
+      const lock = Path.join(yield* directory, "lock")
+      assert.isTrue(yield* Effect.promise(() => tryAcquire(lock, "a")))
+      assert.isFalse(yield* Effect.promise(() => tryAcquire(lock, "b")))
+      yield* Effect.promise(() => release(lock, "b"))
+      assert.isFalse(yield* Effect.promise(() => tryAcquire(lock, "b")))
+      yield* Effect.promise(() => release(lock, "a"))
+      assert.isTrue(yield* Effect.promise(() => tryAcquire(lock, "b")))
+    })
+  )
 })

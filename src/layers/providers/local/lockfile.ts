@@ -2,6 +2,7 @@
  * A lock that a dead owner cannot hold: a file that names its owner by pid, start time and boot. Imports `node:*` only,
  * because the supervisor does too.
  */
+import { randomUUID } from "node:crypto"
 import * as FsPromises from "node:fs/promises"
 import type { Identity } from "./os.ts"
 import { bootId, errorCode, identity, isRunning } from "./os.ts"
@@ -27,40 +28,58 @@ const optional = async <A>(evaluate: () => Promise<A>): Promise<A | undefined> =
   }
 }
 
-/** True if the lock was free and is held with this token now. A lock whose owner is dead is taken aside first. */
-export const tryAcquire = async (path: string, token: string): Promise<boolean> => {
-  const mine = `${path}.${token}`
+const write = (path: string, token: string): Promise<void> => {
   const { pid, startTime } = identity()
-  await FsPromises.writeFile(mine, [token, pid, startTime, bootId()].join("\n"), { mode: 0o600 })
+  return FsPromises.writeFile(path, [token, pid, startTime, bootId()].join("\n"), { mode: 0o600 })
+}
+
+/** A link appears whole or not at all, and only one. */
+const linked = async (from: string, to: string): Promise<boolean> => {
+  try {
+    await FsPromises.link(from, to)
+    return true
+  } catch (error) {
+    if (errorCode(error) !== "EEXIST") throw error
+    return false
+  }
+}
+
+/**
+ * `base` is where the files for this are named. Who replaces a dead owner must hold the right to replace that very token, a lock
+ * of its own: so what was read under that right stays until it is replaced, by a rename that leaves no gap. Tokens are used
+ * once, so the right to replace one is of no use for any other; when its owner dies too, the same goes for it.
+ */
+const acquire = async (path: string, token: string, base: string): Promise<boolean> => {
+  const mine = `${base}.${token}`
+  await write(mine, token)
   try {
     for (let attempts = 0; attempts < 3; attempts++) {
-      try {
-        // A link appears whole or not at all.
-        await FsPromises.link(mine, path)
-        return true
-      } catch (error) {
-        if (errorCode(error) !== "EEXIST") throw error
-      }
+      if (await linked(mine, path)) return true
       const text = await optional(() => FsPromises.readFile(path, "utf8"))
       if (text === undefined) continue
       const holder = parse(text)
       if (holder !== undefined && holder.bootId === bootId() && isRunning(holder)) return false
-      const aside = `${path}.dead.${token}`
-      await optional(() => FsPromises.rename(path, aside))
-      const taken = await optional(() => FsPromises.readFile(aside, "utf8"))
-      if (taken !== undefined && taken !== text) {
-        // Somebody was faster and this is a living lock: it goes back, unless there is another already.
-        await FsPromises.link(aside, path).catch((error: unknown) => {
-          if (errorCode(error) !== "EEXIST") throw error
-        })
+      // What does not parse was torn by a power failure.
+      const dead = holder !== undefined && /^[\w-]+$/.test(holder.token) ? holder.token : "torn"
+      const right = `${base}.dead.${dead}`
+      const claim = randomUUID()
+      if (!(await acquire(right, claim, base))) return false
+      try {
+        if ((await optional(() => FsPromises.readFile(path, "utf8"))) !== text) continue
+        await FsPromises.rename(mine, path)
+        return true
+      } finally {
+        await release(right, claim)
       }
-      await FsPromises.rm(aside, { force: true })
     }
     return false
   } finally {
     await FsPromises.rm(mine, { force: true })
   }
 }
+
+/** True if the lock was free, or its owner dead, and it is held with this token now. A token is used once. */
+export const tryAcquire = (path: string, token: string): Promise<boolean> => acquire(path, token, path)
 
 /** Gives the lock back if it is still held with this token. */
 export const release = async (path: string, token: string): Promise<void> => {
