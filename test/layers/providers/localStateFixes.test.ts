@@ -11,7 +11,7 @@ import { platformError, reasonOf } from "../../../src/layers/providers/local/fai
 import { release, tryAcquire } from "../../../src/layers/providers/local/lockfile.ts"
 import { bootId, identity } from "../../../src/layers/providers/local/os.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
-import { create, directoryOf, localRoot, provider } from "./support/local.ts"
+import { create, directoryOf, eventually, localRoot, processesOf, provider, supervisorPid } from "./support/local.ts"
 
 const put = (path: string): void => {
   Fs.mkdirSync(Path.dirname(path), { recursive: true })
@@ -186,5 +186,35 @@ describe("local: the lock", () => {
       yield* Effect.promise(() => release(lock, "a"))
       assert.isTrue(yield* Effect.promise(() => tryAcquire(lock, "b")))
     })
+  )
+})
+
+describe("local: a supervisor that is frozen", () => {
+  it.live(
+    "does not keep a stop from ending the processes",
+    () =>
+      Effect.gen(function* () {
+        const root = yield* localRoot
+        const local = yield* provider(root)
+        const { machine, sandboxId } = yield* create(local)
+        yield* P.start(machine, "sleep", ["300"], { lifetime: "recorded" })
+        const supervisor = supervisorPid(root)
+        if (supervisor === undefined) return assert.fail("no supervisor runs")
+        yield* Effect.acquireUseRelease(
+          Effect.sync(() => process.kill(supervisor, "SIGSTOP")),
+          () => local.stop(machine.ref, "stop"),
+          () => Effect.sync(() => process.kill(supervisor, "SIGCONT"))
+        )
+        assert.deepStrictEqual(
+          processesOf(root).filter(({ cookie }) => cookie.sandboxId === sandboxId),
+          []
+        )
+        // What it had not answered it writes down now.
+        const directory = Path.join(directoryOf(root, sandboxId), "processes")
+        yield* eventually("the process has an end on disk", () =>
+          Fs.readdirSync(directory).every((name) => Fs.existsSync(Path.join(directory, name, "exit.json")))
+        )
+      }),
+    30_000
   )
 })

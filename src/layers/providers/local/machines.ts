@@ -219,16 +219,35 @@ const machineOf = Effect.fnUntraced(function* (context: Context, paths: Paths, s
 
 const existsWorkspace = (paths: Paths): boolean => State.isMarkedRunning(paths.workspace)
 
-/** Ends every process of a sandbox and proves it. The supervisor first, where one runs: it writes down why. */
+/**
+ * Ends every process of a sandbox and proves it. The supervisor first, where one runs: it writes down why. One that does not
+ * answer, because it is frozen, writes that down when it goes on; the kill does not wait for it.
+ */
 const killAll = (context: Context, operation: string, sandboxId: SandboxId): Effect.Effect<void, SandboxError> =>
   Effect.andThen(
     context.client.requestIfRunning({ op: "stop", sandboxId, killGrace: context.killGrace }).pipe(
       // One that dies meanwhile leaves its processes to the cookies.
       Effect.catchReason("SandboxError", "Unavailable", () => Effect.succeedNone),
-      Effect.mapError(toSandboxError(operation, sandboxId))
+      Effect.mapError(toSandboxError(operation, sandboxId)),
+      within(context.killGrace + answerMillis)
     ),
     killByCookies(context, operation, sandboxId)
   )
+
+/** How long the supervisor may take for what it does at once, in ms. */
+const answerMillis = 10_000
+
+/** Native time: a kill that waits for a virtual clock is no kill. */
+const within =
+  (millis: number) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Option.Option<A>, E, R> =>
+    Effect.raceFirst(
+      Effect.asSome(effect),
+      Effect.callback<Option.Option<A>>((resume) => {
+        const timer = setTimeout(() => resume(Effect.succeedNone), millis)
+        return Effect.sync(() => clearTimeout(timer))
+      })
+    )
 
 const killByCookies = (context: Context, operation: string, sandboxId: SandboxId): Effect.Effect<void, SandboxError> =>
   Effect.flatMap(
