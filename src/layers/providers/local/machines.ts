@@ -7,6 +7,7 @@ import * as Stream from "effect/Stream"
 import * as Crypto from "node:crypto"
 import * as FsPromises from "node:fs/promises"
 import * as Os from "node:os"
+import { setTimeout as delay } from "node:timers/promises"
 import type { SandboxError } from "../../../errors.ts"
 import {
   Gone,
@@ -243,10 +244,7 @@ const within =
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Option.Option<A>, E, R> =>
     Effect.raceFirst(
       Effect.asSome(effect),
-      Effect.callback<Option.Option<A>>((resume) => {
-        const timer = setTimeout(() => resume(Effect.succeedNone), millis)
-        return Effect.sync(() => clearTimeout(timer))
-      })
+      Effect.promise((signal) => delay(millis, Option.none<A>(), { signal }))
     )
 
 const killByCookies = (context: Context, operation: string, sandboxId: SandboxId): Effect.Effect<void, SandboxError> =>
