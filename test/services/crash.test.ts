@@ -136,6 +136,38 @@ describe("a service that dies", () => {
   )
 
   it.live(
+    "and whose process is written to while it is attached hears its end",
+    () =>
+      Effect.gen(function* () {
+        const directory = yield* tempDirectory
+        const { process, sandboxId } = yield* Effect.scoped(
+          Effect.gen(function* () {
+            const first = yield* build(directory)
+            const { sandboxId } = yield* first.createSandbox()
+            const process = yield* first.runCommandProcess(sandboxId, "sh", ["-c", "wc -c; exit 3"], { stdin: "open" })
+            return { process, sandboxId }
+          })
+        )
+        const sandboxes = yield* build(directory)
+        const [attached] = yield* Effect.all(
+          [
+            sandboxes.attachProcess(process.processId),
+            Effect.andThen(
+              sandboxes.writeProcessInput(process.processId, new Uint8Array(1 << 20)),
+              sandboxes.closeProcessInput(process.processId)
+            )
+          ],
+          { concurrency: 2 }
+        )
+        assert.deepStrictEqual(yield* attached.exit, { _tag: "Exited", code: 3 })
+        const { stdout } = yield* verify(sandboxes, process.processId)
+        assert.strictEqual(stdout, `${1 << 20}\n`.length)
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      }).pipe(Effect.scoped),
+    20_000
+  )
+
+  it.live(
     "finds the end of a process that nobody watched",
     () =>
       Effect.gen(function* () {

@@ -89,8 +89,13 @@ export class Refused extends Data.TaggedError("Refused")<{ readonly failure: typ
 export interface Connection {
   readonly isOpen: () => boolean
   readonly request: (request: Request) => Effect.Effect<unknown, Refused | SandboxError>
-  /** Calls with every state of a process, and with `undefined` once when the connection is gone. */
+  /**
+   * Calls with every state of a process, and with `undefined` once when the connection is gone. Several may listen to one
+   * process: the supervisor is told to be silent about it when the last of them goes, so nobody else may say so.
+   */
   readonly listen: (key: Key, listener: (push: Push | undefined) => void) => () => void
+  /** How many listen to this process: the supervisor watches it once for all of them. */
+  readonly listeners: (key: Key) => number
 }
 
 export interface Client {
@@ -177,6 +182,10 @@ const open = (path: string): Effect.Effect<Connection, SandboxError, Scope.Scope
     socket.on("data", read)
     socket.on("close", close)
 
+    const send = (id: number, request: Request): void => {
+      if (isOpen) socket.write(`${JSON.stringify({ id, ...request })}\n`)
+    }
+
     const connection: Connection = {
       isOpen: () => isOpen,
       request: (request) =>
@@ -184,16 +193,20 @@ const open = (path: string): Effect.Effect<Connection, SandboxError, Scope.Scope
           if (!isOpen) return resume(Effect.fail(unavailable("no", "the connection to the supervisor was cut")))
           const id = nextId++
           pending.set(id, resume)
-          socket.write(`${JSON.stringify({ id, ...request })}\n`)
+          send(id, request)
           return Effect.sync(() => pending.delete(id))
         }),
+      listeners: (key) => listeners.get(nameOf(key))?.size ?? 0,
       listen: (key, listener) => {
         const name = nameOf(key)
         const set = listeners.get(name) ?? new Set()
         listeners.set(name, set.add(listener))
         return () => {
           set.delete(listener)
-          if (set.size === 0 && listeners.get(name) === set) listeners.delete(name)
+          if (set.size > 0 || listeners.get(name) !== set) return
+          listeners.delete(name)
+          // Nobody waits for the answer: what is sent on this socket later is also read later.
+          send(nextId++, { op: "unwatch", sandboxId: key.sandboxId, processId: key.processId })
         }
       }
     }

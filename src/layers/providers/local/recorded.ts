@@ -225,7 +225,10 @@ const follow = Effect.fnUntraced(function* (
         Deferred.doneUnsafe(attached, Exit.void)
         yield* Effect.raceFirst(Effect.ignore(Deferred.await(ended)), Deferred.await(cut)).pipe(
           Effect.onInterrupt(() =>
-            connection.request({ op: "unwatch", ...key }).pipe(Effect.timeout("1 second"), Effect.ignore)
+            // Somebody else of this service may follow it too: the watch is one for all.
+            connection.listeners(key) > 1
+              ? Effect.void
+              : connection.request({ op: "unwatch", ...key }).pipe(Effect.timeout("1 second"), Effect.ignore)
           )
         )
         if (known.exit === undefined) {

@@ -90,6 +90,26 @@ export const start = async (
   const { child, out, err, input } = await launch(root, pipes, request)
   const { pid } = child
 
+  const file: ProcessFile = {
+    version: 1,
+    ...key,
+    incarnation: request.incarnation,
+    process: { pid, startTime: startTimeOf(pid) ?? "unknown" },
+    supervisor: identity(),
+    bootId: bootId(),
+    startedAt: wallClock()
+  }
+  try {
+    writeJson(directory, "process.json", file)
+  } catch (error) {
+    // A full disk, say. What runs without a record would run unseen, so it is ended before anybody hears that it failed.
+    if (!(await killGroup(pid, 0))) log(`the process group ${pid} survived SIGKILL`)
+    input?.socket.destroy()
+    Fs.closeSync(out)
+    Fs.closeSync(err)
+    throw error
+  }
+
   let exit: ExitFile | undefined
   let reason: ExitFile["reason"]
   let leaderGone = false
@@ -101,17 +121,6 @@ export const start = async (
   const quota = request.spoolQuota
   const spool = (fd: number, stream: "out" | "err") => Spool.make({ fd, directory, stream, quota, grown: changed, log })
   const spools = { out: spool(out, "out"), err: spool(err, "err") }
-
-  const file: ProcessFile = {
-    version: 1,
-    ...key,
-    incarnation: request.incarnation,
-    process: { pid, startTime: startTimeOf(pid) ?? "unknown" },
-    supervisor: identity(),
-    bootId: bootId(),
-    startedAt: wallClock()
-  }
-  writeJson(directory, "process.json", file)
 
   const kill = async (because: "deadline" | "timeout" | "stop"): Promise<boolean> => {
     if (exit !== undefined) return true

@@ -75,9 +75,14 @@ const lockRoot = (): DatabaseSync | undefined => {
 const open = new Map<string, Supervised>()
 const nameOf = (key: Key): string => `${key.sandboxId}/${key.processId}`
 
+const isUuid = (name: string): boolean => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(name)
+
+/** The directories that can be ours: a command without isolation can put anything beside them. */
 const entriesOf = (directory: string): ReadonlyArray<string> => {
   try {
-    return Fs.readdirSync(directory)
+    return Fs.readdirSync(directory, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && isUuid(entry.name))
+      .map((entry) => entry.name)
   } catch (error) {
     if (errorCode(error) === "ENOENT" || errorCode(error) === "ENOTDIR") return []
     throw error
@@ -100,14 +105,19 @@ const settle = async (): Promise<void> => {
   if (survivors.length > 0) log(`these processes survived SIGKILL: ${survivors.join(", ")}`)
   for (const key of lost) {
     const directory = processDirectory(root, key)
-    const exit: ExitFile = {
-      version: 1,
-      end: { type: "lost" },
-      out: lengthOf(directory, "out"),
-      err: lengthOf(directory, "err"),
-      endedAt: wallClock()
+    try {
+      const exit: ExitFile = {
+        version: 1,
+        end: { type: "lost" },
+        out: lengthOf(directory, "out"),
+        err: lengthOf(directory, "err"),
+        endedAt: wallClock()
+      }
+      writeJson(directory, "exit.json", exit)
+    } catch (error) {
+      // One that cannot be settled must not keep the supervisor from all the others.
+      log(`${nameOf(key)} cannot be settled: ${String(error)}`)
     }
-    writeJson(directory, "exit.json", exit)
   }
 }
 
@@ -385,12 +395,6 @@ const database = lockRoot()
 if (database === undefined) process.exit(0)
 
 const { pid, startTime } = identity()
-for (const name of entriesOf(Path.join(root, "pipes"))) {
-  const [owner, started] = name.split(".")
-  if (started !== undefined && !isRunning({ pid: Number(owner), startTime: started })) {
-    Fs.rmSync(Path.join(root, "pipes", name), { recursive: true, force: true })
-  }
-}
 const pipes = Pipes.make(Path.join(root, "pipes"), `${pid}.${startTime}.supervisor`)
 // A unix socket's path has room for about 100 bytes.
 const socketPath =
