@@ -94,8 +94,6 @@ export interface Connection {
    * process: the supervisor is told to be silent about it when the last of them goes, so nobody else may say so.
    */
   readonly listen: (key: Key, listener: (push: Push | undefined) => void) => () => void
-  /** How many listen to this process: the supervisor watches it once for all of them. */
-  readonly listeners: (key: Key) => number
 }
 
 export interface Client {
@@ -196,7 +194,6 @@ const open = (path: string): Effect.Effect<Connection, SandboxError, Scope.Scope
           send(id, request)
           return Effect.sync(() => pending.delete(id))
         }),
-      listeners: (key) => listeners.get(nameOf(key))?.size ?? 0,
       listen: (key, listener) => {
         const name = nameOf(key)
         const set = listeners.get(name) ?? new Set()

@@ -223,14 +223,7 @@ const follow = Effect.fnUntraced(function* (
         yield* connection.request(request)
         request = { op: "watch", ...key }
         Deferred.doneUnsafe(attached, Exit.void)
-        yield* Effect.raceFirst(Effect.ignore(Deferred.await(ended)), Deferred.await(cut)).pipe(
-          Effect.onInterrupt(() =>
-            // Somebody else of this service may follow it too: the watch is one for all.
-            connection.listeners(key) > 1
-              ? Effect.void
-              : connection.request({ op: "unwatch", ...key }).pipe(Effect.timeout("1 second"), Effect.ignore)
-          )
-        )
+        yield* Effect.raceFirst(Effect.ignore(Deferred.await(ended)), Deferred.await(cut))
         if (known.exit === undefined) {
           return yield* failWith(
             "process",
