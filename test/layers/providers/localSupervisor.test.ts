@@ -210,7 +210,7 @@ describe("local: supervisor", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("a connection that talks nonsense is dropped, and harms nobody", () =>
+  it.live("a connection that talks nonsense is refused where it can be told, dropped otherwise, and harms nobody", () =>
     Effect.gen(function* () {
       const { machine, root } = yield* fresh
       const seen = yield* P.observe(
@@ -227,11 +227,18 @@ describe("local: supervisor", () => {
         "x".repeat(9 << 20)
       ]
       for (const line of bad) {
-        yield* Effect.callback<void>((resume) => {
+        const answer = yield* Effect.callback<string>((resume) => {
           const socket = Net.connect(info.socket, () => socket.write(line))
+          let text = ""
           socket.on("error", () => {})
-          socket.on("close", () => resume(Effect.void))
+          socket.on("data", (bytes) => {
+            text += bytes.toString()
+            if (text.endsWith("\n")) socket.destroy()
+          })
+          socket.on("close", () => resume(Effect.succeed(text)))
         })
+        if (line.startsWith("{")) assert.include(answer, `{"id":1,"failure":{"type":"bad request"`)
+        else assert.strictEqual(answer, "")
       }
       yield* seen.process.write(new TextEncoder().encode("still here\n"))
       yield* seen.until(() => seen.stdout() === "up\nstill here\n")

@@ -1,4 +1,5 @@
 /** A service's way to the supervisor: one connection for all its processes, opened on demand, closed when it rests. */
+import * as Clock from "effect/Clock"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -13,12 +14,12 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import type { SandboxError } from "../../../errors.ts"
-import { StopIncomplete, Unavailable, Unknown } from "../../../errors.ts"
+import { StopIncomplete, Timeout, Unavailable, Unknown } from "../../../errors.ts"
 import { failWith, ioSync, reasonOf } from "./failures.ts"
 import { bootId, cookieName, hostVariables, isRunning } from "./os.ts"
 import type { Root } from "./state.ts"
 import type { Key, Request } from "./wire.ts"
-import { lineReader, protocolVersion, supervisorPaths } from "./wire.ts"
+import { lineReader, maxLine, protocolVersion, supervisorPaths } from "./wire.ts"
 
 const Info = Schema.fromJsonString(
   Schema.Struct({
@@ -137,6 +138,35 @@ export const toSandboxError =
     }
   }
 
+/** The longest that a supervisor takes for what it does at once; one that takes longer is stopped or stuck. */
+const patience = Duration.seconds(30)
+const helloPatience = Duration.seconds(5)
+
+/** When an answer counts as lost. None for a write: a program may read its input as late as it likes. */
+const deadlineOf = (request: Request): Option.Option<Duration.Duration> => {
+  switch (request.op) {
+    case "write":
+      return Option.none()
+    case "hello":
+      return Option.some(helloPatience)
+    case "stop":
+      return Option.some(Duration.sum(patience, Duration.millis(request.killGrace)))
+    case "signal":
+      return Option.some(Duration.sum(patience, Duration.millis(request.forceAfter ?? 0)))
+    default:
+      return Option.some(patience)
+  }
+}
+
+/** The supervisor would cut the connection of all processes over such a line. */
+const tooLarge = (request: Request): Refused =>
+  new Refused({
+    failure:
+      request.op === "start"
+        ? { type: "start", code: "E2BIG", syscall: "spawn", message: "spawn E2BIG" }
+        : { type: "bad request", message: "the request is too large" }
+  })
+
 const open = (path: string): Effect.Effect<Connection, SandboxError, Scope.Scope> =>
   Effect.gen(function* () {
     const pending = new Map<number, (result: Effect.Effect<unknown, Refused | SandboxError>) => void>()
@@ -180,19 +210,28 @@ const open = (path: string): Effect.Effect<Connection, SandboxError, Scope.Scope
     socket.on("data", read)
     socket.on("close", close)
 
-    const send = (id: number, request: Request): void => {
-      if (isOpen) socket.write(`${JSON.stringify({ id, ...request })}\n`)
-    }
+    const ask = (request: Request) =>
+      Effect.callback<unknown, Refused | SandboxError>((resume) => {
+        if (!isOpen) return resume(Effect.fail(unavailable("no", "the connection to the supervisor was cut")))
+        const id = nextId++
+        const line = JSON.stringify({ id, ...request })
+        if (Buffer.byteLength(line) > maxLine) return resume(Effect.fail(tooLarge(request)))
+        pending.set(id, resume)
+        socket.write(`${line}\n`)
+        return Effect.sync(() => pending.delete(id))
+      })
 
     const connection: Connection = {
       isOpen: () => isOpen,
       request: (request) =>
-        Effect.callback((resume) => {
-          if (!isOpen) return resume(Effect.fail(unavailable("no", "the connection to the supervisor was cut")))
-          const id = nextId++
-          pending.set(id, resume)
-          send(id, request)
-          return Effect.sync(() => pending.delete(id))
+        Option.match(deadlineOf(request), {
+          onNone: () => ask(request),
+          onSome: (duration) =>
+            Effect.timeoutOrElse(ask(request), {
+              duration,
+              orElse: () =>
+                Effect.fail(failWith("supervisor", new Timeout({ clock: "request", duration, accepted: "unknown" })))
+            })
         }),
       listen: (key, listener) => {
         const name = nameOf(key)
@@ -203,7 +242,8 @@ const open = (path: string): Effect.Effect<Connection, SandboxError, Scope.Scope
           if (set.size > 0 || listeners.get(name) !== set) return
           listeners.delete(name)
           // Nobody waits for the answer: what is sent on this socket later is also read later.
-          send(nextId++, { op: "unwatch", sandboxId: key.sandboxId, processId: key.processId })
+          const request: Request = { op: "unwatch", sandboxId: key.sandboxId, processId: key.processId }
+          if (isOpen) socket.write(`${JSON.stringify({ id: nextId++, ...request })}\n`)
         }
       }
     }
@@ -264,28 +304,57 @@ const find = (root: Root): Option.Option<string> => {
   )
 }
 
+/** What the log says last: why a supervisor could not start. */
+const lastWords = (root: Root): string => {
+  const path = supervisorPaths(root.path).log
+  try {
+    // Its size is bounded, see `spawn`. A crash of Node ends with an indented stack and the version.
+    const lines = Fs.readFileSync(path, "utf8").split("\n")
+    return lines.findLast((line) => /^\S/.test(line) && !/^(Node\.js v|[{}]$)/.test(line)) ?? `see ${path}`
+  } catch {
+    return `see ${path}`
+  }
+}
+
+/** Not `Unavailable`: who tries again for that would start it all over. */
+const givenUp = (detail: string): SandboxError =>
+  failWith("supervisor", new Unknown({ detail: `the supervisor does not start: ${detail}` }))
+
+/** How often a supervisor may fail to start, each time after a longer pause, about three seconds in all. */
+const maxStarts = 5
+const pauseAfter = (starts: number): number => (starts === 0 ? 0 : Math.min(100 * 2 ** starts, 2_000))
+
 const attempts = Schedule.max([Schedule.spaced(Duration.millis(10)), Schedule.recurs(1_000)])
 
 /** Connects to the supervisor that runs, or to one that this starts. */
 const connect = (root: Root, idleMillis: number): Effect.Effect<Connection, SandboxError, Scope.Scope> =>
   Effect.suspend(() => {
     let child: ChildProcess.ChildProcess | undefined
-    const once = Effect.suspend(() => {
+    let starts = 0
+    let failures = 0
+    let notBefore = 0
+    const once = Effect.gen(function* () {
       const socket = find(root)
-      if (Option.isSome(socket)) return open(socket.value)
-      // One that ends early has found another at work, or failed; the log says which.
-      const start =
-        child === undefined || child.exitCode !== null || child.signalCode !== null
-          ? ioSync("supervisor", () => {
-              child = spawn(root, idleMillis)
-            })
-          : Effect.void
-      return Effect.andThen(
-        start,
-        Effect.fail(unavailable("no", `no supervisor came up, see ${supervisorPaths(root.path).log}`))
-      )
+      if (Option.isSome(socket)) return yield* open(socket.value)
+      const now = yield* Clock.currentTimeMillis
+      if (child !== undefined && (child.exitCode !== null || child.signalCode !== null)) {
+        // One that ends well has found another at work, which is about to come up.
+        if (child.exitCode !== 0) failures++
+        child = undefined
+        notBefore = now + pauseAfter(starts)
+        if (failures >= maxStarts) {
+          return yield* givenUp(lastWords(root))
+        }
+      }
+      if (child === undefined && now >= notBefore) {
+        starts++
+        child = yield* ioSync("supervisor", () => spawn(root, idleMillis))
+      }
+      return yield* unavailable("no", `no supervisor came up: ${lastWords(root)}`)
     })
-    return Effect.retry(once, { schedule: attempts, while: (error) => error.reason._tag === "Unavailable" })
+    return Effect.retry(once, { schedule: attempts, while: (error) => error.reason._tag === "Unavailable" }).pipe(
+      Effect.catchReason("SandboxError", "Unavailable", (reason) => Effect.fail(givenUp(reason.detail ?? "no answer")))
+    )
   })
 
 /** The client of one provider; the connection belongs to the Scope. */

@@ -169,6 +169,17 @@ const reconnects = Schedule.max([
   Schedule.recurs(35)
 ])
 
+/** None for what is no duration that can be waited for. */
+const graceOf = (input: Duration.Input | undefined): Option.Option<{ readonly forceAfter?: number }> => {
+  if (input === undefined) return Option.some({})
+  // Not a number would be read as zero.
+  if (Number.isNaN(input)) return Option.none()
+  return Duration.fromInput(input).pipe(
+    Option.map((duration) => ({ forceAfter: Duration.toMillis(duration) })),
+    Option.filter(({ forceAfter }) => Number.isFinite(forceAfter) && forceAfter >= 0)
+  )
+}
+
 /** Follows a process from a position: files for the bytes, the supervisor's word for how far they go. */
 const follow = Effect.fnUntraced(function* (
   options: Options,
@@ -371,14 +382,14 @@ const follow = Effect.fnUntraced(function* (
       if (toSignal(name) === undefined) {
         return yield* failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` }))
       }
-      yield* ask("signal", {
-        op: "signal",
-        ...key,
-        signal: name,
-        ...(signalOptions?.forceAfter === undefined
-          ? {}
-          : { forceAfter: Duration.toMillis(Duration.fromInputUnsafe(signalOptions.forceAfter)) })
-      })
+      const forceAfter = graceOf(signalOptions?.forceAfter)
+      if (Option.isNone(forceAfter)) {
+        return yield* failWith(
+          "signal",
+          new InvalidArgument({ argument: "forceAfter", problem: "it is not a finite duration of zero or more" })
+        )
+      }
+      yield* ask("signal", { op: "signal", ...key, signal: name, ...forceAfter.value })
     }),
     release: Effect.fnUntraced(function* (position) {
       const { exit } = known

@@ -60,7 +60,13 @@ const isRecord = (u: unknown): u is Record<string, unknown> => typeof u === "obj
 
 /** The kernel releases the lock however this process ends. Undefined when another supervisor has it. */
 const lockRoot = (): DatabaseSync | undefined => {
-  const database = new DatabaseSync(paths.lock)
+  let database: DatabaseSync
+  try {
+    database = new DatabaseSync(paths.lock)
+  } catch (error) {
+    log(`cannot start: ${String(error)}`)
+    process.exit(1)
+  }
   try {
     database.exec("PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE")
     return database
@@ -330,9 +336,11 @@ const serve = (socket: Net.Socket): void => {
   const read = lineReader(
     (line) => {
       const parsed = parseRequest(line)
-      if (typeof parsed === "string") {
-        log(`a request was ${parsed}`)
-        return socket.destroy()
+      if ("problem" in parsed) {
+        log(`a request was ${parsed.problem}`)
+        // The connection is shared: one bad request must not cut it for the others, if its sender can be told.
+        if (parsed.id === undefined) return socket.destroy()
+        return sendLine({ id: parsed.id, failure: { type: "bad request", message: parsed.problem } })
       }
       handle(parsed.request).then(
         (ok) => sendLine({ id: parsed.id, ok: ok ?? null }),

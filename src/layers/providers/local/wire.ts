@@ -140,18 +140,20 @@ const isId = (u: unknown): u is string => typeof u === "string" && uuid.test(u)
 const isTextRecord = (u: unknown): u is Record<string, string> =>
   isRecord(u) && Object.entries(u).every(([key, value]) => key !== "" && isText(key) && isText(value))
 
-/** A line as a request; a text that says what is wrong with it otherwise. Holds no value of the line. */
-export const parseRequest = (line: string): { readonly id: number; readonly request: Request } | string => {
+/** A line as a request; otherwise what is wrong with it, and its id when it has one. Holds no value of the line. */
+export const parseRequest = (
+  line: string
+): { readonly id: number; readonly request: Request } | { readonly id?: number; readonly problem: string } => {
   let value: unknown
   try {
     value = JSON.parse(line)
   } catch {
-    return "no JSON"
+    return { problem: "no JSON" }
   }
-  if (!isRecord(value) || !isCount(value.id)) return "no id"
+  if (!isRecord(value) || !isCount(value.id)) return { problem: "no id" }
   const { id } = value
   const request = requestOf(value)
-  return request === undefined ? `not understood: ${String(value.op).slice(0, 40)}` : { id, request }
+  return request === undefined ? { id, problem: `not understood: ${String(value.op).slice(0, 40)}` } : { id, request }
 }
 
 const requestOf = (value: Record<string, unknown>): Request | undefined => {
