@@ -1,19 +1,56 @@
-/** Every benchmark, in the order in which they run. */
-import { runCommand, runProcess, storeWrites } from "./cases/commands.ts"
-import { importing } from "./cases/importing.ts"
-import { burst, durableLog } from "./cases/log.ts"
-import { page } from "./cases/page.ts"
-import { streamGibibyte, streamMemory } from "./cases/streams.ts"
-import type { Case } from "./harness.ts"
+/** Every benchmark, in the order in which they run. Each loads only what it measures: what else is in memory costs time too. */
+import type { Bench } from "./harness.ts"
+
+export interface Case {
+  readonly name: string
+  readonly about: string
+  readonly load: () => Promise<Bench>
+}
 
 export const cases: ReadonlyArray<Case> = [
-  runCommand,
-  runProcess,
-  storeWrites,
-  streamGibibyte,
-  streamMemory,
-  durableLog,
-  burst,
-  page,
-  importing
+  {
+    name: "run-command",
+    about: 'a warm runCommand("true") beside Effect\'s own ChildProcessSpawner',
+    load: () => import("./cases/commands.ts").then(({ runCommand }) => runCommand)
+  },
+  {
+    name: "run-process",
+    about: "a recorded command in SQLite, waited for, beside Effect's own ChildProcessSpawner",
+    load: () => import("./cases/commands.ts").then(({ runProcess }) => runProcess)
+  },
+  {
+    name: "store-writes",
+    about: "what a recorded command that says nothing writes into the store and the log",
+    load: () => import("./cases/counts.ts").then(({ storeWrites }) => storeWrites)
+  },
+  {
+    name: "stream-1gib",
+    about: "1 GiB of output to the caller, beside the raw pipe of node:child_process and Effect's own spawner",
+    load: () => import("./cases/streams.ts").then(({ streamGibibyte }) => streamGibibyte)
+  },
+  {
+    name: "stream-memory",
+    about: "by how much resident memory grows during 1 GiB of output, also when the consumer is slow",
+    load: () => import("./cases/streams.ts").then(({ streamMemory }) => streamMemory)
+  },
+  {
+    name: "durable-log",
+    about: "a recorded command with much output into SQLite: from the start to the last byte in the log",
+    load: () => import("./cases/log.ts").then(({ durableLog }) => durableLog)
+  },
+  {
+    name: "burst",
+    about: "what 100,000 lines, each a write of its own, cost in appends to the log",
+    load: () => import("./cases/counts.ts").then(({ burst }) => burst)
+  },
+  {
+    name: "page",
+    about: "a page of 100 out of 100,000 records in SQLite beside one out of 1,000",
+    load: () => import("./cases/page.ts").then(({ page }) => page)
+  },
+  {
+    name: "import",
+    about: 'import("effect-sandbox") beside importing the same modules of effect, each in a fresh process',
+    load: () => import("./cases/importing.ts").then(({ importing }) => importing)
+  }
 ]

@@ -1,5 +1,5 @@
 /** Measuring: rounds that take turns, their median ratio, resident memory, and what a figure is. */
-import { Effect } from "effect"
+import * as Effect from "effect/Effect"
 
 /** One measured figure against its target. */
 export interface Figure {
@@ -13,12 +13,8 @@ export interface Figure {
   readonly note: string
 }
 
-/** A benchmark: it yields all of its figures or fails. */
-export interface Case {
-  readonly name: string
-  readonly about: string
-  readonly run: Effect.Effect<ReadonlyArray<Figure>, unknown>
-}
+/** A benchmark yields all of its figures or fails. */
+export type Bench = Effect.Effect<ReadonlyArray<Figure>, unknown>
 
 interface Measured {
   readonly name: string

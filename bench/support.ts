@@ -1,26 +1,21 @@
 /** What the benchmarks run on: the embedded library in a folder that goes away with the Scope. */
-import { NodeServices } from "@effect/platform-node"
-import { ConfigProvider, Effect, FileSystem, Layer } from "effect"
-import * as Local from "../src/layers/providers/Local.ts"
-import * as Sql from "../src/layers/stores/Sql.ts"
-import * as ProviderRegistry from "../src/services/ProviderRegistry.ts"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Embedded from "../src/Embedded.ts"
 import { SandboxService } from "../src/services/SandboxService.ts"
-import { counting } from "../test/support/counting.ts"
 
 /** A fresh folder. */
 export const temporary = Effect.flatMap(FileSystem.FileSystem, (fs) =>
   fs.makeTempDirectoryScoped({ prefix: "effect-sandbox-bench-" })
 ).pipe(Effect.provide(NodeServices.layer))
 
-/** `Embedded.layer` with a store and a log that count, in a folder of its own; the machine's settings do not matter. */
-export const services = Layer.unwrap(
-  Effect.map(temporary, (directory) =>
-    SandboxService.layer.pipe(
-      Layer.provide(ProviderRegistry.layer([Local.make({ root: `${directory}/local`, isolation: "none" })])),
-      Layer.provideMerge(counting(Sql.layerSqlite({ file: `${directory}/sandboxes.sqlite` })))
-    )
-  )
-).pipe(Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))))
+/** The embedded library in a folder of its own; the machine's settings do not matter. */
+export const services = Layer.unwrap(Effect.map(temporary, (directory) => Embedded.layer({ directory }))).pipe(
+  Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({})))
+)
 
 /** A sandbox that is deleted with the Scope. */
 export const sandbox = Effect.gen(function* () {

@@ -1,11 +1,16 @@
 /** What a page costs in a small store and in a large one. */
-import { ConfigProvider, Context, Effect, Layer, Schema, Stream } from "effect"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import * as Sql from "../../src/layers/stores/Sql.ts"
 import { ProcessId, SandboxId } from "../../src/model/Ids.ts"
 import type { ProcessEvent } from "../../src/model/ProcessEvent.ts"
 import { ProcessLog } from "../../src/services/ProcessLog.ts"
 import { SandboxStore } from "../../src/services/SandboxStore.ts"
-import type { Case } from "../harness.ts"
+import type { Bench } from "../harness.ts"
 import { atMost, interleave, ratio, timed } from "../harness.ts"
 import { temporary } from "../support.ts"
 
@@ -88,31 +93,27 @@ const filled = Effect.fnUntraced(function* (count: number) {
   }
 })
 
-export const page: Case = {
-  name: "page",
-  about: `a page of ${pageSize} out of ${large} records in SQLite beside one out of ${small}`,
-  run: Effect.gen(function* () {
-    const few = yield* filled(small)
-    const many = yield* filled(large)
-    const pages = {
-      newest: "the newest sandboxes",
-      middle: "sandboxes from the middle on",
-      filtered: "sandboxes by a status and by a purpose that 1 in 1000 has",
-      processes: "the processes of one sandbox",
-      log: "the end of a log"
-    }
-    const figures = []
-    for (const [name, what] of Object.entries(pages) as ReadonlyArray<[keyof typeof pages, string]>) {
-      const rounds = yield* interleave(
-        {
-          large: timed(Effect.replicateEffect(many[name], 50, { discard: true })),
-          small: timed(Effect.replicateEffect(few[name], 50, { discard: true }))
-        },
-        { warmUp: 2 }
-      )
-      const { note, value } = ratio(rounds, "large", "small")
-      figures.push(atMost(2, { name: `page/${name}`, value, unit: "x", note: `${what}; 50 pages each: ${note}` }))
-    }
-    return figures
-  }).pipe(Effect.scoped, Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))))
-}
+export const page: Bench = Effect.gen(function* () {
+  const few = yield* filled(small)
+  const many = yield* filled(large)
+  const pages = {
+    newest: "the newest sandboxes",
+    middle: "sandboxes from the middle on",
+    filtered: "sandboxes by a status and by a purpose that 1 in 1000 has",
+    processes: "the processes of one sandbox",
+    log: "the end of a log"
+  }
+  const figures = []
+  for (const [name, what] of Object.entries(pages) as ReadonlyArray<[keyof typeof pages, string]>) {
+    const rounds = yield* interleave(
+      {
+        large: timed(Effect.replicateEffect(many[name], 50, { discard: true })),
+        small: timed(Effect.replicateEffect(few[name], 50, { discard: true }))
+      },
+      { warmUp: 2 }
+    )
+    const { note, value } = ratio(rounds, "large", "small")
+    figures.push(atMost(2, { name: `page/${name}`, value, unit: "x", note: `${what}; 50 pages each: ${note}` }))
+  }
+  return figures
+}).pipe(Effect.scoped, Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))))

@@ -1,10 +1,12 @@
 /** Output on its way to the caller: speed beside Node's own pipes and Effect's spawner, and the memory that it takes. */
-import { NodeServices } from "@effect/platform-node"
-import { Effect, Stream } from "effect"
-import { ChildProcess, ChildProcessSpawner } from "effect/process"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import * as ChildProcess from "effect/process/ChildProcess"
+import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import { spawn } from "node:child_process"
 import type { SandboxService } from "../../src/services/SandboxService.ts"
-import type { Case } from "../harness.ts"
+import type { Bench } from "../harness.ts"
 import { atLeast, below, interleave, ratio, residentGrowth, timed } from "../harness.ts"
 import { sandbox, services } from "../support.ts"
 
@@ -60,43 +62,35 @@ const streamed = (sandboxes: SandboxService["Service"], sandboxId: string, total
     ).pipe(Effect.andThen(Effect.suspend(() => expect(total)(bytes))))
   })
 
-export const streamGibibyte: Case = {
-  name: "stream-1gib",
-  about: "1 GiB of output to the caller, beside the raw pipe of node:child_process and Effect's own spawner",
-  run: Effect.gen(function* () {
-    const { sandboxes, sandboxId } = yield* sandbox
-    const rounds = yield* interleave({
-      raw: timed(raw),
-      spawner: timed(spawner),
-      streamCommand: timed(streamed(sandboxes, sandboxId, gibi))
-    })
-    // Throughput is the inverse of time.
-    return [
-      atLeast(0.75, { name: "stream-1gib/raw", unit: "x", ...ratio(rounds, "raw", "streamCommand") }),
-      atLeast(0.9, { name: "stream-1gib/spawner", unit: "x", ...ratio(rounds, "spawner", "streamCommand") })
-    ]
-  }).pipe(Effect.scoped, Effect.provide([services, NodeServices.layer]))
-}
+export const streamGibibyte: Bench = Effect.gen(function* () {
+  const { sandboxes, sandboxId } = yield* sandbox
+  const rounds = yield* interleave({
+    raw: timed(raw),
+    spawner: timed(spawner),
+    streamCommand: timed(streamed(sandboxes, sandboxId, gibi))
+  })
+  // Throughput is the inverse of time.
+  return [
+    atLeast(0.75, { name: "stream-1gib/raw", unit: "x", ...ratio(rounds, "raw", "streamCommand") }),
+    atLeast(0.9, { name: "stream-1gib/spawner", unit: "x", ...ratio(rounds, "spawner", "streamCommand") })
+  ]
+}).pipe(Effect.scoped, Effect.provide([services, NodeServices.layer]))
 
-export const streamMemory: Case = {
-  name: "stream-memory",
-  about: "by how much resident memory grows during 1 GiB of output, also when the consumer is slow",
-  run: Effect.gen(function* () {
-    const { sandboxes, sandboxId } = yield* sandbox
-    // As much garbage as V8 lets lie about is there before the measuring starts: what grows then is what is kept.
-    yield* streamed(sandboxes, sandboxId, gibi / 4)
-    const fast = yield* residentGrowth(streamed(sandboxes, sandboxId, gibi))
-    const slow: Slow = { millis: 10, pulls: 400 }
-    const held = yield* residentGrowth(streamed(sandboxes, sandboxId, gibi, slow))
-    const note = "peak above what a warm-up of 256 MiB left"
-    return [
-      below(64, { name: "stream-memory/fast", value: fast, unit: "MiB", note }),
-      below(64, {
-        name: "stream-memory/slow",
-        value: held,
-        unit: "MiB",
-        note: `${note}; each of the first ${slow.pulls} pulls waits ${slow.millis} ms`
-      })
-    ]
-  }).pipe(Effect.scoped, Effect.provide(services))
-}
+export const streamMemory: Bench = Effect.gen(function* () {
+  const { sandboxes, sandboxId } = yield* sandbox
+  // As much garbage as V8 lets lie about is there before the measuring starts: what grows then is what is kept.
+  yield* streamed(sandboxes, sandboxId, gibi / 4)
+  const fast = yield* residentGrowth(streamed(sandboxes, sandboxId, gibi))
+  const slow: Slow = { millis: 10, pulls: 400 }
+  const held = yield* residentGrowth(streamed(sandboxes, sandboxId, gibi, slow))
+  const note = "peak above what a warm-up of 256 MiB left"
+  return [
+    below(64, { name: "stream-memory/fast", value: fast, unit: "MiB", note }),
+    below(64, {
+      name: "stream-memory/slow",
+      value: held,
+      unit: "MiB",
+      note: `${note}; each of the first ${slow.pulls} pulls waits ${slow.millis} ms`
+    })
+  ]
+}).pipe(Effect.scoped, Effect.provide(services))
