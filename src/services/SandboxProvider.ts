@@ -7,6 +7,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
 import type * as Redacted from "effect/Redacted"
@@ -31,7 +32,11 @@ export interface ProviderCapabilities {
     readonly signalsObservable: boolean
     /** Recorded processes run on, and are found again, when this service is gone. */
     readonly recorded: boolean
+    /** A scoped process can have file descriptors above 2. */
+    readonly additionalFds: boolean
   }
+  /** How the files of `SandboxService.platform` differ from Node's; everything else about them does not. */
+  readonly files: FileCapabilities
   /** How many ports can be exposed; 0 for none. */
   readonly ports: number
   readonly checkpoints:
@@ -45,6 +50,20 @@ export interface ProviderCapabilities {
   readonly extendTimeout: boolean
   /** The disk can outlive a stop. */
   readonly persistent: boolean
+}
+
+/** What the `FileSystem` of a sandbox does as Node's does; without one of these its docstring says what happens instead. */
+export interface FileCapabilities {
+  /** An open file stays that file when its name is taken away; else later operations on it fail `NotFound` or `Busy`. */
+  readonly openSurvivesRename: boolean
+  /** Of several that create a file with the flag `x` at once, one succeeds. */
+  readonly atomicExclusiveCreate: boolean
+  /** `watch` is told of changes; else it looks once a second, and what comes and goes in between is missed. */
+  readonly watchEvents: boolean
+  /** `ino`, `dev` and `nlink` are those of the files. */
+  readonly inodes: boolean
+  /** Times are finer than a second. */
+  readonly subSecondTimes: boolean
 }
 
 /** A machine at the vendor. `incarnation` is opaque and differs between two boots or two machines of one name. */
@@ -101,6 +120,14 @@ export interface StartCommand {
   readonly stdin: boolean
   /** Absolute time (ms since the epoch) at which the process group is killed, service or no service. */
   readonly deadline?: number
+  /** File descriptors above 2, for a scoped process where the provider has them; in {@link MachineProcess.additionalFds}. */
+  readonly additionalFds?: ReadonlyArray<AdditionalFd>
+}
+
+/** A file descriptor above 2: `input` is written by us, `output` by the process, `duplex` by both. */
+export interface AdditionalFd {
+  readonly fd: number
+  readonly type: "input" | "output" | "duplex"
 }
 
 /** What finds a recorded process again: plain data, kept in its record. */
@@ -148,7 +175,26 @@ export interface MachineProcess {
    * keeps it may free it: at its spool quota a command waits for this.
    */
   readonly release?: (position: OutputPosition) => Effect.Effect<void, SandboxError>
+  /** Our ends of {@link StartCommand.additionalFds}, by number. The end of a sink's input closes that descriptor. */
+  readonly additionalFds?: ReadonlyMap<number, AdditionalFdEnds>
+  /**
+   * Lets this program end while the process runs, and its Scope leave the process alone; the inner effect takes that back.
+   * Absent where nothing of this program waits for the process.
+   */
+  readonly unref?: Effect.Effect<Effect.Effect<void>>
 }
+
+/** Our ends of a file descriptor: a sink unless it is an `output`, a stream unless it is an `input`. */
+export interface AdditionalFdEnds {
+  readonly sink?: Sink.Sink<void, Uint8Array, never, SandboxError | PlatformError.PlatformError>
+  readonly stream?: Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError>
+}
+
+/**
+ * What a machine can do with files by itself, in Effect's own terms. Every path is absolute; only the target of a symlink is
+ * as the caller wrote it. A failure of the machine itself is a `PlatformError` whose `cause` is the `SandboxError`.
+ */
+export type MachineFileSystem = Partial<Omit<FileSystem.FileSystem, "~effect/FileSystem">>
 
 /** One file to write. `mode` defaults to the system's; parents are made. */
 export interface WriteFileEntry {
@@ -196,6 +242,11 @@ export interface Machine {
   readonly writeFiles: (
     entries: ReadonlyArray<WriteFileEntry>
   ) => Effect.Effect<ReadonlyArray<FileFailure>, SandboxError>
+  /**
+   * The operations of `FileSystem` for which this machine has something better than commands; all others are derived from
+   * `start`. Empty for a guest that can only run commands.
+   */
+  readonly fileSystem: MachineFileSystem
   readonly createCheckpoint: Option.Option<
     (options: { readonly comment?: string; readonly id?: string }) => Effect.Effect<Checkpoint, SandboxError>
   >

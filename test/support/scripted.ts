@@ -110,6 +110,7 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
       resume: (external) => fail("resume", new NotFound({ kind: "process", id: external.processId })),
       readFile: () => Stream.empty,
       writeFiles: () => Effect.succeed([]),
+      fileSystem: {},
       createCheckpoint: Option.none(),
       portUrl: Option.some((port) => Effect.succeed({ port, url: `http://127.0.0.1:${port}`, headers: {} })),
       extendTimeout: Option.none(),
@@ -121,7 +122,14 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
     kind: "scripted",
     name,
     capabilities: {
-      processes: { stdin: true, signalsObservable: true, recorded: false },
+      processes: { stdin: true, signalsObservable: true, recorded: false, additionalFds: false },
+      files: {
+        openSurvivesRename: false,
+        atomicExclusiveCreate: false,
+        watchEvents: false,
+        inodes: false,
+        subSecondTimes: false
+      },
       ports: 10,
       checkpoints: false,
       extendTimeout: false,

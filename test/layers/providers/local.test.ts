@@ -11,7 +11,14 @@ suite(
   ),
   {
     capabilities: {
-      processes: { stdin: true, signalsObservable: true, recorded: true },
+      processes: { stdin: true, signalsObservable: true, recorded: true, additionalFds: true },
+      files: {
+        openSurvivesRename: true,
+        atomicExclusiveCreate: true,
+        watchEvents: true,
+        inodes: true,
+        subSecondTimes: true
+      },
       ports: 65535,
       checkpoints: { stopsProcesses: false, comments: true },
       extendTimeout: true,

@@ -1,6 +1,7 @@
 /** The local provider's primitives: sandboxes by their directories, machines by their incarnations. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
@@ -38,6 +39,7 @@ import { problemOfEnv, toLaunch } from "./command.ts"
 import * as Disk from "./disk.ts"
 import { failWith, io } from "./failures.ts"
 import * as Files from "./files.ts"
+import * as LocalFileSystem from "./fileSystem.ts"
 import { withLock } from "./lock.ts"
 import { bootId, formatCookie, hostVariables, identity, isRunning, killByCookie, wallClock } from "./os.ts"
 import type { Pipes } from "./pipes.ts"
@@ -53,6 +55,8 @@ export interface Context {
   readonly pipes: Pipes
   readonly client: Client
   readonly substrate: LocalSubstrate
+  /** Node's. */
+  readonly fileSystem: FileSystem.FileSystem
   readonly name: string | undefined
   readonly recovery: Partial<RecoverySchedules> | undefined
   /** ms. */
@@ -192,6 +196,7 @@ const machineOf = Effect.fnUntraced(function* (context: Context, paths: Paths, s
         )
       ),
     writeFiles: (entries) => checked("writeFiles", Files.write(place.workspaceRoot, entries)),
+    fileSystem: LocalFileSystem.of(context.fileSystem, place, checked),
     createCheckpoint: Option.some((options) =>
       checked(
         "createCheckpoint",
@@ -528,7 +533,14 @@ export const primitives = (context: Context): Primitives => ({
   name: context.name,
   recovery: context.recovery,
   capabilities: {
-    processes: { stdin: true, signalsObservable: true, recorded: true },
+    processes: { stdin: true, signalsObservable: true, recorded: true, additionalFds: true },
+    files: {
+      openSurvivesRename: true,
+      atomicExclusiveCreate: true,
+      watchEvents: true,
+      inodes: true,
+      subSecondTimes: true
+    },
     ports: 65535,
     checkpoints: { stopsProcesses: false, comments: true },
     extendTimeout: true,

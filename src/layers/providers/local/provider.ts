@@ -15,6 +15,7 @@ import type { OnStep } from "./checkpoints.ts"
 import * as Client from "./client.ts"
 import * as Disk from "./disk.ts"
 import { failWith, ioSync } from "./failures.ts"
+import * as LocalFileSystem from "./fileSystem.ts"
 import * as Machines from "./machines.ts"
 import { substrate } from "./none.ts"
 import { identity } from "./os.ts"
@@ -68,6 +69,7 @@ export const make = (
       (stock) => Effect.sync(() => stock.close())
     )
     const client = yield* Client.make(root, { idleMillis: millis(options.supervisorIdle ?? Duration.seconds(5)) })
+    const fileSystem = yield* LocalFileSystem.make
     const requestTimeout = yield* SandboxSettings.get(SandboxSettings.requestTimeout)
     return Provider.make({
       ...Machines.primitives({
@@ -75,6 +77,7 @@ export const make = (
         pipes,
         client,
         substrate,
+        fileSystem,
         onStep,
         name: options.name,
         recovery: options.recovery,
