@@ -178,8 +178,8 @@ export interface MachineProcess {
   /** Our ends of {@link StartCommand.additionalFds}, by number. The end of a sink's input closes that descriptor. */
   readonly additionalFds?: ReadonlyMap<number, AdditionalFdEnds>
   /**
-   * Lets this program end while the process runs, and its Scope leave the process alone; the inner effect takes that back.
-   * Absent where nothing of this program waits for the process.
+   * Lets this program end while a scoped process runs, and its Scope leave it alone; the inner effect takes that back. Absent
+   * where a scoped process always ends with its Scope.
    */
   readonly unref?: Effect.Effect<Effect.Effect<void>>
 }

@@ -13,7 +13,6 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as PlatformError from "effect/PlatformError"
 import type * as ChildProcess from "effect/process/ChildProcess"
-import type { ChildProcessHandle } from "effect/process/ChildProcessSpawner"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ReasonTag, SandboxError } from "../errors.ts"
@@ -41,9 +40,12 @@ import * as MachinesPart from "./internal/Machines.ts"
 import type { Reconnected } from "./internal/Machines.ts"
 import * as ObservedPart from "./internal/Observed.ts"
 import type { ObservedChunk, ObservedFinish, ObservedStart } from "./internal/Observed.ts"
+import * as PlatformPart from "./internal/Platform.ts"
+import type { PlatformServices } from "./internal/Platform.ts"
 import * as ProcessesPart from "./internal/Processes.ts"
 import type { ProcessOptions, SandboxProcess } from "./internal/Processes.ts"
 import * as spawner from "./internal/spawner.ts"
+import type { SandboxProcessHandle } from "./internal/spawner.ts"
 import { LeaseOwner } from "./LeaseOwner.ts"
 import type { ReadOptions } from "./ProcessLog.ts"
 import { ProcessLog } from "./ProcessLog.ts"
@@ -64,11 +66,13 @@ export type {
   ObservedChunk,
   ObservedFinish,
   ObservedStart,
+  PlatformServices,
   PortOptions,
   ProcessOptions,
   Reconnected,
   RecoveryOverrides,
-  SandboxProcess
+  SandboxProcess,
+  SandboxProcessHandle
 }
 
 type Failure = SandboxError | PlatformError.PlatformError
@@ -121,11 +125,11 @@ export class SandboxService extends Context.Service<
       args?: ReadonlyArray<Argument>,
       options?: CommandOptions
     ) => Stream.Stream<OutputEvent, Failure>
-    /** Runs Effect's own `ChildProcess` command in the sandbox. */
+    /** Runs Effect's own `ChildProcess` command in the sandbox; its handle also names the process by its own ids. */
     readonly spawn: (
       id: string,
       command: ChildProcess.Command
-    ) => Effect.Effect<ChildProcessHandle, Failure, Scope.Scope>
+    ) => Effect.Effect<SandboxProcessHandle, Failure, Scope.Scope>
     /**
      * Starts a recorded process. The default `mode` is `background`, which returns once it is accepted; `foreground` returns
      * when it has ended.
@@ -195,6 +199,16 @@ export class SandboxService extends Context.Service<
     /** Brings the files back under the same id, also of a stopped sandbox. Always ends the processes. */
     readonly restoreCheckpoint: (id: string, checkpointId: string) => Effect.Effect<SandboxRef, SandboxError>
     readonly deleteCheckpoint: (id: string, checkpointId: string) => Effect.Effect<void, SandboxError>
+    /**
+     * The sandbox as Effect's own platform: a program written against these services runs inside it unchanged. Relative paths,
+     * and those of `Path.resolve`, start at the workspace. Connects when it is built; a machine that is replaced meanwhile is
+     * found again by the next operation. Where only a `PlatformError` can pass, a failure of the sandbox is its `cause`.
+     *
+     * **Gotchas**: what a guest cannot do is refused with `BadArgument`, never ignored: `detached: false`, and file descriptors
+     * above 2 unless `capabilities.processes.additionalFds`. To `inherit` takes the `Stdio` of the program that spawns. How files
+     * may differ from Node's is `capabilities.files`.
+     */
+    readonly platform: (id: string) => Layer.Layer<PlatformServices, SandboxError>
   }
 >()("effect-sandbox/services/SandboxService") {
   /** Needs a registry of providers, a record store and a process log; reads `SandboxSettings` and `RecoveryPolicy` once. */
@@ -226,6 +240,7 @@ const make = Effect.gen(function* () {
   const observed = ObservedPart.make(self)
   const files = FilesPart.make(self, machines)
   const spawn = spawner.make(self, commands)
+  const platform = PlatformPart.make(machines, spawn)
 
   type Ids = { readonly sandboxId?: string; readonly processId?: string }
 
@@ -357,7 +372,8 @@ const make = Effect.gen(function* () {
     restoreCheckpoint: (id, checkpointId) =>
       onSandbox("restoreCheckpoint", id, (checked) => checkpoints.restore(checked, checkpointId)),
     deleteCheckpoint: (id, checkpointId) =>
-      onSandbox("deleteCheckpoint", id, (checked) => checkpoints.remove(checked, checkpointId))
+      onSandbox("deleteCheckpoint", id, (checked) => checkpoints.remove(checked, checkpointId)),
+    platform: (id) => Layer.effectContext(onSandbox("platform", id, platform))
   })
 })
 
@@ -455,5 +471,6 @@ export const methodReasons = {
   createCheckpoint: [...ofMachine, "ProcessesRunning"],
   listCheckpoints: [...ofStore, ...ofVendor, "UnsupportedCapability", "ProviderNotSelected"],
   restoreCheckpoint: ofMachine,
-  deleteCheckpoint: [...ofStore, ...ofVendor, "Busy", "UnsupportedCapability", "ProviderNotSelected"]
+  deleteCheckpoint: [...ofStore, ...ofVendor, "Busy", "UnsupportedCapability", "ProviderNotSelected"],
+  platform: ofMachine
 } as const satisfies Record<keyof SandboxService["Service"], ReadonlyArray<ReasonTag>>

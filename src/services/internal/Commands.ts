@@ -12,7 +12,7 @@ import * as Stream from "effect/Stream"
 import { SandboxError, Timeout } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { CommandResult, OutputEvent, ProcessExit } from "../../model/Process.ts"
-import type { MachineProcess, StartCommand } from "../SandboxProvider.ts"
+import type { AdditionalFd, MachineProcess, StartCommand } from "../SandboxProvider.ts"
 import { Capped } from "./capped.ts"
 import type { Core, RecoveryOverrides } from "./core.ts"
 import * as core from "./core.ts"
@@ -50,6 +50,8 @@ export interface Prepared {
   /** False: `env` is all there is. Only `spawn` asks for that. */
   readonly extendEnv?: boolean
   readonly stdin: boolean
+  /** Only `spawn` asks for them. */
+  readonly additionalFds?: ReadonlyArray<AdditionalFd>
   readonly timeout: Option.Option<Duration.Duration>
   readonly maxOutputBytes: number
   /** For people: redacted arguments hidden. */
@@ -204,12 +206,20 @@ export const make = (self: Core, machines: Machines): Commands => {
       ...(prepared.cwd === undefined ? {} : { cwd: prepared.cwd }),
       ...(prepared.env === undefined ? {} : { env: prepared.env }),
       ...(prepared.extendEnv === undefined ? {} : { extendEnv: prepared.extendEnv }),
+      ...(prepared.additionalFds === undefined ? {} : { additionalFds: prepared.additionalFds }),
       stdin: prepared.stdin,
       lifetime: "scoped",
       // The backstop of a guest that we cannot reach; our own clock ends it first.
       ...(Option.isNone(prepared.timeout) ? {} : { deadline: now + Duration.toMillis(prepared.timeout.value) })
     }
-    const process = yield* machines.use(id, (connection) => connection.machine.start(command), overrides)
+    const process = yield* machines.use(
+      id,
+      ({ machine, provider }) =>
+        command.additionalFds === undefined || provider.capabilities.processes.additionalFds
+          ? machine.start(command)
+          : badArgument(`The provider ${provider.name} has no file descriptors above 2`),
+      overrides
+    )
     if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
     return process
   })

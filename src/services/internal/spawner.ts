@@ -4,10 +4,12 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
+import * as Duration from "effect/Duration"
+import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
 import * as PlatformError from "effect/PlatformError"
-import type * as ChildProcess from "effect/process/ChildProcess"
+import * as ChildProcess from "effect/process/ChildProcess"
 import type { ChildProcessHandle } from "effect/process/ChildProcessSpawner"
 import { ExitCode, makeHandle, ProcessId } from "effect/process/ChildProcessSpawner"
 import type * as Cause from "effect/Cause"
@@ -15,14 +17,15 @@ import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
+import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../errors.ts"
-import { isSandboxError } from "../../errors.ts"
-import type { SandboxId } from "../../model/Ids.ts"
-import type { MachineProcess } from "../SandboxProvider.ts"
+import type { ProcessId as SandboxProcessId, SandboxId } from "../../model/Ids.ts"
+import type { AdditionalFd, AdditionalFdEnds, MachineProcess } from "../SandboxProvider.ts"
 import { prepare } from "./Commands.ts"
 import type { Commands, Prepared } from "./Commands.ts"
 import type { Core } from "./core.ts"
+import { inPlatform } from "./platformErrors.ts"
 
 type Failure = SandboxError | PlatformError.PlatformError
 type Bytes = Stream.Stream<Uint8Array, PlatformError.PlatformError>
@@ -30,19 +33,15 @@ type Bytes = Stream.Stream<Uint8Array, PlatformError.PlatformError>
 const refuse = (description: string) =>
   Effect.fail(PlatformError.badArgument({ module: "ChildProcess", method: "spawn", description }))
 
-/** A handle's streams speak `PlatformError` only; a failure of the sandbox is kept as its cause. */
-const toPlatform =
-  (method: string) =>
-  (error: Failure): PlatformError.PlatformError =>
-    isSandboxError(error)
-      ? PlatformError.systemError({
-          _tag: "Unknown",
-          module: "ChildProcess",
-          method,
-          cause: error,
-          description: error.message
-        })
-      : error
+const toPlatform = (method: string) => inPlatform("ChildProcess", method)
+
+/** A process of a sandbox: what Effect knows of any, and what finds it again. */
+export interface SandboxProcessHandle extends ChildProcessHandle {
+  /** The id under which it was started. */
+  readonly processId: SandboxProcessId
+  /** The machine's own id of it. `pid` is the same as a number, or stands for it where it is none. */
+  readonly externalId: string
+}
 
 /** How much of one stream waits while the other one is read: what a pipe of the system holds. */
 const readAhead = 64 * 1024
@@ -110,7 +109,13 @@ const inputOf = (options: ChildProcess.CommandOptions) =>
     : { stream: options.stdin.stream, endOnDone: options.stdin.endOnDone ?? true }
 
 const outputOf = (output: ChildProcess.CommandOptions["stdout"]) =>
-  output === undefined || Predicate.isString(output) || Sink.isSink(output) ? (output ?? "pipe") : output.stream
+  (output === undefined || Predicate.isString(output) || Sink.isSink(output) ? output : output.stream) ?? "pipe"
+
+/** The numbers of `additionalFds`, in order. */
+const fdsOf = (options: ChildProcess.CommandOptions) =>
+  Object.entries(options.additionalFds ?? {})
+    .map(([name, config]) => ({ name, fd: ChildProcess.parseFdName(name), config }))
+    .sort((a, b) => (a.fd ?? 0) - (b.fd ?? 0))
 
 /** Flattens a pipeline, first command first, with the options of each joint. */
 const flatten = (
@@ -128,29 +133,57 @@ const flatten = (
   }
 }
 
+/** A machine's id of a process that is no number: one that stays the same and is never 0, which `kill` would take for us. */
+const numberOf = (process: MachineProcess): number => {
+  const numeric = Number(process.external.externalId)
+  return Number.isSafeInteger(numeric) && numeric > 0
+    ? numeric
+    : 1 + (Number.parseInt(process.external.processId.slice(0, 8), 16) >>> 1)
+}
+
+/** How long a program may take to end by the signal of its `killSignal` when its Scope closes and it has no `forceKillAfter`. */
+const patience = Duration.seconds(2)
+
 export const make = (self: Core, commands: Commands) => {
+  /** The service that stands for our own standard streams, for `inherit`. */
+  const stdio = (stream: string) =>
+    Effect.flatMap(Effect.serviceOption(Stdio.Stdio), (found) =>
+      Option.isSome(found)
+        ? Effect.succeed(found.value)
+        : refuse(`To inherit ${stream}, a sandbox needs the service Stdio, as NodeServices.layer gives it`)
+    )
+
   const one = (
     id: SandboxId,
-    command: ChildProcess.StandardCommand,
-    piped?: Bytes
-  ): Effect.Effect<ChildProcessHandle, Failure, Scope.Scope> =>
+    command: ChildProcess.StandardCommand
+  ): Effect.Effect<SandboxProcessHandle, Failure, Scope.Scope> =>
     Effect.gen(function* () {
       const { options } = command
       const operation = "SandboxService.spawn"
-      if (options.additionalFds !== undefined && Object.keys(options.additionalFds).length > 0) {
-        return yield* refuse("A sandbox has no file descriptors above 2")
-      }
-      if (options.detached === true) return yield* refuse("A scoped process cannot be detached; use runCommandProcess")
       const shell = options.shell === true ? "/bin/sh" : options.shell
       if (shell !== undefined && shell !== false && command.args.length > 0) {
         return yield* refuse("The shell option cannot be combined with arguments; pass the whole script as the command")
       }
+      if (options.detached === false) {
+        return yield* refuse("A process of a sandbox always has a process group of its own")
+      }
+      const fds = fdsOf(options)
+      const additionalFds: Array<AdditionalFd> = []
+      for (const { config, fd, name } of fds) {
+        if (fd === undefined) return yield* refuse(`${name} is no file descriptor above 2`)
+        additionalFds.push({ fd, type: config.type })
+      }
       const input = inputOf(options)
       const stdout = outputOf(options.stdout)
       const stderr = outputOf(options.stderr)
-      for (const stdio of [input.stream, stdout, stderr]) {
-        if (stdio === "inherit" || stdio === "overlapped")
-          return yield* refuse(`A sandbox cannot ${stdio} the stdio of this process`)
+      const source = Stream.isStream(input.stream)
+        ? input.stream
+        : input.stream === "inherit"
+          ? (yield* stdio("stdin")).stdin
+          : undefined
+      const inherited = {
+        stdout: stdout === "inherit" ? (yield* stdio("stdout")).stdout({ endOnDone: false }) : undefined,
+        stderr: stderr === "inherit" ? (yield* stdio("stderr")).stderr({ endOnDone: false }) : undefined
       }
       const [program, args] =
         shell === undefined || shell === false
@@ -158,39 +191,80 @@ export const make = (self: Core, commands: Commands) => {
           : ([shell, ["-c", command.command]] as const)
       const prepared: Prepared = {
         ...(yield* prepare(self, operation, program, args, { cwd: options.cwd, env: options.env })),
-        stdin: piped !== undefined || input.stream !== "ignore",
-        ...(options.env === undefined ? {} : { extendEnv: options.extendEnv === true })
+        stdin: input.stream !== "ignore",
+        ...(options.env === undefined ? {} : { extendEnv: options.extendEnv === true }),
+        ...(additionalFds.length === 0 ? {} : { additionalFds })
       }
-      const source = piped ?? (Stream.isStream(input.stream) ? input.stream : undefined)
-      const failed = yield* Deferred.make<never, PlatformError.PlatformError>()
       const process = yield* commands.start(operation, id, prepared, undefined, undefined)
-      const stdin = Sink.mapError(process.stdin, toPlatform("stdin"))
-      if (source !== undefined) {
-        // A failed source has cut the input short: that is what the exit code tells then.
-        const watched = Stream.tapError(source, (error) => Deferred.fail(failed, error))
-        yield* Effect.forkScoped(
-          Effect.ignore(
-            input.endOnDone
-              ? Stream.run(watched, stdin)
-              : Stream.runForEach(watched, (bytes) => Effect.mapError(process.write(bytes), toPlatform("stdin")))
+      const ended = yield* Deferred.make<ExitCode, PlatformError.PlatformError>()
+      let referenced = true
+      if (options.killSignal !== undefined || options.forceKillAfter !== undefined) {
+        // Before the machine's own TERM, grace and KILL: how this program wants to be ended.
+        yield* Effect.addFinalizer(() =>
+          Effect.suspend(() =>
+            !referenced || Deferred.isDoneUnsafe(ended)
+              ? Effect.void
+              : Effect.ignore(
+                  process.signal(options.killSignal ?? "SIGTERM", { forceAfter: options.forceKillAfter ?? patience })
+                )
           )
         )
       }
-      const streams = yield* split(process)
-      const send = (output: typeof stdout, stream: Bytes) =>
-        Sink.isSink(output)
-          ? Effect.asVoid(
-              Effect.forkScoped(Effect.catch(Stream.run(stream, output), (error) => Deferred.fail(failed, error)))
-            )
-          : output === "ignore"
-            ? Effect.asVoid(Effect.forkScoped(Effect.ignore(Stream.runDrain(stream))))
-            : Effect.void
-      yield* send(stdout, streams.stdout)
-      yield* send(stderr, streams.stderr)
-      const visible = (output: typeof stdout, stream: Bytes): Bytes => (output === "pipe" ? stream : Stream.empty)
 
-      const ended = yield* Deferred.make<ExitCode, PlatformError.PlatformError>()
+      /** A source that failed has cut the input short: that is what `exitCode` tells then. */
+      const failed = yield* Deferred.make<never, PlatformError.PlatformError>()
+      const feed = (stream: Bytes, sink: Sink.Sink<void, Uint8Array, unknown, PlatformError.PlatformError>) =>
+        Effect.forkScoped(
+          Effect.ignore(
+            Stream.run(
+              Stream.tapError(stream, (error) => Deferred.fail(failed, error)),
+              sink
+            )
+          )
+        )
+      const stdin: ChildProcessHandle["stdin"] = Sink.mapError(
+        input.endOnDone ? process.stdin : Sink.forEach(process.write),
+        toPlatform("stdin")
+      )
+      if (source !== undefined) yield* feed(source, stdin)
+
+      const streams = yield* split(process)
+      const pumps: Array<Fiber.Fiber<unknown, never>> = []
+      const visible = Effect.fnUntraced(function* (name: "stdout" | "stderr", output: typeof stdout) {
+        const stream = streams[name]
+        if (Sink.isSink(output)) return Stream.transduce(stream, output)
+        if (output === "pipe" || output === "overlapped") return stream
+        const sink = inherited[name]
+        const pump =
+          sink === undefined
+            ? Stream.runDrain(stream)
+            : Effect.catch(Stream.run(stream, sink), (error) => Deferred.fail(failed, error))
+        pumps.push(yield* Effect.forkScoped(Effect.ignore(pump)))
+        return Stream.empty
+      })
+      const out = yield* visible("stdout", stdout)
+      const err = yield* visible("stderr", stderr)
+
+      const inputs = new Map<number, ChildProcessHandle["stdin"]>()
+      const outputs = new Map<number, Bytes>()
+      for (const { config, fd } of fds) {
+        const ends: AdditionalFdEnds = (fd === undefined ? undefined : process.additionalFds?.get(fd)) ?? {}
+        if (fd === undefined) continue
+        if (ends.sink !== undefined) {
+          const sink = Sink.mapError(ends.sink, toPlatform(`fd${fd}`))
+          inputs.set(fd, sink)
+          if (config.type !== "output" && config.stream !== undefined) yield* feed(config.stream, sink)
+        }
+        if (ends.stream !== undefined) {
+          const stream = Stream.mapError(ends.stream, toPlatform(`fd${fd}`))
+          const sink = config.type === "input" ? undefined : config.sink
+          outputs.set(fd, sink === undefined ? stream : Stream.transduce(stream, sink))
+        }
+      }
+
       const exit = Effect.mapError(process.exit, toPlatform("exitCode")).pipe(
+        // What is inherited is there when the program has ended.
+        Effect.tap(() => Effect.forEach(pumps, Fiber.await, { discard: true })),
         Effect.flatMap((end) =>
           end._tag === "Exited"
             ? Effect.succeed(ExitCode(end.code))
@@ -219,57 +293,104 @@ export const make = (self: Core, commands: Commands) => {
             Effect.mapError(toPlatform("kill")),
             Effect.andThen(Effect.ignore(Deferred.await(ended)))
           )
-      const numeric = Number(process.external.externalId)
-      return makeHandle({
-        // A vendor's id need not be a number; `ChildProcessHandle` has room for nothing else.
-        pid: ProcessId(Number.isSafeInteger(numeric) ? numeric : 0),
+      const handle = makeHandle({
+        pid: ProcessId(numberOf(process)),
         exitCode: Effect.raceFirst(Deferred.await(ended), Deferred.await(failed)),
         isRunning: Effect.map(Deferred.isDone(ended), (done) => !done),
         kill,
-        stdin: source === undefined && input.stream === "pipe" ? stdin : Sink.drain,
-        stdout: visible(stdout, streams.stdout),
-        stderr: visible(stderr, streams.stderr),
-        all:
-          stdout === "pipe" && stderr === "pipe"
-            ? streams.all
-            : Stream.merge(visible(stdout, streams.stdout), visible(stderr, streams.stderr)),
-        getInputFd: () => Sink.drain,
-        getOutputFd: () => Stream.empty,
-        unref: Effect.fail(
-          PlatformError.badArgument({
-            module: "ChildProcess",
-            method: "unref",
-            description: "A sandbox's process holds no reference on this one; it ends with its Scope"
-          })
-        )
+        stdin: input.stream === "ignore" ? Sink.drain : stdin,
+        stdout: out,
+        stderr: err,
+        all: stdout === "pipe" && stderr === "pipe" ? streams.all : Stream.merge(out, err),
+        getInputFd: (fd) => inputs.get(fd) ?? Sink.drain,
+        getOutputFd: (fd) => outputs.get(fd) ?? Stream.empty,
+        unref: Effect.suspend(() => {
+          if (process.unref === undefined) {
+            return Effect.fail(
+              PlatformError.badArgument({
+                module: "ChildProcess",
+                method: "unref",
+                description: "A process of this sandbox ends with its Scope; one that survives is runCommandProcess"
+              })
+            )
+          }
+          referenced = false
+          return Effect.map(process.unref, (reref) =>
+            Effect.andThen(
+              reref,
+              Effect.sync(() => {
+                referenced = true
+              })
+            )
+          )
+        })
+      })
+      return Object.assign(handle, {
+        processId: process.external.processId,
+        externalId: process.external.externalId
       })
     })
 
-  return (id: SandboxId, command: ChildProcess.Command): Effect.Effect<ChildProcessHandle, Failure, Scope.Scope> =>
+  /** The command of a pipeline with the output of the one before it. */
+  const joined = (
+    command: ChildProcess.StandardCommand,
+    before: ChildProcessHandle,
+    joint: ChildProcess.PipeOptions
+  ): Effect.Effect<ChildProcess.StandardCommand, PlatformError.PlatformError> => {
+    const from = joint.from ?? "stdout"
+    const fdFrom = ChildProcess.parseFdName(from)
+    const stream =
+      from === "stdout" || from === "stderr" || from === "all"
+        ? before[from]
+        : fdFrom === undefined
+          ? undefined
+          : before.getOutputFd(fdFrom)
+    if (stream === undefined) return refuse(`A pipe cannot come from ${from}`)
+    const { options } = command
+    const to = joint.to ?? "stdin"
+    if (to === "stdin") {
+      return Effect.succeed(
+        ChildProcess.make(command.command, command.args, {
+          ...options,
+          stdin: { endOnDone: inputOf(options).endOnDone, stream }
+        })
+      )
+    }
+    if (ChildProcess.parseFdName(to) === undefined) return refuse(`A pipe cannot go to ${to}`)
+    const existing = options.additionalFds?.[to]
+    return Effect.succeed(
+      ChildProcess.make(command.command, command.args, {
+        ...options,
+        additionalFds: {
+          ...options.additionalFds,
+          [to]: existing?.type === "duplex" ? { ...existing, stream } : { type: "input", stream }
+        }
+      })
+    )
+  }
+
+  return (id: SandboxId, command: ChildProcess.Command): Effect.Effect<SandboxProcessHandle, Failure, Scope.Scope> =>
     Effect.gen(function* () {
       const { commands: all, joints } = flatten(command)
-      const handles: Array<ChildProcessHandle> = []
+      const handles: Array<SandboxProcessHandle> = []
       for (const [index, next] of all.entries()) {
         const before = handles[index - 1]
-        const joint = joints[index - 1]
-        if (joint?.to !== undefined && joint.to !== "stdin") {
-          return yield* refuse("A sandbox has no file descriptors above 2 to pipe into")
-        }
-        const from = joint?.from ?? "stdout"
-        if (from !== "stdout" && from !== "stderr" && from !== "all") {
-          return yield* refuse("A sandbox has no file descriptors above 2 to pipe from")
-        }
-        handles.push(yield* one(id, next, before?.[from]))
+        handles.push(yield* one(id, before === undefined ? next : yield* joined(next, before, joints[index - 1] ?? {})))
       }
       const first = handles[0]
       const last = handles.at(-1)
       if (first === undefined || last === undefined) return yield* refuse("The pipeline is empty")
       if (handles.length === 1) return first
-      return makeHandle({
+      const handle = makeHandle({
         ...last,
         stdin: first.stdin,
         kill: (options) =>
-          Effect.forEach(handles.toReversed(), (handle) => Effect.ignore(handle.kill(options)), { discard: true })
+          Effect.forEach(handles.toReversed(), (handle) => Effect.ignore(handle.kill(options)), { discard: true }),
+        unref: Effect.map(
+          Effect.forEach(handles, (handle) => handle.unref),
+          (rerefs) => Effect.forEach(rerefs.toReversed(), (reref) => reref, { discard: true })
+        )
       })
+      return Object.assign(handle, { processId: last.processId, externalId: last.externalId })
     })
 }

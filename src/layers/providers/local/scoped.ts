@@ -11,6 +11,8 @@ import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
+import * as NodeSink from "@effect/platform-node/NodeSink"
+import * as NodeStream from "@effect/platform-node/NodeStream"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
@@ -18,9 +20,15 @@ import type { SandboxError } from "../../../errors.ts"
 import { InvalidArgument, ProcessEnded } from "../../../errors.ts"
 import type { EndReason } from "../../../model/Process.ts"
 import { ProcessExit } from "../../../model/Process.ts"
-import type { ExternalProcess, MachineProcess, OutputChunk, StartCommand } from "../../../services/SandboxProvider.ts"
+import type {
+  AdditionalFdEnds,
+  ExternalProcess,
+  MachineProcess,
+  OutputChunk,
+  StartCommand
+} from "../../../services/SandboxProvider.ts"
 import { startFailure } from "./command.ts"
-import { failWith, io, reasonOf } from "./failures.ts"
+import { failWith, io, platformError, reasonOf } from "./failures.ts"
 import { isGroupAlive, killGroup, send, signalNumber, toSignal } from "./os.ts"
 import type { Pipes } from "./pipes.ts"
 import { admitLateReaders } from "./pipes.ts"
@@ -65,6 +73,7 @@ class Output {
   private waiting: ((pull: OutputPull) => void) | undefined
   private failure: unknown
   private started = false
+  private referenced = true
   private exited = false
   private expired = false
   private late = 0
@@ -95,6 +104,15 @@ class Output {
     })
   })
 
+  /** Whether reading keeps this program alive. */
+  reference(wanted: boolean): void {
+    this.referenced = wanted
+    for (const { socket } of this.sources) {
+      if (wanted) socket?.ref()
+      else socket?.unref()
+    }
+  }
+
   /** From the exit on nobody but a descendant can hold the pipes. */
   processExited(): void {
     this.exited = true
@@ -118,6 +136,7 @@ class Output {
       if (!source.open) continue
       const socket = new Net.Socket({ fd: source.fd, readable: true, writable: false })
       source.socket = socket
+      if (!this.referenced) socket.unref()
       socket.on("data", (bytes: Uint8Array) => this.received(source, bytes))
       socket.on("error", (error) => {
         this.failure ??= error
@@ -185,6 +204,7 @@ class Input {
   private readonly fd: number | undefined
   private socket: Net.Socket | undefined
   private state: "open" | "finished" | "closed"
+  private referenced = true
   private letGo = (): void => {}
 
   constructor(fd: number | undefined) {
@@ -206,6 +226,13 @@ class Input {
     this.connect()?.end()
   }
 
+  /** Whether writing keeps this program alive. */
+  reference(wanted: boolean): void {
+    this.referenced = wanted
+    if (wanted) this.socket?.ref()
+    else this.socket?.unref()
+  }
+
   close(): void {
     this.letGo()
     this.letGo = () => {}
@@ -217,6 +244,7 @@ class Input {
   private connect(): Net.Socket | undefined {
     if (this.socket === undefined && this.fd !== undefined) {
       this.socket = new Net.Socket({ fd: this.fd, readable: false, writable: true })
+      if (!this.referenced) this.socket.unref()
       // A failed write reports to its own callback.
       this.socket.on("error", () => {})
     }
@@ -229,10 +257,24 @@ interface Spawned {
   readonly pid: number
   readonly output: Output
   readonly input: Input
+  readonly ends: ReadonlyMap<number, AdditionalFdEnds>
+  readonly sockets: ReadonlyArray<Net.Socket>
+}
+
+/** Where a child has its file descriptors: those above 2 are sockets, as Node's own are; gaps are closed. */
+const stdioOf = (
+  standard: ReadonlyArray<"ignore" | number>,
+  additional: StartCommand["additionalFds"] = []
+): Array<"ignore" | "pipe" | number> => {
+  const highest = additional.reduce((max, { fd }) => Math.max(max, fd), 2)
+  return Array.from(
+    { length: highest + 1 },
+    (_, fd) => standard[fd] ?? (additional.some((one) => one.fd === fd) ? "pipe" : "ignore")
+  )
 }
 
 /** All that `spawn` does at once; throws, or leaves a child without a pid, when the program cannot be started. */
-const spawn = (pipes: Pipes, launch: Launch, stdin: boolean) => {
+const spawn = (pipes: Pipes, launch: Launch, { additionalFds, stdin }: StartCommand) => {
   const ours: Array<number> = []
   const theirs: Array<number> = []
   const add = (pipe: { readonly ours: number; readonly theirs: number }) => {
@@ -249,7 +291,7 @@ const spawn = (pipes: Pipes, launch: Launch, stdin: boolean) => {
       env: launch.env,
       // Its own session and group: what it starts dies with it.
       detached: true,
-      stdio: [input?.theirs ?? "ignore", out.theirs, err.theirs]
+      stdio: stdioOf([input?.theirs ?? "ignore", out.theirs, err.theirs], additionalFds)
     })
     return { child, out: out.ours, err: err.ours, input: input?.ours, ours }
   } catch (error) {
@@ -258,6 +300,30 @@ const spawn = (pipes: Pipes, launch: Launch, stdin: boolean) => {
   } finally {
     theirs.forEach((fd) => Fs.closeSync(fd))
   }
+}
+
+/** Our ends of the file descriptors above 2. */
+const additionalEnds = (child: ChildProcess.ChildProcess, command: StartCommand) => {
+  const sockets: Array<Net.Socket> = []
+  const ends = new Map<number, AdditionalFdEnds>()
+  for (const { fd, type } of command.additionalFds ?? []) {
+    const socket = child.stdio[fd]
+    // A "pipe" of Node's is a duplex socket, whatever its type says.
+    if (!(socket instanceof Net.Socket)) continue
+    sockets.push(socket)
+    // Before anybody reads or writes; whoever does gets it from the stream or sink.
+    socket.on("error", () => {})
+    // The process may close its side and go on reading.
+    if (type === "duplex") socket.allowHalfOpen = true
+    const onError = (error: unknown) => platformError("ChildProcess", `fd${fd}`, command.command, error)
+    ends.set(fd, {
+      ...(type === "output" ? {} : { sink: NodeSink.fromWritable({ evaluate: () => socket, onError }) }),
+      ...(type === "input"
+        ? {}
+        : { stream: NodeStream.fromReadable({ evaluate: () => socket, onError, closeOnDone: false }) })
+    })
+  }
+  return { ends, sockets }
 }
 
 /** Starts a process that dies with the Scope: TERM to its group, grace, KILL, verified. */
@@ -276,7 +342,7 @@ export const start = Effect.fnUntraced(function* (
   const launched = Effect.callback<Spawned, PlatformError.PlatformError>((resume) => {
     let spawned: ReturnType<typeof spawn>
     try {
-      spawned = spawn(options.pipes, launch, command.stdin)
+      spawned = spawn(options.pipes, launch, command)
     } catch (error) {
       return resume(Effect.fail(startFailure(launch, error)))
     }
@@ -302,7 +368,7 @@ export const start = Effect.fnUntraced(function* (
       output.processExited()
       Deferred.doneUnsafe(exit, Exit.succeed(status))
     })
-    resume(Effect.succeed({ child, pid, output, input }))
+    resume(Effect.succeed({ child, pid, output, input, ...additionalEnds(child, command) }))
   })
 
   const kill = (pid: number, graceMillis: number, term = true) =>
@@ -313,15 +379,36 @@ export const start = Effect.fnUntraced(function* (
       yield* Deferred.await(exit)
     })
 
-  const { input, output, pid } = yield* Effect.acquireRelease(launched, ({ input, output, pid }) =>
-    Effect.ensuring(
-      Effect.ignore(kill(pid, options.killGrace)),
-      Effect.sync(() => {
-        output.close()
-        input.close()
-      })
-    )
+  let referenced = true
+  const close = ({ input, output, sockets }: Spawned) => {
+    output.close()
+    input.close()
+    sockets.forEach((socket) => socket.destroy())
+  }
+  const spawned = yield* Effect.acquireRelease(launched, (spawned) =>
+    Effect.suspend(() => {
+      if (referenced || status !== undefined) {
+        return Effect.ensuring(
+          Effect.ignore(kill(spawned.pid, options.killGrace)),
+          Effect.sync(() => close(spawned))
+        )
+      }
+      // It was let go: its pipes must hold for as long as it writes to them.
+      spawned.child.once("exit", () => close(spawned))
+      return Effect.void
+    })
   )
+  const { child, ends, input, output, pid } = spawned
+  const reference = (wanted: boolean) =>
+    Effect.sync(() => {
+      referenced = wanted
+      output.reference(wanted)
+      input.reference(wanted)
+      for (const socket of [child, ...spawned.sockets]) {
+        if (wanted) socket.ref()
+        else socket.unref()
+      }
+    })
 
   if (command.deadline !== undefined) {
     const left = command.deadline - (yield* Clock.currentTimeMillis)
@@ -373,6 +460,8 @@ export const start = Effect.fnUntraced(function* (
     external,
     output: Stream.fromPull(Effect.succeed(output.pull)),
     exit: Deferred.await(exit),
+    additionalFds: ends,
+    unref: Effect.as(reference(false), reference(true)),
     write,
     closeInput,
     stdin: Sink.mapEffect(
