@@ -32,7 +32,15 @@ export const delegate = ({ path: at, root, run, runScoped }: Delegate): Fs =>
     chown: (path, uid, gid) => run("chown", (fs) => fs.chown(at(path), uid, gid)),
     copy: (from, to, options) => run("copy", (fs) => fs.copy(at(from), at(to), options)),
     copyFile: (from, to) => run("copyFile", (fs) => fs.copyFile(at(from), at(to))),
-    exists: (path) => run("exists", (fs) => fs.exists(at(path))),
+    // By `access`, whose `NotFound` the delegate may know to be a machine that is gone.
+    exists: (path) =>
+      run("access", (fs) => fs.access(at(path))).pipe(
+        Effect.as(true),
+        Effect.catchIf(
+          (error) => error.reason._tag === "NotFound",
+          () => Effect.succeed(false)
+        )
+      ),
     glob: (pattern, options) =>
       run("glob", (fs) =>
         fs.glob(pattern, { ...options, root: options?.root === undefined ? root : at(options.root) })
