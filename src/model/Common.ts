@@ -1,6 +1,8 @@
 /** Small schemas that several models share. */
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 
@@ -23,6 +25,16 @@ export const NoNul = Schema.String.check(
 
 const maxDuration = Duration.days(366)
 
+/** `Redacted` text without NUL. */
+export const RedactedText = Schema.declare(
+  (u): u is Redacted.Redacted<string> => {
+    if (!Redacted.isRedacted(u)) return false
+    const value = Redacted.value(u)
+    return Predicate.isString(value) && !value.includes("\0")
+  },
+  { identifier: "Redacted<string>" }
+)
+
 const isSane = Schema.makeFilter<Duration.Duration>((duration) =>
   Duration.isFinite(duration) &&
   Duration.isGreaterThan(duration, Duration.zero) &&
@@ -31,24 +43,34 @@ const isSane = Schema.makeFilter<Duration.Duration>((duration) =>
     : "expected a duration above zero and of at most 366 days"
 )
 
-/**
- * A duration above zero and of at most 366 days. Decodes any `Duration.Input` (`"5 minutes"`, `Duration`, ms), encodes to
- * milliseconds.
- */
-export const SaneDuration = Schema.Unknown.check(
+const isSaneOrZero = Schema.makeFilter<Duration.Duration>((duration) =>
+  Duration.isZero(duration) ||
+  (Duration.isGreaterThan(duration, Duration.zero) && Duration.isLessThanOrEqualTo(duration, maxDuration))
+    ? undefined
+    : "expected a duration of at most 366 days, or zero"
+)
+
+const fromInput = Schema.Unknown.check(
   Schema.makeFilter((input) =>
     // The input is unknown by nature here; `fromInput` answers none for what is no duration.
     Option.isSome(Duration.fromInput(input as Duration.Input)) ? undefined : "expected a duration"
   )
-).pipe(
-  Schema.decodeTo(
-    Schema.Duration.check(isSane),
-    SchemaTransformation.transform({
-      decode: (input) => Duration.fromInputUnsafe(input as Duration.Input),
-      encode: (duration): unknown => Duration.toMillis(duration)
-    })
-  )
 )
+
+const toDuration = SchemaTransformation.transform({
+  // Checked above.
+  decode: (input: unknown) => Duration.fromInputUnsafe(input as Duration.Input),
+  encode: (duration: Duration.Duration): unknown => Duration.toMillis(duration)
+})
+
+/**
+ * A duration above zero and of at most 366 days. Decodes any `Duration.Input` (`"5 minutes"`, `Duration`, ms), encodes to
+ * milliseconds.
+ */
+export const SaneDuration = fromInput.pipe(Schema.decodeTo(Schema.Duration.check(isSane), toDuration))
+
+/** The same, or zero. */
+export const SaneDurationOrZero = fromInput.pipe(Schema.decodeTo(Schema.Duration.check(isSaneOrZero), toDuration))
 
 /** A JSON object. */
 export const JsonObject = Schema.Record(Schema.String, Schema.Json)

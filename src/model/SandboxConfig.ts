@@ -8,20 +8,12 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { InvalidConfig } from "../errors.ts"
-import { JsonObject, NoNul, Port, SaneDuration } from "./Common.ts"
+import { JsonObject, NoNul, Port, RedactedText, SaneDuration } from "./Common.ts"
+import * as Vercel from "./VercelConfig.ts"
 
 /** What happens when the machine of an `active` sandbox is gone or does not run. */
 export const Recovery = Schema.Literals(["recreate", "resume", "restore", "none"])
 export type Recovery = typeof Recovery.Type
-
-const RedactedText = Schema.declare(
-  (u): u is Redacted.Redacted<string> => {
-    if (!Redacted.isRedacted(u)) return false
-    const value = Redacted.value(u)
-    return Predicate.isString(value) && !value.includes("\0")
-  },
-  { identifier: "Redacted<string>" }
-)
 
 /** Environment of every command: plain text, or `Redacted` text, whose value is never stored. */
 export const Env = Schema.Record(
@@ -77,11 +69,21 @@ const shared = {
 }
 
 /** The config of a sandbox, decoded: durations are `Duration`s, secrets `Redacted`. */
-export const SandboxConfig = Schema.Struct({ ...shared, env: Schema.optionalKey(Env) })
+export const SandboxConfig = Schema.Struct({
+  ...shared,
+  env: Schema.optionalKey(Env),
+  vercel: Schema.optionalKey(Vercel.VercelConfig)
+})
 export type SandboxConfig = typeof SandboxConfig.Type
 
 /** The config as a user writes it: durations in any form that `Duration.Input` has. */
-export type SandboxConfigInput = Omit<SandboxConfig, "timeout"> & { readonly timeout?: Duration.Input }
+export type SandboxConfigInput = Omit<SandboxConfig, "timeout" | "vercel"> & {
+  readonly timeout?: Duration.Input
+  readonly vercel?: Omit<Vercel.VercelConfig, "timeout" | "snapshotExpiration"> & {
+    readonly timeout?: Duration.Input
+    readonly snapshotExpiration?: Duration.Input
+  }
+}
 
 /**
  * The config as a record keeps it, and what recreate uses: durations in ms, and of a redacted variable only its name
@@ -90,7 +92,8 @@ export type SandboxConfigInput = Omit<SandboxConfig, "timeout"> & { readonly tim
 export const StoredConfig = Schema.Struct({
   ...shared,
   env: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
-  secretEnv: Schema.optionalKey(Schema.Array(Schema.String))
+  secretEnv: Schema.optionalKey(Schema.Array(Schema.String)),
+  vercel: Schema.optionalKey(Vercel.StoredVercelConfig)
 })
 export type StoredConfig = typeof StoredConfig.Type
 
@@ -130,7 +133,8 @@ export const decode = (input: unknown): Result.Result<SandboxConfig, InvalidConf
 
 /** The part of a config that a record may keep: names of secrets instead of their values. */
 export const toStored = (config: SandboxConfig): StoredConfig => {
-  const { env, ...rest } = config
+  const { env, vercel, ...others } = config
+  const rest = vercel === undefined ? others : { ...others, vercel: Vercel.toStored(vercel) }
   if (env === undefined) return rest
   const plain: Record<string, string> = {}
   const secret: Array<string> = []
@@ -145,13 +149,22 @@ export const toStored = (config: SandboxConfig): StoredConfig => {
   }
 }
 
+/** The names of the secrets that a stored config needs. */
+export const secretNames = (stored: StoredConfig): ReadonlyArray<string> => [
+  ...(stored.secretEnv ?? []),
+  ...(stored.vercel === undefined ? [] : Vercel.secretNames(stored.vercel))
+]
+
 /** The config that recreate uses: the stored one with the values of its secrets. */
 export const fromStored = (
   stored: StoredConfig,
   secrets: Readonly<Record<string, Redacted.Redacted<string>>>
 ): SandboxConfig => {
-  const { env, secretEnv, ...rest } = stored
-  return env === undefined && secretEnv === undefined ? rest : { ...rest, env: { ...env, ...secrets } }
+  const { env, secretEnv, vercel, ...others } = stored
+  const rest = vercel === undefined ? others : { ...others, vercel: Vercel.fromStored(vercel, secrets) }
+  if (env === undefined && secretEnv === undefined) return rest
+  const secretOf = (name: string) => (secrets[name] === undefined ? [] : [[name, secrets[name]] as const])
+  return { ...rest, env: { ...env, ...Object.fromEntries((secretEnv ?? []).flatMap(secretOf)) } }
 }
 
 const encodeStored = Schema.encodeSync(StoredConfig)

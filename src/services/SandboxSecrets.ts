@@ -6,7 +6,10 @@ import type * as Redacted from "effect/Redacted"
 import { SandboxError, SecretsRequired } from "../errors.ts"
 import type { SandboxId } from "../model/Ids.ts"
 
-/** Yields the value of a redacted environment variable of a sandbox, or none. */
+/**
+ * Yields the value of a secret of a sandbox, or none. The name is that of the redacted environment variable; of a redacted header
+ * of `vercel.networkPolicy` it is the label of the `Redacted`, else `network:<domain>[<rule>]:<header>`.
+ */
 export type Supply = (sandboxId: SandboxId, name: string) => Effect.Effect<Option.Option<Redacted.Redacted<string>>>
 
 /** The default knows no secret, so that a recreate that needs one fails `SecretsRequired` instead of starting without it. */

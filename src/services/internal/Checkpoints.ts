@@ -99,7 +99,7 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
         }
         const { checkpoints, provider } = yield* providerOf(operation, record)
         const stored = yield* core.storedConfigOf(record)
-        const secrets = yield* SandboxSecrets.supply(operation, id, stored.secretEnv ?? []).pipe(
+        const secrets = yield* SandboxSecrets.supply(operation, id, Config.secretNames(stored)).pipe(
           Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets),
           // A provider that keeps the environment itself restores without it; create would have failed.
           Effect.catchIf(

@@ -284,9 +284,11 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
     const configOf = (record: SandboxRecord) =>
       Effect.gen(function* () {
         const stored = yield* core.storedConfigOf(record)
-        const secrets = yield* SandboxSecrets.supply("SandboxService.recreate", record.id, stored.secretEnv ?? []).pipe(
-          Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets)
-        )
+        const secrets = yield* SandboxSecrets.supply(
+          "SandboxService.recreate",
+          record.id,
+          Config.secretNames(stored)
+        ).pipe(Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets))
         return Config.fromStored(stored, secrets)
       })
 
