@@ -1,0 +1,2 @@
+/** The provider `vercel`. */
+export * as plan from "./vercel/plan.ts"

@@ -1,0 +1,117 @@
+/** The one place where the SDK is called: loaded at first use, with a deadline, its cancellation and the classifier. */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type * as Vercel from "@vercel/sandbox"
+import type { SandboxErrorReason } from "../../../errors.ts"
+import { SandboxError, Timeout } from "../../../errors.ts"
+import { optionalPackage } from "../../internal/optionalPackage.ts"
+import type { Asked } from "../../internal/vercelErrors.ts"
+import { classify } from "../../internal/vercelErrors.ts"
+import type { Credentials } from "./credentials.ts"
+import * as Wire from "./wire.ts"
+
+/** The package. */
+export type Module = typeof Vercel
+
+/** What each static of the SDK takes. */
+export interface Access {
+  readonly token: string
+  readonly teamId: string
+  readonly projectId: string
+  readonly fetch: typeof globalThis.fetch
+}
+
+/** What is asked of the vendor; see {@link Asked}. */
+export interface Question extends Omit<Asked, "scrub"> {
+  readonly operation: string
+  readonly sandboxId?: string | undefined
+  /** Beyond it the call is given up; the default is the request timeout. */
+  readonly deadline?: Duration.Duration | undefined
+}
+
+/** The SDK as the provider uses it. */
+export interface Sdk {
+  readonly access: Access
+  readonly gateOf: Wire.Wire["gateOf"]
+  /** Asks once; nothing below retries. */
+  readonly use: <A>(
+    question: Question,
+    evaluate: (access: Access, signal: AbortSignal, module: Module) => Promise<A>
+  ) => Effect.Effect<A, SandboxError>
+  readonly fail: (operation: string, reason: SandboxErrorReason, sandboxId?: string) => SandboxError
+  /** The reason for what a stream of the SDK threw. */
+  readonly classify: (error: unknown, question: Question) => SandboxError
+}
+
+/** What {@link make} needs. */
+export interface Options {
+  readonly name: string
+  readonly credentials: Credentials
+  readonly fetch: typeof globalThis.fetch
+  readonly requestTimeout: Duration.Duration
+}
+
+/**
+ * No JWT, so that the SDK looks nowhere else for a better one; the real token is put into each request by our `fetch`, and no
+ * object of the SDK, and no error of it, ever holds it.
+ */
+const placeholder = "effect-sandbox"
+
+export const make = (options: Options): Effect.Effect<Sdk> =>
+  Effect.gen(function* () {
+    const { credentials, name, requestTimeout } = options
+    const wire = Wire.make(credentials.token, options.fetch)
+    const load = yield* optionalPackage(name, "@vercel/sandbox", () => import("@vercel/sandbox"))
+    const access: Access = {
+      token: placeholder,
+      teamId: credentials.teamId,
+      projectId: credentials.projectId,
+      fetch: wire.fetch
+    }
+    const secret = Redacted.value(credentials.token)
+    const scrub = (text: string) => (secret === "" ? text : text.replaceAll(secret, "<redacted>"))
+
+    const fail = (operation: string, reason: SandboxErrorReason, sandboxId?: string) =>
+      new SandboxError({
+        operation: `${name}.${operation}`,
+        provider: name,
+        ...(sandboxId === undefined ? {} : { sandboxId }),
+        reason
+      })
+
+    const classified = (error: unknown, question: Question) =>
+      fail(question.operation, classify(error, { ...question, scrub }), question.sandboxId)
+
+    return {
+      access,
+      gateOf: wire.gateOf,
+      fail,
+      classify: classified,
+      use: (question, evaluate) => {
+        const deadline = question.deadline ?? requestTimeout
+        return Effect.flatMap(load, (module) =>
+          Effect.tryPromise({
+            try: (signal) => evaluate(access, signal, module),
+            catch: (error) => classified(error, question)
+          })
+        ).pipe(
+          Effect.timeoutOrElse({
+            duration: deadline,
+            orElse: () =>
+              Effect.fail(
+                fail(
+                  question.operation,
+                  new Timeout({
+                    clock: "request",
+                    duration: deadline,
+                    accepted: question.effects ? "unknown" : "no"
+                  }),
+                  question.sandboxId
+                )
+              )
+          })
+        )
+      }
+    }
+  })
