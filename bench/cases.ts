@@ -49,6 +49,26 @@ export const cases: ReadonlyArray<Case> = [
     load: () => import("./cases/page.ts").then(({ page }) => page)
   },
   {
+    name: "small-files",
+    about: "5,000 small files written through a sandbox's platform, 16 at a time, beside tar x of the same tree",
+    load: () => import("./cases/platform.ts").then(({ smallFiles }) => smallFiles)
+  },
+  {
+    name: "file-memory",
+    about: "by how much resident memory grows while 1 GiB is written to, and read from, a file of a sandbox",
+    load: () => import("./cases/platform.ts").then(({ fileMemory }) => fileMemory)
+  },
+  {
+    name: "stat",
+    about: "stat of 1,000 files of a sandbox in sequence, beside node:fs/promises",
+    load: () => import("./cases/platform.ts").then(({ stat }) => stat)
+  },
+  {
+    name: "derived-listing",
+    about: "what a recursive listing of 10,000 entries asks of a guest that can only run commands",
+    load: () => import("./cases/platform.ts").then(({ derivedListing }) => derivedListing)
+  },
+  {
     name: "import",
     about: 'import("effect-sandbox") beside importing the same modules of effect, each in a fresh process',
     load: () => import("./cases/importing.ts").then(({ importing }) => importing)
