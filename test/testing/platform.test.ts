@@ -19,6 +19,7 @@ suite("Node", NodeServices.layer, {
   // Node's layer hands on the descriptors of the process.
   inheritsStdio: false,
   redactedArguments: true,
+  recursiveListingFollows: true,
   bindingModes: !root,
   chown: root
 })

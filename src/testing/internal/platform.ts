@@ -1,7 +1,8 @@
 /** What the parts of the platform suite share. Guests need `sh` and the core utilities, nothing else. */
 import type { Vitest } from "@effect/vitest"
 import { assert } from "@effect/vitest"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
@@ -38,6 +39,8 @@ export interface Options {
   readonly specialFiles?: boolean | undefined
   /** A hole takes no room, so that a file may be larger than 4 GiB. Default true. */
   readonly sparseFiles?: boolean | undefined
+  /** A recursive `readDirectory` goes through symlinks, as Node's own happens to (and may not end). Default false. */
+  readonly recursiveListingFollows?: boolean | undefined
   /** Whether the commands run as a user whom file modes bind (not as root). Default false. */
   readonly bindingModes?: boolean | undefined
   /** Whether they may give files away (as root). Default false. */
@@ -64,10 +67,7 @@ export interface Subject {
 }
 
 /** Registers a case. */
-export type Test = <A, E>(
-  name: string,
-  body: (subject: Subject) => Effect.Effect<A, E, Services | Scope.Scope>
-) => void
+export type Test = <A, E>(name: string, body: (subject: Subject) => Effect.Effect<A, E, Services | Scope.Scope>) => void
 
 export const subject: Effect.Effect<Subject, PlatformError.PlatformError, Services | Scope.Scope> = Effect.gen(
   function* () {
@@ -89,7 +89,9 @@ export const tester =
     it.effect(name, () => Effect.flatMap(subject, body), options.timeout ?? 30_000)
 
 /** The tag of the failure's reason, or `success`. */
-export const outcome = <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>): Effect.Effect<string, never, R> =>
+export const outcome = <A, R>(
+  effect: Effect.Effect<A, PlatformError.PlatformError, R>
+): Effect.Effect<string, never, R> =>
   Effect.match(effect, { onSuccess: () => "success", onFailure: (error) => error.reason._tag })
 
 /** Asserts the tag of the failure's reason. */
@@ -101,6 +103,9 @@ export const fails = <A, R>(
     if (tags.length === 1) assert.strictEqual(tag, tags[0])
     else assert.include<string>(tags, tag)
   })
+
+/** What `utimes` takes and `stat` yields. */
+export const date = (millis: number): Date => DateTime.toDateUtc(DateTime.makeUnsafe(millis))
 
 export const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 
