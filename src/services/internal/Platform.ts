@@ -54,12 +54,15 @@ export const make = (machines: Machines, spawn: ReturnType<typeof makeSpawner>) 
         inPlatform("FileSystem", method)
       )
 
-  const fileSystem = (id: SandboxId, workspaceRoot: string) => {
+  const fileSystem = (id: SandboxId, workspaceRoot: string, path: Path.Path) => {
     const scoped = runScoped(id)
+    const at = absolute(workspaceRoot)
     return delegate({
       run: (method, use) => Effect.scoped(scoped(method, use)),
       runScoped: scoped,
-      path: absolute(workspaceRoot),
+      path: at,
+      made: (made, directory) =>
+        path.isAbsolute(directory) ? made : path.join(directory, made.slice(path.normalize(at(directory)).length)),
       root: workspaceRoot
     })
   }
@@ -71,9 +74,10 @@ export const make = (machines: Machines, spawn: ReturnType<typeof makeSpawner>) 
       const spawner = ChildProcessSpawner.make((command) =>
         Effect.mapError(spawn(id, command), inPlatform("ChildProcess", "spawn"))
       )
+      const path = yield* pathOf(machine.workspaceRoot)
       return Context.make(ChildProcessSpawner.ChildProcessSpawner, spawner).pipe(
-        Context.add(FileSystem.FileSystem, fileSystem(id, machine.workspaceRoot)),
-        Context.add(Path.Path, yield* pathOf(machine.workspaceRoot))
+        Context.add(FileSystem.FileSystem, fileSystem(id, machine.workspaceRoot, path)),
+        Context.add(Path.Path, path)
       )
     })
 }

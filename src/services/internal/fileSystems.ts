@@ -19,13 +19,23 @@ export interface Delegate {
   ) => Effect.Effect<A, PlatformError, R | Scope.Scope>
   /** What a path of the caller's is for the other one; the target of a symlink is left as it is. */
   readonly path: (path: string) => string
+  /** The path of what was made below a directory of the caller's, as the caller would write it. */
+  readonly made: (path: string, directory: string) => string
   /** Where a glob without a root starts. */
   readonly root: string
 }
 
 /** Every operation, by delegation: derived ones too, so that what the other one does better is not lost. */
-export const delegate = ({ path: at, root, run, runScoped }: Delegate): Fs =>
-  FileSystem.FileSystem.of({
+export const delegate = ({ made, path: at, root, run, runScoped }: Delegate): Fs => {
+  const temporary =
+    (options: { readonly directory?: string | undefined } | undefined) =>
+    <E, R>(effect: Effect.Effect<string, E, R>): Effect.Effect<string, E, R> => {
+      const directory = options?.directory
+      return directory === undefined ? effect : Effect.map(effect, (path) => made(path, directory))
+    }
+  const below = <O extends { readonly directory?: string | undefined }>(options: O | undefined): O | undefined =>
+    options?.directory === undefined ? options : { ...options, directory: at(options.directory) }
+  return FileSystem.FileSystem.of({
     "~effect/FileSystem": "~effect/FileSystem",
     access: (path, options) => run("access", (fs) => fs.access(at(path), options)),
     chmod: (path, mode) => run("chmod", (fs) => fs.chmod(at(path), mode)),
@@ -48,12 +58,13 @@ export const delegate = ({ path: at, root, run, runScoped }: Delegate): Fs =>
     link: (from, to) => run("link", (fs) => fs.link(at(from), at(to))),
     lstat: (path) => run("lstat", (fs) => fs.lstat(at(path))),
     makeDirectory: (path, options) => run("makeDirectory", (fs) => fs.makeDirectory(at(path), options)),
-    makeTempDirectory: (options) => run("makeTempDirectory", (fs) => fs.makeTempDirectory(temporary(at, options))),
+    makeTempDirectory: (options) =>
+      temporary(options)(run("makeTempDirectory", (fs) => fs.makeTempDirectory(below(options)))),
     makeTempDirectoryScoped: (options) =>
-      runScoped("makeTempDirectoryScoped", (fs) => fs.makeTempDirectoryScoped(temporary(at, options))),
-    makeTempFile: (options) => run("makeTempFile", (fs) => fs.makeTempFile(temporary(at, options))),
+      temporary(options)(runScoped("makeTempDirectoryScoped", (fs) => fs.makeTempDirectoryScoped(below(options)))),
+    makeTempFile: (options) => temporary(options)(run("makeTempFile", (fs) => fs.makeTempFile(below(options)))),
     makeTempFileScoped: (options) =>
-      runScoped("makeTempFileScoped", (fs) => fs.makeTempFileScoped(temporary(at, options))),
+      temporary(options)(runScoped("makeTempFileScoped", (fs) => fs.makeTempFileScoped(below(options)))),
     open: (path, options) => runScoped("open", (fs) => fs.open(at(path), options)),
     readDirectory: (path, options) => run("readDirectory", (fs) => fs.readDirectory(at(path), options)),
     readDirectoryEntries: (path) => run("readDirectoryEntries", (fs) => fs.readDirectoryEntries(at(path))),
@@ -74,8 +85,4 @@ export const delegate = ({ path: at, root, run, runScoped }: Delegate): Fs =>
     writeFileString: (path, data, options) =>
       run("writeFileString", (fs) => fs.writeFileString(at(path), data, options))
   })
-
-const temporary = <O extends { readonly directory?: string | undefined }>(
-  at: (path: string) => string,
-  options: O | undefined
-): O | undefined => (options?.directory === undefined ? options : { ...options, directory: at(options.directory) })
+}

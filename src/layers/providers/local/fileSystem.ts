@@ -46,6 +46,7 @@ export const of = (
     run: (method, use) => guard(method, use(fs)),
     runScoped: (method, use) => guard(method, use(fs)),
     path: (path) => path,
+    made: (path) => path,
     root: place.workspaceRoot
   })
 }

@@ -1,0 +1,28 @@
+/** The platform suite over sandboxes: what a program finds inside one is what Node has. */
+import { Effect, Layer } from "effect"
+import * as Sandbox from "../../src/services/Sandbox.ts"
+import { suite } from "../../src/testing/PlatformSuite.ts"
+import { embedded } from "../support/embedded.ts"
+
+const root = process.getuid?.() === 0
+
+const local = Layer.unwrap(Effect.map(Sandbox.create(), (sandbox) => sandbox.platform)).pipe(Layer.provide(embedded))
+
+suite("local", local, {
+  files: {
+    openSurvivesRename: true,
+    atomicExclusiveCreate: true,
+    watchEvents: true,
+    inodes: true,
+    subSecondTimes: true
+  },
+  realProcesses: true,
+  additionalFds: true,
+  signalsObservable: true,
+  stdin: true,
+  inheritsStdio: true,
+  redactedArguments: false,
+  recursiveListingFollows: true,
+  bindingModes: !root,
+  chown: root
+})
