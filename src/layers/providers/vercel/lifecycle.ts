@@ -1,0 +1,340 @@
+/**
+ * Sandboxes of the vendor: made, found again, booted, stopped. A name is the vendor's record of a sandbox, a session one boot of
+ * it. Nothing but {@link boot} boots, and only what has a disk to boot from.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import type { NetworkPolicy, Sandbox } from "@vercel/sandbox"
+import type { SandboxError } from "../../../errors.ts"
+import { ConfigMismatch, Gone, InvalidConfig, NameInUse, NotRunning, Unavailable } from "../../../errors.ts"
+import type { SandboxId } from "../../../model/Ids.ts"
+import type { SandboxConfig } from "../../../model/SandboxConfig.ts"
+import { reveal } from "../../../model/VercelConfig.ts"
+import type { CreateRequest, MachineInfo, MachineRef } from "../../../services/SandboxProvider.ts"
+import type { Plan } from "./plan.ts"
+import { tagNames } from "./plan.ts"
+import type { Question, Sdk } from "./sdk.ts"
+
+/** What a name or session stands at, in the vendor's words. */
+export type Status = Sandbox["status"]
+
+/** How long a boot, a creation, a stop or a snapshot may take in one call. */
+export const slow = Duration.minutes(4)
+
+/** The name of a sandbox that its user did not name: two incarnations have two. */
+const nameOf = (request: CreateRequest): string => `sbx-${request.sandboxId}-${request.version}`
+
+export const refOf = (sandbox: Sandbox): MachineRef => ({
+  externalId: sandbox.name,
+  incarnation: sandbox.currentSession().sessionId
+})
+
+const question = (operation: string, id: string, fields: Partial<Question> = {}): Question => ({
+  operation,
+  about: "sandbox",
+  id,
+  effects: false,
+  ...fields
+})
+
+/** The record of a name; boots nothing. */
+export const get = (sdk: Sdk, name: string, sandboxId?: SandboxId): Effect.Effect<Sandbox, SandboxError> =>
+  sdk.use(question("get", name, { sandboxId }), (access, signal, { Sandbox }) =>
+    Sandbox.get({ ...access, name, resume: false, signal })
+  )
+
+/** The same, none when there is no such name. */
+const getOption = (sdk: Sdk, name: string, sandboxId: SandboxId): Effect.Effect<Option.Option<Sandbox>, SandboxError> =>
+  get(sdk, name, sandboxId).pipe(
+    Effect.map(Option.some),
+    Effect.catchIf(
+      (error) => error.reason._tag === "Gone",
+      () => Effect.succeedNone
+    )
+  )
+
+/** True unless the tag names another sandbox; those that `@ekairos/sandbox` made have none. */
+const isOurs = (sandbox: Sandbox, sandboxId: SandboxId): boolean => {
+  const tag = sandbox.tags?.[tagNames.sandbox]
+  return tag === undefined || tag === sandboxId
+}
+
+/** Polls a sandbox on its way to another status, as the vendor tells of none. */
+const settled = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Effect.Effect<Sandbox, SandboxError> => {
+  const onItsWay = (status: Status) => status === "pending" || status === "stopping" || status === "snapshotting"
+  return onItsWay(sandbox.status)
+    ? get(sdk, sandbox.name, sandboxId).pipe(
+        Effect.repeat({
+          schedule: Schedule.spaced("500 millis"),
+          while: (current) => onItsWay(current.status)
+        })
+      )
+    : Effect.succeed(sandbox)
+}
+
+/** The disk of a sandbox that is not persistent ended with its session; to resume it would bring back what it was made of. */
+const lost = (sdk: Sdk, operation: string, sandbox: Sandbox, sandboxId: SandboxId) =>
+  sdk.fail(
+    operation,
+    new Gone({ evidence: `its session is ${sandbox.status}, and it was not made to persist` }),
+    sandboxId
+  )
+
+/** Boots what has a disk, or waits until a boot is done. */
+const boot = (
+  sdk: Sdk,
+  operation: string,
+  found: Sandbox,
+  sandboxId: SandboxId
+): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.gen(function* () {
+    const sandbox = yield* settled(sdk, found, sandboxId)
+    if (sandbox.status === "running") return sandbox
+    if (!sandbox.persistent) return yield* lost(sdk, operation, sandbox, sandboxId)
+    const resumed = yield* sdk.use(
+      question(operation, sandbox.name, { sandboxId, effects: true, deadline: slow }),
+      (access, signal, { Sandbox }) => Sandbox.get({ ...access, name: sandbox.name, resume: true, signal })
+    )
+    const running = yield* settled(sdk, resumed, sandboxId)
+    return running.status === "running"
+      ? running
+      : yield* sdk.fail(
+          operation,
+          new Unavailable({ accepted: "no", detail: `it was resumed and is ${running.status}` }),
+          sandboxId
+        )
+  })
+
+/** The sandbox of a ref, running. With `boot: false` nothing is booted: see {@link Primitives.connect}. */
+export const connect = (
+  sdk: Sdk,
+  ref: MachineRef,
+  sandboxId: SandboxId,
+  wanted: boolean
+): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.gen(function* () {
+    const sandbox = yield* get(sdk, ref.externalId, sandboxId)
+    if (!isOurs(sandbox, sandboxId)) {
+      return yield* sdk.fail("connect", new Gone({ evidence: "another sandbox has its name now" }), sandboxId)
+    }
+    if (wanted) return yield* boot(sdk, "connect", sandbox, sandboxId)
+    switch (sandbox.status) {
+      case "running":
+        return sandbox
+      case "pending":
+        return yield* sdk.fail("connect", new Unavailable({ accepted: "no", detail: "it is booting" }), sandboxId)
+      case "stopping":
+      case "snapshotting":
+        return yield* sdk.fail("connect", new NotRunning({ detail: `it is ${sandbox.status}` }), sandboxId)
+      default:
+        return yield* sandbox.persistent
+          ? sdk.fail("connect", new NotRunning({ detail: `its session is ${sandbox.status}` }), sandboxId)
+          : lost(sdk, "connect", sandbox, sandboxId)
+    }
+  })
+
+const plainEnv = (config: SandboxConfig): Record<string, string> | undefined => {
+  if (config.env === undefined) return undefined
+  return Object.fromEntries(
+    Object.entries(config.env).map(([name, value]) => [
+      name,
+      Redacted.isRedacted(value) ? Redacted.value(value) : value
+    ])
+  )
+}
+
+const tagsOf = (request: CreateRequest, plan: Plan): Record<string, string> => ({
+  ...plan.tags,
+  [tagNames.sandbox]: request.sandboxId,
+  [tagNames.namespace]: request.namespace
+})
+
+/** The vendor's type of a policy is ours with lists that can be written to, which these can: they are a copy. */
+const policyOf = (plan: Plan): NetworkPolicy | undefined =>
+  plan.networkPolicy === undefined ? undefined : (structuredClone(reveal(plan.networkPolicy)) as NetworkPolicy)
+
+/** What a creation asks for; keys without a value are left out, because the SDK passes them on. */
+const parametersOf = (request: CreateRequest, plan: Plan, name: string, snapshotId: string | undefined) => {
+  const env = plainEnv(request.config)
+  const networkPolicy = policyOf(plan)
+  const shared = {
+    name,
+    ports: [...new Set(plan.ports)],
+    timeout: Duration.toMillis(plan.timeout),
+    resources: { vcpus: plan.vcpus },
+    persistent: plan.persistent,
+    tags: tagsOf(request, plan),
+    ...(env === undefined ? {} : { env }),
+    ...(networkPolicy === undefined ? {} : { networkPolicy }),
+    ...(plan.region === undefined ? {} : { region: plan.region }),
+    ...(plan.snapshotExpiration === undefined ? {} : { snapshotExpiration: Duration.toMillis(plan.snapshotExpiration) })
+  }
+  // A snapshot brings its image.
+  if (snapshotId !== undefined) return { ...shared, source: { type: "snapshot" as const, snapshotId } }
+  return {
+    ...shared,
+    ...(plan.runtime === undefined ? {} : { runtime: plan.runtime }),
+    ...(plan.image === undefined ? {} : { image: plan.image })
+  }
+}
+
+const post = (sdk: Sdk, request: CreateRequest, plan: Plan, name: string, snapshotId: string | undefined) =>
+  sdk.use(
+    question("create", snapshotId ?? name, {
+      sandboxId: request.sandboxId,
+      about: snapshotId === undefined ? "sandbox" : "snapshot",
+      effects: true,
+      deadline: slow
+    }),
+    (access, signal, { Sandbox }): Promise<Sandbox> =>
+      Sandbox.create({ ...access, ...parametersOf(request, plan, name, snapshotId), signal })
+  )
+
+/** Fields in which a sandbox that is there differs from what is asked for. */
+const mismatches = (sandbox: Sandbox, plan: Plan): Array<string> => {
+  const exposed = [...new Set(sandbox.routes.map(({ port }) => port))].sort()
+  const wanted = [...new Set(plan.ports)].sort()
+  return [
+    ...(sandbox.vcpus !== undefined && sandbox.vcpus !== plan.vcpus ? ["vercel.vcpus"] : []),
+    ...(sandbox.persistent === plan.persistent ? [] : ["persistent"]),
+    ...(exposed.join() === wanted.join() ? [] : ["ports"]),
+    ...(plan.runtime !== undefined && sandbox.runtime !== undefined && sandbox.runtime !== plan.runtime
+      ? ["runtime"]
+      : []),
+    ...(plan.image !== undefined && sandbox.image !== undefined && sandbox.image !== plan.image ? ["vercel.image"] : [])
+  ]
+}
+
+/** Takes over what has the name: our own of an attempt whose answer was lost, or with `reuse` one that nobody's record owns. */
+const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.gen(function* () {
+    const { sandboxId } = request
+    const fail = (reason: NameInUse | ConfigMismatch) => sdk.fail("create", reason, sandboxId)
+    const owner = sandbox.tags?.[tagNames.sandbox]
+    if (owner !== sandboxId) {
+      const namespace = sandbox.tags?.[tagNames.namespace]
+      const foreign = namespace !== undefined && namespace !== request.namespace
+      if (foreign || plan.name === undefined || !plan.reuse) return yield* fail(new NameInUse({ name: sandbox.name }))
+      const fields = mismatches(sandbox, plan)
+      if (fields.length > 0) return yield* fail(new ConfigMismatch({ fields }))
+      yield* sdk.use(question("create", sandbox.name, { sandboxId, effects: true }), (_, signal) =>
+        sandbox.update({ tags: { ...sandbox.tags, ...tagsOf(request, plan) } }, { signal })
+      )
+    }
+    return yield* boot(sdk, "create", sandbox, sandboxId)
+  })
+
+/**
+ * Makes a sandbox, of a snapshot's disk if one is given. The name makes it happen once: a creation whose outcome is not known is
+ * looked for by its name, and sent again if it is not there.
+ */
+export const create = (
+  sdk: Sdk,
+  request: CreateRequest,
+  plan: Plan,
+  snapshotId?: string
+): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.gen(function* () {
+    const { sandboxId } = request
+    const name = plan.name ?? nameOf(request)
+    if (plan.name !== undefined && plan.reuse) {
+      const existing = yield* getOption(sdk, name, sandboxId)
+      if (Option.isSome(existing)) return yield* adopt(sdk, request, plan, existing.value)
+    }
+    const attempt: Effect.Effect<Sandbox, SandboxError> = post(sdk, request, plan, name, snapshotId).pipe(
+      Effect.flatMap((sandbox) => settled(sdk, sandbox, sandboxId)),
+      Effect.catch((error) =>
+        Effect.gen(function* () {
+          // 400 is also how the vendor says that the name is taken.
+          const refused = error.reason._tag === "InvalidArgument"
+          if (error.provesNotAccepted && !refused) return yield* error
+          const there = yield* Effect.mapError(getOption(sdk, name, sandboxId), () => error)
+          if (Option.isSome(there)) return yield* adopt(sdk, request, plan, there.value)
+          return yield* refused
+            ? sdk.fail("create", new InvalidConfig({ issue: error.reason.message }), sandboxId)
+            : error
+        })
+      )
+    )
+    const sandbox = yield* Effect.retry(attempt, {
+      while: (error) => error.isRetryable && !error.provesNotAccepted,
+      schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(2)])
+    })
+    return sandbox.status === "running"
+      ? sandbox
+      : yield* sdk.fail(
+          "create",
+          new Unavailable({ accepted: "unknown", detail: `it is ${sandbox.status}` }),
+          sandboxId
+        )
+  })
+
+type Listed = Awaited<ReturnType<typeof Sandbox.list>>["sandboxes"][number]
+
+const infoOf = (listed: Listed): MachineInfo => {
+  const tag = listed.tags?.[tagNames.sandbox]
+  return {
+    ref: { externalId: listed.name, incarnation: listed.currentSessionId },
+    // A tag of ours holds a SandboxId and nothing else.
+    ...(tag === undefined ? {} : { sandboxId: tag as SandboxId }),
+    running: listed.status === "running",
+    createdAt: listed.createdAt
+  }
+}
+
+/** Every sandbox with this tag, page by page; a page that cannot be had fails the whole. */
+export const listByTag = (
+  sdk: Sdk,
+  operation: string,
+  kind: keyof typeof tagNames,
+  value: string
+): Stream.Stream<MachineInfo, SandboxError> => {
+  const tag = tagNames[kind]
+  return Stream.paginate(undefined as string | undefined, (cursor) =>
+    sdk
+      .use(question(operation, value), (access, signal, { Sandbox }) => {
+        const page = { ...access, ...(cursor === undefined ? {} : { cursor }), signal }
+        // The SDK's types want to see that there is one tag.
+        return kind === "sandbox"
+          ? Sandbox.list({ ...page, tags: { [tagNames.sandbox]: value } })
+          : Sandbox.list({ ...page, tags: { [tagNames.namespace]: value } })
+      })
+      .pipe(
+        Effect.map(({ pagination, sandboxes }) => [
+          // Should the filter of the list ever be looser than it is today.
+          sandboxes.filter((listed) => listed.tags?.[tag] === value).map(infoOf),
+          Option.fromNullOr(pagination.next)
+        ])
+      )
+  )
+}
+
+/** Ends what a ref stands for. What is not there, or is somebody else's by now, needs no end. */
+export const stop = (sdk: Sdk, ref: MachineRef, mode: "stop" | "delete"): Effect.Effect<void, SandboxError> =>
+  Effect.flatMap(
+    get(sdk, ref.externalId).pipe(
+      Effect.map(Option.some),
+      Effect.catchIf(
+        (error) => error.reason._tag === "Gone",
+        () => Effect.succeedNone
+      )
+    ),
+    (found) => (Option.isNone(found) ? Effect.void : end(sdk, found.value, mode))
+  )
+
+/** Ends a sandbox that was just looked at. */
+export const end = (sdk: Sdk, sandbox: Sandbox, mode: "stop" | "delete"): Effect.Effect<void, SandboxError> => {
+  const asked = question("stop", sandbox.name, { effects: true, deadline: slow })
+  const done = (error: SandboxError) => error.reason._tag === "Gone" || error.reason._tag === "NotRunning"
+  const call =
+    mode === "delete"
+      ? sdk.use(asked, (_, signal) => sandbox.delete({ deleteOrphanSnapshots: true, signal }))
+      : sandbox.status === "stopped" || sandbox.status === "failed" || sandbox.status === "aborted"
+        ? Effect.void
+        : Effect.asVoid(sdk.use(asked, (_, signal) => sandbox.stop({ signal })))
+  return Effect.catchIf(call, done, () => Effect.void)
+}
