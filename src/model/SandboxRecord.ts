@@ -48,6 +48,8 @@ export const SandboxRecord = Schema.Struct({
   workspaceRoot: Schema.optionalKey(Schema.String),
   /** Why the status is `error`, without secrets. */
   error: Schema.optionalKey(Schema.String),
+  /** Comments of checkpoints, by id, of a vendor that keeps none. */
+  checkpointComments: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
   /** What recreate uses: the config without secret values but with their names. */
   config: Schema.optionalKey(StoredConfig)
 })

@@ -10,12 +10,13 @@ import type { ProcessRecord } from "../../model/Process.ts"
 import * as Config from "../../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../../model/SandboxRecord.ts"
 import type { SandboxRef } from "../../model/SandboxRef.ts"
+import type { SandboxProvider } from "../SandboxProvider.ts"
 import { capability } from "../SandboxProvider.ts"
 import * as SandboxSecrets from "../SandboxSecrets.ts"
 import type { Core } from "./core.ts"
 import * as core from "./core.ts"
 import { markOpenProcessesLost } from "./lost.ts"
-import type { Machines } from "./Machines.ts"
+import type { Held, Machines } from "./Machines.ts"
 
 export interface CheckpointOptions {
   /** For people; kept by the vendor where it can. */
@@ -31,6 +32,10 @@ export interface Checkpoints {
   readonly remove: (id: SandboxId, checkpointId: string) => Effect.Effect<void, SandboxError>
 }
 
+/** Whether the vendor keeps the comment of a checkpoint; else the record does. */
+const keepsComments = ({ capabilities }: SandboxProvider): boolean =>
+  capabilities.checkpoints !== false && capabilities.checkpoints.comments
+
 const open: ReadonlyArray<ProcessRecord["status"]> = ["starting", "running", "detached"]
 
 export const make = (self: Core, machines: Machines): Checkpoints => {
@@ -42,50 +47,62 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
     })
 
   const create: Checkpoints["create"] = (id, options) =>
-    machines.withLease(id, (held) =>
-      Effect.gen(function* () {
-        const operation = "SandboxService.createCheckpoint"
-        const { record } = held
-        if (record.status === "shutdown") return yield* core.failure(record, operation, new Stopped())
-        if (record.status !== "active") {
-          return yield* core.failure(record, operation, new NotActive({ status: record.status }))
-        }
-        const provider = yield* self.registry.get(record.provider)
-        const stops = provider.capabilities.checkpoints !== false && provider.capabilities.checkpoints.stopsProcesses
-        if (stops) {
-          const running = yield* Stream.runCollect(self.store.listProcesses({ sandboxId: id, status: open }))
-          if (running.length > 0 && options.stopProcesses !== true) {
-            return yield* core.failure(
-              record,
-              operation,
-              new ProcessesRunning({ processIds: running.map((process) => process.id) })
-            )
-          }
-        }
-        // Not through the cache: this holds the lease, which a recovery would need.
-        const ref = yield* core.machineRef(record, operation)
-        const machine = yield* provider
-          .connect(ref, { sandboxId: id, boot: false })
-          .pipe(Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }))
-        if (machine.ref.incarnation !== record.incarnation) {
-          return yield* core.failure(record, operation, new NotRunning({ detail: "the machine was booted anew" }))
-        }
-        const checkpoint = yield* capability(provider, operation, machine.createCheckpoint, id)
-        const made = yield* checkpoint(options.comment === undefined ? {} : { comment: options.comment })
-        if (stops) {
-          yield* markOpenProcessesLost(self, id, "checkpoint")
-          yield* machines.forget(id)
-        }
-        return made
-      })
+    // What sleeps is woken first, as for any other use of it; under the lease nothing is booted.
+    Effect.andThen(
+      Effect.scoped(machines.get(id)),
+      machines.withLease(id, (held) => createHeld(id, options, held))
     )
+
+  const createHeld = (id: SandboxId, options: CheckpointOptions, held: Held): Effect.Effect<Checkpoint, SandboxError> =>
+    Effect.gen(function* () {
+      const operation = "SandboxService.createCheckpoint"
+      const { record } = held
+      if (record.status === "shutdown") return yield* core.failure(record, operation, new Stopped())
+      if (record.status !== "active") {
+        return yield* core.failure(record, operation, new NotActive({ status: record.status }))
+      }
+      const provider = yield* self.registry.get(record.provider)
+      const stops = provider.capabilities.checkpoints !== false && provider.capabilities.checkpoints.stopsProcesses
+      if (stops) {
+        const running = yield* Stream.runCollect(self.store.listProcesses({ sandboxId: id, status: open }))
+        if (running.length > 0 && options.stopProcesses !== true) {
+          return yield* core.failure(
+            record,
+            operation,
+            new ProcessesRunning({ processIds: running.map((process) => process.id) })
+          )
+        }
+      }
+      // Not through the cache: this holds the lease, which a recovery would need.
+      const ref = yield* core.machineRef(record, operation)
+      const machine = yield* provider
+        .connect(ref, { sandboxId: id, boot: false })
+        .pipe(Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }))
+      if (machine.ref.incarnation !== record.incarnation) {
+        return yield* core.failure(record, operation, new NotRunning({ detail: "the machine was booted anew" }))
+      }
+      const checkpoint = yield* capability(provider, operation, machine.createCheckpoint, id)
+      const made = yield* checkpoint(options.comment === undefined ? {} : { comment: options.comment })
+      if (stops) {
+        yield* markOpenProcessesLost(self, id, "checkpoint")
+        yield* machines.forget(id)
+      }
+      if (options.comment === undefined || keepsComments(provider)) return made
+      yield* held.update({ checkpointComments: { ...record.checkpointComments, [made.id]: options.comment } })
+      return { ...made, comment: options.comment }
+    })
 
   const list: Checkpoints["list"] = (id) =>
     Stream.unwrap(
       Effect.gen(function* () {
         const record = yield* self.store.getSandbox(id)
         const { checkpoints } = yield* providerOf("SandboxService.listCheckpoints", record)
-        return checkpoints.list(id, yield* Effect.option(core.machineRef(record, "SandboxService.listCheckpoints")))
+        const ref = yield* Effect.option(core.machineRef(record, "SandboxService.listCheckpoints"))
+        const ours = record.checkpointComments ?? {}
+        return Stream.map(checkpoints.list(id, ref), (checkpoint) => {
+          const comment = checkpoint.comment ?? ours[checkpoint.id]
+          return comment === undefined ? checkpoint : { ...checkpoint, comment }
+        })
       })
     )
 
@@ -128,12 +145,15 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
     )
 
   const remove: Checkpoints["remove"] = (id, checkpointId) =>
-    machines.withLease(id, ({ record }) =>
+    machines.withLease(id, (held) =>
       Effect.gen(function* () {
         const operation = "SandboxService.deleteCheckpoint"
+        const { record } = held
         const { checkpoints } = yield* providerOf(operation, record)
         const ref = yield* Effect.option(core.machineRef(record, operation))
-        return yield* checkpoints.remove(checkpointId, id, ref)
+        yield* checkpoints.remove(checkpointId, id, ref)
+        const { [checkpointId]: comment, ...others } = record.checkpointComments ?? {}
+        if (comment !== undefined) yield* held.update({ checkpointComments: others })
       })
     )
 

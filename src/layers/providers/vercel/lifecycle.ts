@@ -158,10 +158,10 @@ const policyOf = (plan: Plan): NetworkPolicy | undefined =>
   plan.networkPolicy === undefined ? undefined : (structuredClone(reveal(plan.networkPolicy)) as NetworkPolicy)
 
 /** What a creation asks for; keys without a value are left out, because the SDK passes them on. */
-const parametersOf = (request: CreateRequest, plan: Plan, name: string, snapshotId: string | undefined) => {
+const parametersOf = (request: CreateRequest, plan: Plan, name: string) => {
   const env = plainEnv(request.config)
   const networkPolicy = policyOf(plan)
-  const shared = {
+  return {
     name,
     ports: [...new Set(plan.ports)],
     timeout: Duration.toMillis(plan.timeout),
@@ -173,13 +173,12 @@ const parametersOf = (request: CreateRequest, plan: Plan, name: string, snapshot
     ...(plan.region === undefined ? {} : { region: plan.region }),
     ...(plan.snapshotExpiration === undefined ? {} : { snapshotExpiration: Duration.toMillis(plan.snapshotExpiration) })
   }
-  // A snapshot brings its image.
-  if (snapshotId !== undefined) return { ...shared, source: { type: "snapshot" as const, snapshotId } }
-  return {
-    ...shared,
-    ...(plan.runtime === undefined ? {} : { runtime: plan.runtime }),
-    ...(plan.image === undefined ? {} : { image: plan.image })
-  }
+}
+
+/** A snapshot brings its image. */
+const imageOf = (plan: Plan) => {
+  if (plan.runtime !== undefined) return { runtime: plan.runtime }
+  return plan.image === undefined ? {} : { image: plan.image }
 }
 
 const post = (sdk: Sdk, request: CreateRequest, plan: Plan, name: string, snapshotId: string | undefined) =>
@@ -190,8 +189,12 @@ const post = (sdk: Sdk, request: CreateRequest, plan: Plan, name: string, snapsh
       effects: true,
       deadline: slow
     }),
-    (access, signal, { Sandbox }): Promise<Sandbox> =>
-      Sandbox.create({ ...access, ...parametersOf(request, plan, name, snapshotId), signal })
+    (access, signal, { Sandbox }): Promise<Sandbox> => {
+      const parameters = { ...access, ...parametersOf(request, plan, name), signal }
+      return snapshotId === undefined
+        ? Sandbox.create({ ...parameters, ...imageOf(plan) })
+        : Sandbox.create({ ...parameters, source: { type: "snapshot", snapshotId } })
+    }
   )
 
 /** Fields in which a sandbox that is there differs from what is asked for. */
