@@ -63,8 +63,15 @@ const isOurs = (sandbox: Sandbox, sandboxId: SandboxId): boolean => {
   return tag === undefined || tag === sandboxId
 }
 
+/** The sandbox of a name if it is this one's. */
+export const getOwn = (sdk: Sdk, name: string, sandboxId: SandboxId) =>
+  Effect.map(
+    getOption(sdk, name, sandboxId),
+    Option.filter((sandbox) => isOurs(sandbox, sandboxId))
+  )
+
 /** Polls a sandbox on its way to another status, as the vendor tells of none. */
-const settled = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Effect.Effect<Sandbox, SandboxError> => {
+export const settled = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Effect.Effect<Sandbox, SandboxError> => {
   const onItsWay = (status: Status) => status === "pending" || status === "stopping" || status === "snapshotting"
   return onItsWay(sandbox.status)
     ? get(sdk, sandbox.name, sandboxId).pipe(
@@ -95,6 +102,17 @@ const boot = (
     const sandbox = yield* settled(sdk, found, sandboxId)
     if (sandbox.status === "running") return sandbox
     if (!sandbox.persistent) return yield* lost(sdk, operation, sandbox, sandboxId)
+    return yield* resume(sdk, operation, sandbox, sandboxId)
+  })
+
+/** Boots a sandbox from its current snapshot, and waits until it runs. */
+export const resume = (
+  sdk: Sdk,
+  operation: string,
+  sandbox: Sandbox,
+  sandboxId: SandboxId
+): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.gen(function* () {
     const resumed = yield* sdk.use(
       question(operation, sandbox.name, { sandboxId, effects: true, deadline: slow }),
       (access, signal, { Sandbox }) => Sandbox.get({ ...access, name: sandbox.name, resume: true, signal })

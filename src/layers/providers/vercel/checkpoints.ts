@@ -1,0 +1,157 @@
+/**
+ * Checkpoints are snapshots: of the disk, taken with the end of the session. A restore gives the sandbox that disk back under its
+ * own name; only where the name is gone a new sandbox is made of it.
+ */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import type { Sandbox, Snapshot } from "@vercel/sandbox"
+import type { SandboxError } from "../../../errors.ts"
+import { NotFound } from "../../../errors.ts"
+import type { Checkpoint } from "../../../model/Checkpoint.ts"
+import type { SandboxId } from "../../../model/Ids.ts"
+import type { CreateRequest, MachineRef } from "../../../services/SandboxProvider.ts"
+import * as Lifecycle from "./lifecycle.ts"
+import type { Plan } from "./plan.ts"
+import type { Sdk } from "./sdk.ts"
+
+type Listed = Awaited<ReturnType<typeof Snapshot.list>>["snapshots"][number]
+
+const checkpointOf = (sandboxId: SandboxId, snapshot: Listed): Checkpoint => ({
+  id: snapshot.id,
+  sandboxId,
+  createdAt: snapshot.createdAt,
+  sizeBytes: snapshot.sizeBytes,
+  ...(snapshot.expiresAt === undefined ? {} : { expiresAt: snapshot.expiresAt })
+})
+
+/** The snapshots of a name, newest first; none of a name that is gone. */
+const ofName = (sdk: Sdk, name: string, sandboxId: SandboxId): Stream.Stream<Listed, SandboxError> =>
+  Stream.paginate(undefined as string | undefined, (cursor) =>
+    sdk
+      .use(
+        { operation: "listCheckpoints", about: "sandbox", id: name, effects: false, sandboxId },
+        (access, signal, { Snapshot }) =>
+          Snapshot.list({
+            ...access,
+            name,
+            sortOrder: "desc",
+            ...(cursor === undefined ? {} : { cursor }),
+            signal
+          })
+      )
+      .pipe(
+        Effect.map(
+          ({ pagination, snapshots }) =>
+            [snapshots.filter(({ status }) => status === "created"), Option.fromNullOr(pagination.next)] as const
+        ),
+        Effect.catchIf(
+          (error) => error.reason._tag === "Gone",
+          () => Effect.succeed([[], Option.none<string>()] as const)
+        )
+      )
+  )
+
+/** Newest first, of every name that the sandbox has had and that the vendor still knows. */
+export const list = (
+  sdk: Sdk,
+  sandboxId: SandboxId,
+  ref: Option.Option<MachineRef>
+): Stream.Stream<Checkpoint, SandboxError> =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      const tagged = yield* Stream.runCollect(Lifecycle.listByTag(sdk, "listCheckpoints", "sandbox", sandboxId))
+      const names = new Set(tagged.map((info) => info.ref.externalId))
+      if (Option.isSome(ref)) names.add(ref.value.externalId)
+      const all = yield* Effect.forEach(names, (name) => Stream.runCollect(ofName(sdk, name, sandboxId)))
+      return Stream.fromIterable(
+        all
+          .flat()
+          .toSorted((a, b) => b.createdAt - a.createdAt)
+          .map((snapshot) => checkpointOf(sandboxId, snapshot))
+      )
+    })
+  )
+
+const missing = (sdk: Sdk, operation: string, id: string, sandboxId: SandboxId) =>
+  sdk.fail(operation, new NotFound({ kind: "checkpoint", id }), sandboxId)
+
+const isOf = (sdk: Sdk, operation: string, id: string, sandboxId: SandboxId, ref: Option.Option<MachineRef>) =>
+  list(sdk, sandboxId, ref).pipe(
+    Stream.filter((checkpoint) => checkpoint.id === id),
+    Stream.runHead,
+    Effect.flatMap((found) =>
+      Option.isSome(found) ? Effect.void : Effect.fail(missing(sdk, operation, id, sandboxId))
+    )
+  )
+
+/** Deletes one of this sandbox's; another's is as good as not there. */
+export const remove = (
+  sdk: Sdk,
+  id: string,
+  sandboxId: SandboxId,
+  ref: Option.Option<MachineRef>
+): Effect.Effect<void, SandboxError> =>
+  Effect.andThen(
+    isOf(sdk, "deleteCheckpoint", id, sandboxId, ref),
+    sdk.use(
+      { operation: "deleteCheckpoint", about: "snapshot", id, effects: false, sandboxId },
+      async (access, signal, { Snapshot }) => {
+        const snapshot = await Snapshot.get({ ...access, snapshotId: id, signal })
+        await snapshot.delete({ signal })
+      }
+    )
+  )
+
+/** Ends the session and saves the disk. A sandbox that does not persist is booted from it at once: it has no other disk now. */
+export const create = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Effect.Effect<Checkpoint, SandboxError> =>
+  Effect.gen(function* () {
+    const asked = {
+      operation: "createCheckpoint",
+      about: "session" as const,
+      id: sandbox.name,
+      effects: true,
+      sandboxId,
+      deadline: Lifecycle.slow
+    }
+    const snapshot = yield* sdk.use(asked, (_, signal) => sandbox.currentSession().snapshot({ signal }))
+    if (!sandbox.persistent) yield* bootFrom(sdk, "createCheckpoint", sandbox, snapshot.snapshotId, sandboxId)
+    return {
+      id: snapshot.snapshotId,
+      sandboxId,
+      createdAt: snapshot.createdAt.getTime(),
+      sizeBytes: snapshot.sizeBytes,
+      ...(snapshot.expiresAt === undefined ? {} : { expiresAt: snapshot.expiresAt.getTime() })
+    }
+  })
+
+/** Lets a sandbox whose session has ended go on with the disk of a snapshot. */
+const bootFrom = (sdk: Sdk, operation: string, sandbox: Sandbox, snapshotId: string, sandboxId: SandboxId) =>
+  Effect.gen(function* () {
+    yield* sdk.use({ operation, about: "snapshot", id: snapshotId, effects: true, sandboxId }, (_, signal) =>
+      sandbox.update({ currentSnapshotId: snapshotId }, { signal })
+    )
+    return yield* Lifecycle.resume(sdk, operation, sandbox, sandboxId)
+  })
+
+/** The sandbox with the disk of a checkpoint, running. What could fail without it being touched comes first. */
+export const restore = (
+  sdk: Sdk,
+  id: string,
+  request: CreateRequest,
+  plan: Plan,
+  ref: Option.Option<MachineRef>
+): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.gen(function* () {
+    const operation = "restoreCheckpoint"
+    const { sandboxId } = request
+    yield* isOf(sdk, operation, id, sandboxId, ref)
+    const existing = Option.isNone(ref)
+      ? Option.none<Sandbox>()
+      : yield* Lifecycle.getOwn(sdk, ref.value.externalId, sandboxId)
+    if (Option.isNone(existing)) return yield* Lifecycle.create(sdk, request, plan, id)
+    const sandbox = existing.value
+    yield* Lifecycle.end(sdk, sandbox, "stop")
+    const stopped = yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, sandbox.name, sandboxId), sandboxId)
+    return yield* bootFrom(sdk, operation, stopped, id, sandboxId)
+  })
