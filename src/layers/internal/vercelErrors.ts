@@ -59,8 +59,8 @@ const property = (value: unknown, key: string): unknown => (Predicate.hasPropert
 const retryAfterOf = (response: unknown): Duration.Duration | undefined => {
   const headers = property(response, "headers")
   if (!(headers instanceof Headers)) return undefined
-  const seconds = Number(headers.get("retry-after") ?? headers.get("x-ratelimit-reset-after") ?? NaN)
-  return Number.isFinite(seconds) && seconds >= 0 ? Duration.seconds(Math.min(seconds, 86_400)) : undefined
+  const seconds = headers.get("retry-after") ?? ""
+  return /^\d+(\.\d+)?$/.test(seconds) ? Duration.seconds(Math.min(Number(seconds), 86_400)) : undefined
 }
 
 const answerOf = (error: unknown): Answer | undefined => {

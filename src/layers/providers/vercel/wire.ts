@@ -101,10 +101,8 @@ const answer = (status: number, code: string | undefined, message: string, heade
 /** Only what tells how long to wait: the rest of the headers is about a body that is not passed on. */
 const waiting = (headers: Headers): Headers => {
   const kept = new Headers({ "content-type": "application/json" })
-  for (const name of ["retry-after", "x-ratelimit-reset-after"]) {
-    const value = headers.get(name)
-    if (value !== null) kept.set(name, value)
-  }
+  const wait = headers.get("retry-after")
+  if (wait !== null) kept.set("retry-after", wait)
   return kept
 }
 
