@@ -84,6 +84,9 @@ const mayImport: Record<string, ReadonlyArray<string>> = {
 const main = "programs/main.ts"
 const mainMayImport = ["errors.ts", "model", "services", "layers", "Embedded.ts"]
 
+/** The peer that is always there, for whoever may import more than effect. */
+const platform = "@effect/platform-node"
+
 /** These run everywhere, so they import effect and nothing else. */
 const neutral: ReadonlyArray<string> = ["errors.ts", "model", "services", "index.ts"]
 
@@ -118,7 +121,7 @@ export const violations = (graph: Graph): ReadonlyArray<string> => {
         if (name === "effect") continue
         if (name === "effect-sandbox") refuse(to, "sources import each other by path")
         else if (neutral.includes(area)) refuse(to, `${area} imports effect only`)
-        else importers.set(name, (importers.get(name) ?? new Set()).add(dirname(file)))
+        else if (name !== platform) importers.set(name, (importers.get(name) ?? new Set()).add(dirname(file)))
       }
     }
   }
