@@ -413,7 +413,8 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         }
         const { reason } = probe.failure
         if (strategy === "none" && reason._tag !== "Gone") return yield* probe.failure
-        if (reason._tag === "NotRunning") {
+        // Superseded: somebody booted it who could not write it down, or outside of this library.
+        if (reason._tag === "NotRunning" || reason._tag === "Superseded") {
           const resumed = yield* Effect.result(resume(held, provider))
           if (resumed._tag === "Success") return resumed.success
           if (resumed.failure.reason._tag !== "Gone") return yield* resumed.failure

@@ -84,13 +84,15 @@ export class Machine {
   async start(options: StartOptions): Promise<Running> {
     const directory = await FsPromises.stat(options.cwd).catch(() => undefined)
     if (directory?.isDirectory() !== true) return badRequest(`The working directory ${options.cwd} does not exist.`)
-    const child = await spawned(options)
     const log = await CommandLog.open(options.logPath)
+    const { child, pumped } = await spawned(options, log).catch(async (error: unknown) => {
+      await log.close()
+      throw error
+    })
     this.#logs.add(log)
     const pid = child.pid ?? NaN
     let exitCode: number | null = null
     const done = deferred<number>()
-    const pumped = Promise.all([pump(child.stdout, "stdout", log), pump(child.stderr, "stderr", log)])
     const onExit = async () => {
       const code = child.exitCode ?? 128 + Os.constants.signals[child.signalCode ?? "SIGKILL"]
       await Promise.race([pumped, delay(drainMillis)])
@@ -126,8 +128,14 @@ export class Machine {
   }
 }
 
-const spawned = (options: StartOptions) =>
-  new Promise<ChildProcess.ChildProcessByStdio<null, Readable, Readable>>((resolve, reject) => {
+interface Spawned {
+  readonly child: ChildProcess.ChildProcessByStdio<null, Readable, Readable>
+  readonly pumped: Promise<unknown>
+}
+
+/** Reads from the start: what nobody reads yet when a child exits, Node throws away. */
+const spawned = (options: StartOptions, log: CommandLog) =>
+  new Promise<Spawned>((resolve, reject) => {
     try {
       const child = ChildProcess.spawn(options.command, [...options.args], {
         cwd: options.cwd,
@@ -135,7 +143,8 @@ const spawned = (options: StartOptions) =>
         detached: true,
         stdio: ["ignore", "pipe", "pipe"]
       })
-      child.once("spawn", () => resolve(child))
+      const pumped = Promise.all([pump(child.stdout, "stdout", log), pump(child.stderr, "stderr", log)])
+      child.once("spawn", () => resolve({ child, pumped }))
       child.once("error", reject)
     } catch (error) {
       reject(error)

@@ -11,6 +11,7 @@ import { NotFound } from "../../../errors.ts"
 import type { Checkpoint } from "../../../model/Checkpoint.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
 import type { CreateRequest, MachineRef } from "../../../services/SandboxProvider.ts"
+import type { Guest } from "./guest.ts"
 import * as Lifecycle from "./lifecycle.ts"
 import type { Plan } from "./plan.ts"
 import type { Sdk } from "./sdk.ts"
@@ -104,18 +105,16 @@ export const remove = (
   )
 
 /** Ends the session and saves the disk. A sandbox that does not persist is booted from it at once: it has no other disk now. */
-export const create = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Effect.Effect<Checkpoint, SandboxError> =>
+export const create = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Checkpoint, SandboxError> =>
   Effect.gen(function* () {
-    const asked = {
-      operation: "createCheckpoint",
-      about: "session" as const,
-      id: sandbox.name,
-      effects: true,
-      sandboxId,
-      deadline: Lifecycle.slow
+    const { sandbox, sdk, session } = guest
+    const snapshot = yield* guest.ask("createCheckpoint", { effects: true, deadline: Lifecycle.slow }, (signal) =>
+      session.snapshot({ signal })
+    )
+    if (!sandbox.persistent) {
+      const ended = yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, sandbox.name, sandboxId), sandboxId)
+      yield* bootFrom(sdk, "createCheckpoint", ended, snapshot.snapshotId, sandboxId)
     }
-    const snapshot = yield* sdk.use(asked, (_, signal) => sandbox.currentSession().snapshot({ signal }))
-    if (!sandbox.persistent) yield* bootFrom(sdk, "createCheckpoint", sandbox, snapshot.snapshotId, sandboxId)
     return {
       id: snapshot.snapshotId,
       sandboxId,

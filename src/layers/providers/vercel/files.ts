@@ -184,7 +184,7 @@ interface Uploaded {
 /** Writes and yields those that could not be written: each file is whole or untouched, parents are made. */
 export const write = Effect.fnUntraced(function* (guest: Guest, entries: ReadonlyArray<WriteFileEntry>) {
   if (entries.length === 0) return []
-  const stage = `/tmp/.effect-sandbox/${SecureRandom.uuidV4Unsafe()}`
+  const stage = `${guest.directory}/${SecureRandom.uuidV4Unsafe()}`
   const failures = new Map<number, FileFailure>()
   const fail = (index: number, path: string, error: Failure) => failures.set(index, { path, error })
 

@@ -1,8 +1,9 @@
 /** Short commands of ours in a session, waited for in one request. */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import type { Sandbox } from "@vercel/sandbox"
-import type { SandboxError } from "../../../errors.ts"
-import { Gone, NotRunning, OutcomeUnknown, Superseded } from "../../../errors.ts"
+import { Gone, NotRunning, OutcomeUnknown, SandboxError, Superseded } from "../../../errors.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
 import * as Lifecycle from "./lifecycle.ts"
 import type { Question, Sdk } from "./sdk.ts"
@@ -13,6 +14,8 @@ export interface Guest {
   readonly sandbox: Sandbox
   readonly session: ReturnType<Sandbox["currentSession"]>
   readonly sandboxId: SandboxId
+  /** Where we keep things in the guest. */
+  readonly directory: string
   /** A question to the session; an answer that it has ended becomes what has become of the sandbox. */
   readonly ask: <A>(
     operation: string,
@@ -31,28 +34,32 @@ export interface Said {
 }
 
 /** The guest of a running sandbox: its current session, whatever becomes of the sandbox later. */
-export const make = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Guest => {
+export const make = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId, directory: string): Guest => {
   const session = sandbox.currentSession()
   const { sessionId } = session
 
+  /** What has become of the sandbox, now that this session is known to have ended. Costs nothing while it lives. */
+  const standing = Effect.gen(function* () {
+    const found = yield* Lifecycle.getOwn(sdk, sandbox.name, sandboxId)
+    const now = Option.isSome(found) ? found.value : undefined
+    if (now !== undefined && now.currentSession().sessionId !== sessionId) {
+      return new Superseded({ incarnation: sessionId })
+    }
+    // One that was made anew has another name.
+    const others = yield* Lifecycle.listByTag(sdk, "find", "sandbox", sandboxId).pipe(
+      Stream.filter((info) => info.running && info.ref.externalId !== sandbox.name),
+      Stream.runHead
+    )
+    if (Option.isSome(others)) return new Superseded({ incarnation: sessionId })
+    return now === undefined
+      ? new Gone({ evidence: `Vercel answers 404 for the name ${sandbox.name}` })
+      : new NotRunning({ detail: `its session is ${now.status}` })
+  })
+
   const explain = (error: SandboxError): Effect.Effect<SandboxError> =>
     error.reason._tag === "NotRunning"
-      ? Lifecycle.getOwn(sdk, sandbox.name, sandboxId).pipe(
-          Effect.map((found) => {
-            const operation = error.operation.slice(error.operation.indexOf(".") + 1)
-            if (found._tag === "None") {
-              return sdk.fail(
-                operation,
-                new Gone({ evidence: `Vercel answers 404 for the name ${sandbox.name}` }),
-                sandboxId
-              )
-            }
-            const now = found.value
-            if (now.currentSession().sessionId !== sessionId) {
-              return sdk.fail(operation, new Superseded({ incarnation: sessionId }), sandboxId)
-            }
-            return sdk.fail(operation, new NotRunning({ detail: `its session is ${now.status}` }), sandboxId)
-          }),
+      ? standing.pipe(
+          Effect.map((reason) => new SandboxError({ ...error, reason })),
           // What the session said is true in any case.
           Effect.catch(() => Effect.succeed(error))
         )
@@ -65,7 +72,15 @@ export const make = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Guest =>
       )
       .pipe(Effect.catch((error) => Effect.flatMap(explain(error), Effect.fail)))
 
-  return { sdk, sandbox, session, sandboxId, ask, explain }
+  return {
+    sdk,
+    sandbox,
+    session,
+    sandboxId,
+    directory: directory.startsWith("/") ? directory : `${session.cwd}/${directory}`,
+    ask,
+    explain
+  }
 }
 
 /** The last line of a script of ours that came to its end. */

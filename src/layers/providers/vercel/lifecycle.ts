@@ -10,7 +10,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type { NetworkPolicy, Sandbox } from "@vercel/sandbox"
 import type { SandboxError } from "../../../errors.ts"
-import { ConfigMismatch, Gone, InvalidConfig, NameInUse, NotRunning, Unavailable } from "../../../errors.ts"
+import { ConfigMismatch, Gone, InvalidConfig, NameInUse, NotRunning, Superseded, Unavailable } from "../../../errors.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
 import type { SandboxConfig } from "../../../model/SandboxConfig.ts"
 import { reveal } from "../../../model/VercelConfig.ts"
@@ -127,6 +127,10 @@ export const resume = (
         )
   })
 
+/** Records of `@ekairos/sandbox` name no session. */
+const isLater = (ref: MachineRef, sandbox: Sandbox): boolean =>
+  ref.incarnation !== "" && sandbox.currentSession().sessionId !== ref.incarnation
+
 /** The sandbox of a ref, running. With `boot: false` nothing is booted: see {@link Primitives.connect}. */
 export const connect = (
   sdk: Sdk,
@@ -142,7 +146,9 @@ export const connect = (
     if (wanted) return yield* boot(sdk, "connect", sandbox, sandboxId)
     switch (sandbox.status) {
       case "running":
-        return sandbox
+        return isLater(ref, sandbox)
+          ? yield* sdk.fail("connect", new Superseded({ incarnation: ref.incarnation }), sandboxId)
+          : sandbox
       case "pending":
         return yield* sdk.fail("connect", new Unavailable({ accepted: "no", detail: "it is booting" }), sandboxId)
       case "stopping":
@@ -346,6 +352,20 @@ export const stop = (sdk: Sdk, ref: MachineRef, mode: "stop" | "delete"): Effect
     ),
     (found) => (Option.isNone(found) ? Effect.void : end(sdk, found.value, mode))
   )
+
+/** Ends the machine of this ref and no later one. */
+export const endOwn = (
+  sdk: Sdk,
+  ref: MachineRef,
+  sandboxId: SandboxId,
+  mode: "stop" | "delete"
+): Effect.Effect<void, SandboxError> =>
+  Effect.flatMap(getOwn(sdk, ref.externalId, sandboxId), (found) => {
+    if (Option.isNone(found)) return Effect.void
+    return isLater(ref, found.value)
+      ? Effect.fail(sdk.fail("stop", new Superseded({ incarnation: ref.incarnation }), sandboxId))
+      : end(sdk, found.value, mode)
+  })
 
 /** Ends a sandbox that was just looked at. */
 export const end = (sdk: Sdk, sandbox: Sandbox, mode: "stop" | "delete"): Effect.Effect<void, SandboxError> => {

@@ -1,0 +1,114 @@
+/** One session of a sandbox as a machine. All of it goes to that session, which never boots another. */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { Sandbox } from "@vercel/sandbox"
+import type { SandboxError } from "../../../errors.ts"
+import { LeaseTooShort, PortNotExposed } from "../../../errors.ts"
+import type { SandboxId } from "../../../model/Ids.ts"
+import type { RecoverySchedule } from "../../../services/RecoveryPolicy.ts"
+import type { Machine } from "../../../services/SandboxProvider.ts"
+import * as Checkpoints from "./checkpoints.ts"
+import * as Files from "./files.ts"
+import * as Guest from "./guest.ts"
+import * as Lifecycle from "./lifecycle.ts"
+import * as Processes from "./processes.ts"
+import type { Sdk } from "./sdk.ts"
+
+/** What every machine of a provider shares. */
+export interface Context {
+  readonly sdk: Sdk
+  /** The provider's registered name. */
+  readonly name: string
+  /** Where the launcher keeps its processes in a guest. */
+  readonly directory: string
+  /** When output that was cut is asked for again. */
+  readonly retry: RecoverySchedule
+}
+
+/** When the lease of a session ends, in ms since the epoch. */
+const endOf = (session: Guest.Guest["session"]): number =>
+  (session.startedAt ?? session.createdAt).getTime() + session.timeout
+
+/** The machine of a sandbox that runs. */
+export const make = Effect.fnUntraced(function* (
+  context: Context,
+  sandbox: Sandbox,
+  sandboxId: SandboxId
+): Effect.fn.Return<Machine> {
+  const { sdk } = context
+  const guest = Guest.make(sdk, sandbox, sandboxId, context.directory)
+  const { session } = guest
+  const ref = Lifecycle.refOf(sandbox)
+  const launcher = yield* Processes.make(guest, {
+    provider: context.name,
+    retry: context.retry
+  })
+
+  /** Lets the lease end no earlier than that; the vendor can only make it longer. */
+  const extendTo = (operation: string, end: number): Effect.Effect<number, SandboxError> =>
+    Effect.suspend(() => {
+      const missing = Math.ceil(end - endOf(session))
+      return missing <= 0
+        ? Effect.succeed(endOf(session))
+        : Effect.map(
+            guest.ask(operation, { effects: true }, (signal) => session.extendTimeout(missing, { signal })),
+            () => endOf(session)
+          )
+    })
+
+  /** A recorded process must not be cut off by the lease before its own deadline. */
+  const covered = (deadline: number): Effect.Effect<void, SandboxError> =>
+    extendTo("start", deadline).pipe(
+      Effect.catchIf(
+        (error) => error.reason._tag === "InvalidArgument",
+        () =>
+          Effect.flatMap(Clock.currentTimeMillis, (now) =>
+            Effect.fail(
+              sdk.fail(
+                "start",
+                new LeaseTooShort({ remaining: Duration.millis(Math.max(0, endOf(session) - now)) }),
+                sandboxId
+              )
+            )
+          )
+      ),
+      Effect.asVoid
+    )
+
+  return {
+    ref,
+    url: Option.none(),
+    workspaceRoot: session.cwd,
+    metadata: {},
+    start: (command) =>
+      command.lifetime === "recorded" && command.deadline !== undefined
+        ? Effect.andThen(covered(command.deadline), launcher.start(command))
+        : launcher.start(command),
+    findProcess: launcher.findProcess,
+    resume: launcher.resume,
+    readFile: (path) => Files.read(guest, path),
+    writeFiles: (entries) => Files.write(guest, entries),
+    fileSystem: {},
+    createCheckpoint: Option.some(() => Checkpoints.create(guest, sandboxId)),
+    portUrl: Option.some((port) =>
+      Effect.suspend(() => {
+        const route = sandbox.routes.find((one) => one.port === port)
+        return route === undefined
+          ? Effect.fail(
+              sdk.fail(
+                "portUrl",
+                new PortNotExposed({ port, exposed: sandbox.routes.map((one) => one.port) }),
+                sandboxId
+              )
+            )
+          : Effect.succeed({ port, url: sandbox.domain(port), headers: {} })
+      })
+    ),
+    extendTimeout: Option.some((duration) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => extendTo("extendTimeout", now + Duration.toMillis(duration)))
+    ),
+    stop: (mode) => Lifecycle.endOwn(sdk, ref, sandboxId, mode)
+  }
+})
