@@ -88,7 +88,10 @@ export const start = (
   args: StartCommand["args"] = [],
   fields: Fields = {}
 ): Effect.Effect<MachineProcess, Failure, Scope.Scope> =>
-  machine.start({ processId: newProcessId(), lifetime: "scoped", stdin: false, ...fields, command, args })
+  // A new id each time it is run: a machine starts one once.
+  Effect.suspend(() =>
+    machine.start({ processId: newProcessId(), lifetime: "scoped", stdin: false, ...fields, command, args })
+  )
 
 export const startSh = (machine: Machine, script: string, fields?: Fields, args: StartCommand["args"] = []) =>
   start(machine, "sh", ["-c", script, "sh", ...args], fields)

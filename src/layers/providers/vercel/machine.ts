@@ -25,6 +25,7 @@ export interface Context {
   readonly directory: string
   /** When output that was cut is asked for again. */
   readonly retry: RecoverySchedule
+  readonly killGrace: Duration.Input | undefined
 }
 
 /** When the lease of a session ends, in ms since the epoch. */
@@ -43,7 +44,8 @@ export const make = Effect.fnUntraced(function* (
   const ref = Lifecycle.refOf(sandbox)
   const launcher = yield* Processes.make(guest, {
     provider: context.name,
-    retry: context.retry
+    retry: context.retry,
+    killGrace: context.killGrace
   })
 
   /** Lets the lease end no earlier than that; the vendor can only make it longer. */

@@ -138,7 +138,11 @@ const transportOf = (guest: Guest): GuestTransport => ({
 /** The launcher of a session. */
 export const make = (
   guest: Guest,
-  options: { readonly provider: string; readonly retry: RecoverySchedule }
+  options: {
+    readonly provider: string
+    readonly retry: RecoverySchedule
+    readonly killGrace: Duration.Input | undefined
+  }
 ): Effect.Effect<Launcher> =>
   makeLauncher(transportOf(guest), {
     provider: options.provider,
@@ -146,5 +150,6 @@ export const make = (
     directory: guest.directory,
     workspaceRoot: guest.session.cwd,
     program: inline,
-    retry: options.retry
+    retry: options.retry,
+    killGrace: options.killGrace
   })

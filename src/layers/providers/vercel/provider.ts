@@ -37,6 +37,8 @@ export interface Options {
   readonly recovery?: Partial<RecoverySchedules> | undefined
   /** Sends the requests; the default is the global one. */
   readonly fetch?: typeof globalThis.fetch | undefined
+  /** Between TERM and KILL; 5 seconds. */
+  readonly killGrace?: Duration.Input | undefined
   /** Where we keep things in a guest, such as the output of its processes; `/tmp/.effect-sandbox`. Relative to the workspace. */
   readonly guestDirectory?: string | undefined
 }
@@ -152,7 +154,8 @@ export const make = (options: Options): Effect.Effect<Made, SandboxError, Scope.
       sdk,
       name,
       directory: options.guestDirectory ?? "/tmp/.effect-sandbox",
-      retry: options.recovery?.connect ?? policy.connect
+      retry: options.recovery?.connect ?? policy.connect,
+      killGrace: options.killGrace
     }
     return {
       provider: Provider.make({ ...primitives(context, environment, options), requestTimeout }),

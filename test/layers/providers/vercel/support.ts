@@ -9,6 +9,7 @@ export const optionsFor = (emulator: Emulator.VercelEmulator): Vercel.Options =>
   teamId: emulator.credentials.teamId,
   projectId: emulator.credentials.projectId,
   fetch: emulator.fetch,
+  killGrace: "500 millis",
   // The emulator's guests share the host's /tmp; this is what each has for itself.
   guestDirectory: "../tmp/.effect-sandbox"
 })
