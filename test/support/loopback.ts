@@ -51,7 +51,8 @@ export const isInstalled = (guest: Guest): boolean =>
 /** What a transport does to the n-th stream (from 0). */
 export type Fault = (
   stream: Stream.Stream<Uint8Array, SandboxError>,
-  index: number
+  index: number,
+  argv: ReadonlyArray<string>
 ) => Stream.Stream<Uint8Array | string, SandboxError>
 
 export const unavailable = (accepted: "no" | "unknown" = "unknown"): SandboxError =>
@@ -154,7 +155,7 @@ export const loopback = Effect.fnUntraced(function* (
       })
       return Stream.suspend(() => {
         counts.stream++
-        return given.fault?.(real, index) ?? real
+        return given.fault?.(real, index, argv) ?? real
       })
     },
     upload: (files) =>
