@@ -6,7 +6,7 @@ import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { SandboxError, Unavailable } from "../../src/errors.ts"
+import { SandboxError, Unavailable, Unknown } from "../../src/errors.ts"
 import { inline, make } from "../../src/layers/internal/launcher/launcher.ts"
 import type { GuestOptions, GuestResult, GuestTransport } from "../../src/layers/internal/launcher/transport.ts"
 
@@ -188,6 +188,7 @@ export const loopback = Effect.fnUntraced(function* (
     launcher,
     counts,
     readers,
+    failure: (operation: string) => new SandboxError({ operation, reason: new Unknown({}) }),
     /** What lies in the launcher's directory. */
     left: () => (Fs.existsSync(directory) ? Fs.readdirSync(directory) : []),
     read: (name: string) => Fs.readFileSync(Path.join(directory, name), "utf8"),
