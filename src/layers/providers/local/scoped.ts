@@ -19,9 +19,10 @@ import { InvalidArgument, ProcessEnded } from "../../../errors.ts"
 import type { EndReason } from "../../../model/Process.ts"
 import { ProcessExit } from "../../../model/Process.ts"
 import type { ExternalProcess, MachineProcess, OutputChunk, StartCommand } from "../../../services/SandboxProvider.ts"
-import { startFailure } from "./command.ts"
+import { checkSignal, startFailure } from "./command.ts"
 import { failWith, io, reasonOf } from "./failures.ts"
-import { isGroupAlive, killGroup, send, signalNumber, toSignal } from "./os.ts"
+import { isGroupAlive, killGroup, send, signalNumber } from "./os.ts"
+import { isRestDue, restMillis } from "./pace.ts"
 import type { Pipes } from "./pipes.ts"
 import { admitLateReaders } from "./pipes.ts"
 import type { Launch } from "./substrate.ts"
@@ -55,6 +56,7 @@ interface Source {
   socket: Net.Socket | undefined
   offset: number
   queued: number
+  resting: boolean
   open: boolean
 }
 
@@ -77,6 +79,7 @@ class Output {
       socket: undefined,
       offset: 0,
       queued: 0,
+      resting: false,
       open: true
     })
     this.sources = [source("stdout", stdout), source("stderr", stderr)]
@@ -132,8 +135,21 @@ class Output {
     source.offset += bytes.length
     source.queued += bytes.length
     if (this.expired && (this.late += bytes.length) > 2 * pipeMaximum) this.close()
-    else if (this.waiting !== undefined) this.wake()
-    else if (source.queued >= readAhead) source.socket?.pause()
+    else {
+      // What is left after the exit is little, and is waited for by the clock.
+      if (!this.exited && isRestDue(bytes.length)) this.rest(source)
+      if (this.waiting !== undefined) this.wake()
+      else if (source.queued >= readAhead) source.socket?.pause()
+    }
+  }
+
+  private rest(source: Source): void {
+    source.resting = true
+    source.socket?.pause()
+    setTimeout(() => {
+      source.resting = false
+      if (source.queued < readAhead) source.socket?.resume()
+    }, restMillis)
   }
 
   private ended(source: Source): void {
@@ -151,7 +167,7 @@ class Output {
     if (first !== undefined) {
       this.queue = []
       for (const source of this.sources) {
-        if (source.queued >= readAhead) source.socket?.resume()
+        if (source.queued >= readAhead && !source.resting) source.socket?.resume()
         source.queued = 0
       }
       return Effect.succeed<Chunks>([first, ...rest])
@@ -380,14 +396,9 @@ export const start = Effect.fnUntraced(function* (
       () => closeInput
     ),
     signal: Effect.fnUntraced(function* (name, signalOptions) {
-      const signal = toSignal(name)
-      if (signal === undefined) {
-        return yield* failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` }))
-      }
+      const { forceAfter, signal } = yield* checkSignal(name, signalOptions)
       if (isGone(pid) || !send(-pid, signal)) return yield* ended()
-      if (signalOptions?.forceAfter === undefined) return
-      const patience = Duration.toMillis(Duration.fromInputUnsafe(signalOptions.forceAfter))
-      yield* kill(pid, patience, false)
+      if (forceAfter !== undefined) yield* kill(pid, forceAfter, false)
     })
   }
 })
