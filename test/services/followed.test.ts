@@ -1,6 +1,6 @@
 /** Recorded processes as the service follows them: taken over once, ended once, read without haste, and lost only when they are. */
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Context, Deferred, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { ConfigProvider, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { NotFound, SandboxError, Unavailable } from "../../src/errors.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
@@ -161,4 +161,43 @@ describe("a followed process", () => {
       assert.strictEqual(incarnation, [...vendor.rows.values()][0]?.incarnation)
     }).pipe(Effect.scoped)
   )
+})
+
+describe("a restore that failed halfway", () => {
+  for (const persistent of [true, false]) {
+    it.effect(`is tried again, never replaced by an empty machine: ${persistent ? "persistent" : "stateless"}`, () =>
+      Effect.gen(function* () {
+        const vendor = scripted({ persistent })
+        let restores = 0
+        const provider: SandboxProvider = {
+          ...vendor.provider,
+          capabilities: {
+            ...vendor.provider.capabilities,
+            checkpoints: { stopsProcesses: false, comments: true }
+          },
+          checkpoints: Option.some({
+            list: (sandboxId) => Stream.succeed({ id: "one", sandboxId, createdAt: 0 }),
+            restore: (_id, request) => {
+              // Its outcome is unknown: the record says that it is under way.
+              if (++restores === 1) return Effect.fail(failure("restore", new Unavailable({ accepted: "unknown" })))
+              return vendor.provider.create(request)
+            },
+            remove: () => Effect.void
+          })
+        }
+        const service = yield* serviceOver(provider, yield* Layer.build(stores))
+        const { sandboxId } = yield* service.createSandbox({ recovery: "restore" })
+        yield* service.runCommand(sandboxId, "true")
+        vendor.vanish()
+        const failed = yield* Effect.flip(service.runCommand(sandboxId, "true"))
+        assert.strictEqual(failed._tag === "SandboxError" ? failed.reason._tag : failed._tag, "Unavailable")
+        assert.strictEqual(restores, 1)
+        const again = yield* service.reconnectToSandbox(sandboxId)
+        assert.strictEqual(again._tag, "Restored")
+        assert.strictEqual(restores, 2)
+        // The first one, and the one that the second restore made.
+        assert.strictEqual(vendor.count("create"), 2)
+      }).pipe(Effect.scoped)
+    )
+  }
 })

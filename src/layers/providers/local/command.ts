@@ -84,6 +84,19 @@ export const toLaunch = (
 /** The longest wait that is still meant as one: what a timer of the system can hold, 24 days. */
 const longestWait = 2 ** 31 - 1
 
+/** Effect reads what is not a number, and an object without a unit, as zero: nobody means that. */
+const isZeroByMistake = (input: Duration.Input): boolean => {
+  if (Duration.isDuration(input) || (typeof input !== "number" && typeof input !== "object")) return false
+  const parts: ReadonlyArray<unknown> = typeof input === "number" ? [input] : Object.values(input)
+  return parts.length === 0 || parts.some((part) => part !== undefined && part !== 0)
+}
+
+const graceOf = (input: Duration.Input): Option.Option<number> =>
+  Option.filter(
+    Option.map(Duration.fromInput(input), Duration.toMillis),
+    (millis) => millis >= 0 && millis <= longestWait && !(millis === 0 && isZeroByMistake(input))
+  )
+
 /** A signal that can be sent, and how many ms later what is left is killed. */
 export const checkSignal = (
   name: string,
@@ -93,21 +106,17 @@ export const checkSignal = (
   if (signal === undefined) {
     return Effect.fail(failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` })))
   }
-  const input = options?.forceAfter
-  if (input === undefined) return Effect.succeed({ signal, forceAfter: undefined })
-  const millis = Option.map(
-    // Not a number would be read as zero.
-    Option.filter(Duration.fromInput(input), () => !Number.isNaN(input)),
-    Duration.toMillis
-  )
-  return Option.isSome(millis) && millis.value >= 0 && millis.value <= longestWait
-    ? Effect.succeed({ signal, forceAfter: millis.value })
-    : Effect.fail(
+  if (options?.forceAfter === undefined) return Effect.succeed({ signal, forceAfter: undefined })
+  return Option.match(graceOf(options.forceAfter), {
+    onNone: () =>
+      Effect.fail(
         failWith(
           "signal",
           new InvalidArgument({ argument: "forceAfter", problem: "it is not a duration between zero and 24 days" })
         )
-      )
+      ),
+    onSome: (forceAfter) => Effect.succeed({ signal, forceAfter })
+  })
 }
 
 /** The failure of a start, with the reason that Effect's Node spawner gives, naming the cwd when that is what is missing. */
