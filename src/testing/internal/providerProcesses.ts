@@ -2,6 +2,7 @@
 import type { Vitest } from "@effect/vitest"
 import { assert } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -261,6 +262,27 @@ export const register = (it: It, options: Options): void => {
     Effect.gen(function* () {
       const process = yield* P.startSh(machine, "sleep 300")
       assert.strictEqual(yield* P.reason(process.signal("SIGNOTHING")), P.tag("InvalidArgument"))
+    }))
+
+  test("what is no time to wait is InvalidArgument, and nothing is sent", (machine) =>
+    Effect.gen(function* () {
+      for (const lifetime of ["scoped", "recorded"] as const) {
+        if (lifetime === "recorded" && !processes.recorded) continue
+        const seen = yield* P.observe(
+          yield* P.startSh(machine, "trap 'exit 9' TERM; echo up; while :; do sleep 0.02; done", { lifetime })
+        )
+        yield* seen.until(() => seen.stdout() === "up\n")
+        // The last of them as a caller without types passes them.
+        const untyped: ReadonlyArray<Duration.Input> = JSON.parse(`["soon", null, {}, {"days": "x"}, {"dayz": 1}]`)
+        for (const forceAfter of [NaN, -1, Infinity, 1e300, "-1 second" as const, ...untyped]) {
+          const result = yield* Effect.result(seen.process.signal("SIGTERM", { forceAfter }))
+          if (result._tag === "Success") return assert.fail(`${lifetime}: ${JSON.stringify(forceAfter)} was taken`)
+          assert.strictEqual(result.failure.reason._tag, "InvalidArgument")
+        }
+        yield* seen.process.signal("SIGKILL", { forceAfter: "10 seconds" })
+        // The trap would have said 9.
+        assert.strictEqual((yield* seen.process.exit).code, 137)
+      }
     }))
 
   test("without input a program reads its end at once", (machine) =>

@@ -16,7 +16,7 @@ export const make: Effect.Effect<FileSystem.FileSystem, never, Scope.Scope> = Ef
   Context.get(FileSystem.FileSystem)
 )
 
-/** The file system of one incarnation: `checked` fails once it is not this machine's any more. */
+/** The file system of one incarnation: `checked` fails once it is not this machine's any more, or its disk is gone. */
 export const of = (
   node: FileSystem.FileSystem,
   place: Place,

@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
+import * as PlatformError from "effect/PlatformError"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import * as Crypto from "node:crypto"
@@ -143,6 +144,21 @@ const machineOf = Effect.fnUntraced(function* (context: Context, paths: Paths, s
     Effect.suspend((): Effect.Effect<A, E | SandboxError, R> =>
       State.isMarkedRunning(runFile) ? effect : refuse(method)
     )
+  /** What the disk of a vanished machine gives as a missing file is a machine that is gone. */
+  const orGone = <A, E, R>(method: string, effect: Effect.Effect<A, E, R>) =>
+    Effect.catchIf(
+      effect,
+      (error) => isNotFound(error) && !existsWorkspace(paths),
+      () => refuse(method)
+    )
+  /** An operation on files. Asked first too, because some of them make the directories that they miss. */
+  const onDisk = <A, E, R>(method: string, effect: Effect.Effect<A, E, R>) =>
+    checked(
+      method,
+      Effect.suspend((): Effect.Effect<A, E | SandboxError, R> =>
+        existsWorkspace(paths) ? orGone(method, effect) : refuse(method)
+      )
+    )
   const cookie = { root: root.tag, sandboxId, owner: identity(), lifetime: "scoped" as const }
   const secretArguments = context.allowSecretArguments || !substrate.argumentsVisible
   const scopedOptions: Scoped.Options = { pipes, incarnation, killGrace: context.killGrace }
@@ -178,25 +194,20 @@ const machineOf = Effect.fnUntraced(function* (context: Context, paths: Paths, s
           ),
           // A stop that came in between has counted the processes before this one was there.
           Effect.tap(() => (State.isMarkedRunning(runFile) ? Effect.void : refuse("start"))),
-          Effect.catch((error) =>
-            // What the disk of a vanished machine gives as a missing cwd is a machine that is gone.
-            error._tag === "PlatformError" && error.reason._tag === "NotFound" && !existsWorkspace(paths)
-              ? refuse("start")
-              : Effect.fail(error)
-          )
+          (starting) => orGone("start", starting)
         )
       ),
     findProcess: (processId) => checked("findProcess", Recorded.find(recordedOptions, processId)),
     resume: (process, from) => checked("resume", Recorded.resume(recordedOptions, process, from)),
     readFile: (path) =>
       Stream.unwrap(
-        checked(
+        onDisk(
           "readFile",
           Effect.sync(() => Files.read(place.workspaceRoot, path))
         )
       ),
-    writeFiles: (entries) => checked("writeFiles", Files.write(place.workspaceRoot, entries)),
-    fileSystem: LocalFileSystem.of(context.fileSystem, place, checked),
+    writeFiles: (entries) => onDisk("writeFiles", Files.write(place.workspaceRoot, entries)),
+    fileSystem: LocalFileSystem.of(context.fileSystem, place, onDisk),
     createCheckpoint: Option.some((options) =>
       checked(
         "createCheckpoint",
@@ -222,6 +233,9 @@ const machineOf = Effect.fnUntraced(function* (context: Context, paths: Paths, s
   }
   return machine
 })
+
+const isNotFound = (error: unknown): boolean =>
+  error instanceof PlatformError.PlatformError && error.reason._tag === "NotFound"
 
 const existsWorkspace = (paths: Paths): boolean => State.isMarkedRunning(paths.workspace)
 

@@ -24,9 +24,8 @@ import { ProcessExit } from "../../../model/Process.ts"
 import type { ExternalProcess, MachineProcess, OutputChunk, StartCommand } from "../../../services/SandboxProvider.ts"
 import type { Client, Push, Refused } from "./client.ts"
 import { ExitFile, toSandboxError } from "./client.ts"
-import { startFailure } from "./command.ts"
+import { checkSignal, startFailure } from "./command.ts"
 import { failWith, io } from "./failures.ts"
-import { toSignal } from "./os.ts"
 import type { Root } from "./state.ts"
 import type { Launch } from "./substrate.ts"
 import type { Key, Request, StreamName } from "./wire.ts"
@@ -169,16 +168,22 @@ const reconnects = Schedule.max([
   Schedule.recurs(35)
 ])
 
-/** None for what is no duration that can be waited for. */
-const graceOf = (input: Duration.Input | undefined): Option.Option<{ readonly forceAfter?: number }> => {
-  if (input === undefined) return Option.some({})
-  // Not a number would be read as zero.
-  if (Number.isNaN(input)) return Option.none()
-  return Duration.fromInput(input).pipe(
-    Option.map((duration) => ({ forceAfter: Duration.toMillis(duration) })),
-    Option.filter(({ forceAfter }) => Number.isFinite(forceAfter) && forceAfter >= 0)
-  )
-}
+/**
+ * What a start has failed with, when an earlier request for it had no answer: it may have been taken up then, whatever is said
+ * now. `findProcess` tells.
+ */
+const unanswered = (error: SandboxError | Refused, sandboxId: SandboxId): SandboxError | Refused =>
+  (error._tag === "SandboxError" ? error.provesNotAccepted : error.failure.type === "refused")
+    ? failWith(
+        "start",
+        new Unavailable({
+          accepted: "unknown",
+          detail: `the connection to the supervisor was cut during the start, and then: ${error.message}`,
+          cause: error
+        }),
+        sandboxId
+      )
+    : error
 
 /** Follows a process from a position: files for the bytes, the supervisor's word for how far they go. */
 const follow = Effect.fnUntraced(function* (
@@ -220,6 +225,7 @@ const follow = Effect.fnUntraced(function* (
   else {
     const attached = Deferred.makeUnsafe<void, SandboxError | Refused>()
     let request: Attach = attach
+    let isUnanswered = false
     // Until the end of the process or of the connection.
     const session = Effect.scoped(
       Effect.gen(function* () {
@@ -231,7 +237,11 @@ const follow = Effect.fnUntraced(function* (
           ),
           (stopListening) => Effect.sync(stopListening)
         )
-        yield* connection.request(request)
+        yield* Effect.tapError(connection.request(request), (error) =>
+          Effect.sync(() => {
+            if (request.op === "start" && error._tag === "SandboxError" && !error.provesNotAccepted) isUnanswered = true
+          })
+        )
         request = { op: "watch", ...key }
         Deferred.doneUnsafe(attached, Exit.void)
         yield* Effect.raceFirst(Effect.ignore(Deferred.await(ended)), Deferred.await(cut))
@@ -250,6 +260,7 @@ const follow = Effect.fnUntraced(function* (
         schedule: reconnects,
         while: (error) => error._tag === "SandboxError" && error.reason._tag === "Unavailable"
       }),
+      Effect.mapError((error) => (isUnanswered && request.op === "start" ? unanswered(error, sandboxId) : error)),
       Effect.catch((error) =>
         Effect.sync(() => {
           Deferred.doneUnsafe(attached, Exit.fail(error))
@@ -379,17 +390,8 @@ const follow = Effect.fnUntraced(function* (
       () => closeInput
     ),
     signal: Effect.fnUntraced(function* (name, signalOptions) {
-      if (toSignal(name) === undefined) {
-        return yield* failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` }))
-      }
-      const forceAfter = graceOf(signalOptions?.forceAfter)
-      if (Option.isNone(forceAfter)) {
-        return yield* failWith(
-          "signal",
-          new InvalidArgument({ argument: "forceAfter", problem: "it is not a finite duration of zero or more" })
-        )
-      }
-      yield* ask("signal", { op: "signal", ...key, signal: name, ...forceAfter.value })
+      const { forceAfter } = yield* checkSignal(name, signalOptions)
+      yield* ask("signal", { op: "signal", ...key, signal: name, ...(forceAfter === undefined ? {} : { forceAfter }) })
     }),
     release: Effect.fnUntraced(function* (position) {
       const { exit } = known

@@ -27,9 +27,10 @@ import type {
   OutputChunk,
   StartCommand
 } from "../../../services/SandboxProvider.ts"
-import { startFailure } from "./command.ts"
+import { checkSignal, startFailure } from "./command.ts"
 import { failWith, io, platformError, reasonOf } from "./failures.ts"
-import { isGroupAlive, killGroup, send, signalNumber, toSignal } from "./os.ts"
+import { isGroupAlive, killGroup, send, signalNumber } from "./os.ts"
+import { isRestDue, restMillis } from "./pace.ts"
 import type { Pipes } from "./pipes.ts"
 import { admitLateReaders } from "./pipes.ts"
 import type { Launch } from "./substrate.ts"
@@ -63,6 +64,7 @@ interface Source {
   socket: Net.Socket | undefined
   offset: number
   queued: number
+  resting: boolean
   open: boolean
 }
 
@@ -86,6 +88,7 @@ class Output {
       socket: undefined,
       offset: 0,
       queued: 0,
+      resting: false,
       open: true
     })
     this.sources = [source("stdout", stdout), source("stderr", stderr)]
@@ -151,8 +154,21 @@ class Output {
     source.offset += bytes.length
     source.queued += bytes.length
     if (this.expired && (this.late += bytes.length) > 2 * pipeMaximum) this.close()
-    else if (this.waiting !== undefined) this.wake()
-    else if (source.queued >= readAhead) source.socket?.pause()
+    else {
+      // What is left after the exit is little, and is waited for by the clock.
+      if (!this.exited && isRestDue(bytes.length)) this.rest(source)
+      if (this.waiting !== undefined) this.wake()
+      else if (source.queued >= readAhead) source.socket?.pause()
+    }
+  }
+
+  private rest(source: Source): void {
+    source.resting = true
+    source.socket?.pause()
+    setTimeout(() => {
+      source.resting = false
+      if (source.queued < readAhead) source.socket?.resume()
+    }, restMillis)
   }
 
   private ended(source: Source): void {
@@ -170,7 +186,7 @@ class Output {
     if (first !== undefined) {
       this.queue = []
       for (const source of this.sources) {
-        if (source.queued >= readAhead) source.socket?.resume()
+        if (source.queued >= readAhead && !source.resting) source.socket?.resume()
         source.queued = 0
       }
       return Effect.succeed<Chunks>([first, ...rest])
@@ -469,14 +485,9 @@ export const start = Effect.fnUntraced(function* (
       () => closeInput
     ),
     signal: Effect.fnUntraced(function* (name, signalOptions) {
-      const signal = toSignal(name)
-      if (signal === undefined) {
-        return yield* failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` }))
-      }
+      const { forceAfter, signal } = yield* checkSignal(name, signalOptions)
       if (isGone(pid) || !send(-pid, signal)) return yield* ended()
-      if (signalOptions?.forceAfter === undefined) return
-      const patience = Duration.toMillis(Duration.fromInputUnsafe(signalOptions.forceAfter))
-      yield* kill(pid, patience, false)
+      if (forceAfter !== undefined) yield* kill(pid, forceAfter, false)
     })
   }
 })

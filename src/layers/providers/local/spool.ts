@@ -5,7 +5,7 @@
  * Imports `node:*` only, because the supervisor does too.
  */
 import * as Fs from "node:fs"
-import * as Net from "node:net"
+import type * as Net from "node:net"
 import { setTimeout as delay } from "node:timers/promises"
 import type { StreamName } from "./wire.ts"
 import { segmentBytes, segmentPath } from "./wire.ts"
@@ -30,15 +30,15 @@ export interface Spool {
 
 /** Starts to pump. `grown` is called after each write. */
 export const make = (options: {
-  readonly fd: number
+  /** The reading end of the pipe, which nobody else uses. */
+  readonly socket: Net.Socket
   readonly directory: string
   readonly stream: StreamName
   readonly quota: number
   readonly grown: () => void
   readonly log: (text: string) => void
 }): Spool => {
-  const { directory, fd, grown, log, quota, stream } = options
-  const socket = new Net.Socket({ fd, readable: true, writable: false })
+  const { directory, grown, log, quota, socket, stream } = options
   let pending: Array<Buffer> = []
   let pendingBytes = 0
   let length = 0

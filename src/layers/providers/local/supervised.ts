@@ -16,10 +16,9 @@ import {
   killGroup,
   send,
   signalNumber,
-  startTimeOf,
   wallClock
 } from "./os.ts"
-import type { Pipes } from "./pipes.ts"
+import type { Pipe, Pipes } from "./pipes.ts"
 import { admitLateReaders } from "./pipes.ts"
 import * as Spool from "./spool.ts"
 import type { ExitFile, Failure, Key, ProcessFile, Push, Request } from "./wire.ts"
@@ -83,32 +82,67 @@ export const start = async (
   request: StartRequest,
   log: (text: string) => void
 ): Promise<Supervised> => {
-  const key: Key = { sandboxId: request.sandboxId, processId: request.processId }
-  const directory = processDirectory(root, key)
-  const listeners = new Set<() => void>()
-  const changed = () => listeners.forEach((listener) => listener())
-  const { child, out, err, input } = await launch(root, pipes, request)
-  const { pid } = child
-
+  const directory = processDirectory(root, request)
   const file: ProcessFile = {
     version: 1,
-    ...key,
+    sandboxId: request.sandboxId,
+    processId: request.processId,
     incarnation: request.incarnation,
-    process: { pid, startTime: startTimeOf(pid) ?? "unknown" },
     supervisor: identity(),
     bootId: bootId(),
     startedAt: wallClock()
   }
+  // Before the spawn: on a full disk nothing runs, and what a supervisor that dies from here on leaves is told as lost.
+  writeJson(directory, "process.json", file)
+  const launched = await launch(root, pipes, request)
+  const { pid } = launched.child
   try {
-    writeJson(directory, "process.json", file)
+    return supervise(request, directory, launched, log)
   } catch (error) {
-    // A full disk, say. What runs without a record would run unseen, so it is ended before anybody hears that it failed.
+    // What nobody watches would run unseen, so it is ended before anybody hears that it failed.
     if (!(await killGroup(pid, 0))) log(`the process group ${pid} survived SIGKILL`)
-    input?.socket.destroy()
-    Fs.closeSync(out)
-    Fs.closeSync(err)
     throw error
   }
+}
+
+/** Our ends of the pipes as streams; on a failure none of them stays open. */
+const connect = (launched: Launched) => {
+  const fds = new Set(launched.ours)
+  const made: Array<Net.Socket> = []
+  const socket = (fd: number, options: { readonly readable: boolean; readonly writable: boolean }): Net.Socket => {
+    const stream = new Net.Socket({ fd, ...options })
+    fds.delete(fd)
+    made.push(stream)
+    return stream
+  }
+  try {
+    const { err, input, out } = launched
+    return {
+      out: socket(out, { readable: true, writable: false }),
+      err: socket(err, { readable: true, writable: false }),
+      input: input === undefined ? undefined : { fd: input, socket: socket(input, { readable: false, writable: true }) }
+    }
+  } catch (error) {
+    made.forEach((stream) => stream.destroy())
+    fds.forEach((fd) => Fs.closeSync(fd))
+    throw error
+  }
+}
+
+const supervise = (
+  request: StartRequest,
+  directory: string,
+  launched: Launched,
+  log: (text: string) => void
+): Supervised => {
+  const key: Key = { sandboxId: request.sandboxId, processId: request.processId }
+  const listeners = new Set<() => void>()
+  const changed = () => listeners.forEach((listener) => listener())
+  const { child } = launched
+  const { pid } = child
+  const { err, input, out } = connect(launched)
+  // A failed write reports to its own callback.
+  input?.socket.on("error", () => {})
 
   let exit: ExitFile | undefined
   let reason: ExitFile["reason"]
@@ -119,7 +153,8 @@ export const start = async (
   let inputOpen = input !== undefined
   let letGo = (): void => {}
   const quota = request.spoolQuota
-  const spool = (fd: number, stream: "out" | "err") => Spool.make({ fd, directory, stream, quota, grown: changed, log })
+  const spool = (socket: Net.Socket, stream: "out" | "err") =>
+    Spool.make({ socket, directory, stream, quota, grown: changed, log })
   const spools = { out: spool(out, "out"), err: spool(err, "err") }
 
   const kill = async (because: "deadline" | "timeout" | "stop"): Promise<boolean> => {
@@ -210,14 +245,39 @@ export const start = async (
   }
 }
 
-const launch = (root: string, pipes: Pipes, request: StartRequest) => {
-  const out = pipes.output()
-  const err = pipes.output()
-  const stdin = request.stdin ? pipes.input() : undefined
-  const all = [out, err, ...(stdin === undefined ? [] : [stdin])]
-  const refuse = (error: unknown): never => {
-    all.forEach(({ ours }) => Fs.closeSync(ours))
-    throw new Refusal({
+interface Launched {
+  readonly child: ReturnType<typeof spawn> & { readonly pid: number }
+  readonly out: number
+  readonly err: number
+  readonly input: number | undefined
+  /** All of these descriptors. */
+  readonly ours: ReadonlyArray<number>
+}
+
+const launch = (root: string, pipes: Pipes, request: StartRequest): Promise<Launched> => {
+  const ours: Array<number> = []
+  const theirs: Array<number> = []
+  const close = (fds: ReadonlyArray<number>) => fds.forEach((fd) => Fs.closeSync(fd))
+  const add = (pipe: Pipe): Pipe => {
+    ours.push(pipe.ours)
+    theirs.push(pipe.theirs)
+    return pipe
+  }
+  const open = () => {
+    try {
+      return {
+        out: add(pipes.output()),
+        err: add(pipes.output()),
+        stdin: request.stdin ? add(pipes.input()) : undefined
+      }
+    } catch (error) {
+      close([...ours, ...theirs])
+      throw error
+    }
+  }
+  const refusal = (error: unknown): Refusal => {
+    close(ours)
+    return new Refusal({
       type: "start",
       code: String(errorCode(error) ?? "UNKNOWN"),
       syscall: "spawn",
@@ -232,12 +292,8 @@ const launch = (root: string, pipes: Pipes, request: StartRequest) => {
     owner: identity(),
     lifetime: "recorded"
   })
-  return new Promise<{
-    readonly child: ReturnType<typeof spawn> & { readonly pid: number }
-    readonly out: number
-    readonly err: number
-    readonly input: { readonly fd: number; readonly socket: Net.Socket } | undefined
-  }>((resolve, reject) => {
+  return new Promise((resolve, reject) => {
+    const { err, out, stdin } = open()
     try {
       const child = spawn(request.command, [...request.args], {
         cwd: request.cwd,
@@ -246,27 +302,15 @@ const launch = (root: string, pipes: Pipes, request: StartRequest) => {
         stdio: [stdin?.theirs ?? "ignore", out.theirs, err.theirs]
       })
       if (hasPid(child)) {
-        const input =
-          stdin === undefined
-            ? undefined
-            : { fd: stdin.ours, socket: new Net.Socket({ fd: stdin.ours, readable: false, writable: true }) }
-        // A failed write reports to its own callback.
-        input?.socket.on("error", () => {})
         child.on("error", () => {})
-        resolve({ child, out: out.ours, err: err.ours, input })
+        resolve({ child, out: out.ours, err: err.ours, input: stdin?.ours, ours })
       } else {
-        child.once("error", (error) => {
-          try {
-            refuse(error)
-          } catch (refusal) {
-            reject(refusal)
-          }
-        })
+        child.once("error", (error) => reject(refusal(error)))
       }
     } catch (error) {
-      refuse(error)
+      reject(refusal(error))
     } finally {
-      all.forEach(({ theirs }) => Fs.closeSync(theirs))
+      close(theirs)
     }
   })
 }

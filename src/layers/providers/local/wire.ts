@@ -56,15 +56,13 @@ export interface Key {
   readonly processId: string
 }
 
-/** `process.json`: what is known since the start. */
+/** `process.json`: what is known before the start. */
 export interface ProcessFile extends Key {
   readonly version: 1
   readonly incarnation: string
-  /** The process, group leader. */
-  readonly process: Identity
   readonly supervisor: Identity
   readonly bootId: string
-  /** ms since the epoch. */
+  /** When it was about to be started, in ms since the epoch. */
   readonly startedAt: number
 }
 
