@@ -309,4 +309,67 @@ describe("a service that dies", () => {
       yield* three.stopSandbox(sandboxId, { delete: true })
     }).pipe(Effect.scoped, Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))))
   )
+
+  it.live("at any call of a recorded command leaves a process that ran at most once and whose log is whole", () =>
+    Effect.gen(function* () {
+      const root = yield* tempDirectory
+      const local = yield* Local.make({ root, isolation: "none" })
+      const owner = { ...LeaseOwner.LeaseOwner.defaultValue(), isDead: () => Effect.succeed(true) }
+      const store = yield* records
+      const maker = yield* Layer.build(service(local, store)).pipe(
+        Effect.provideService(Faults.Faults, yield* Faults.make())
+      )
+      const sandboxes = Context.get(maker, SandboxService)
+      yield* sandboxes.createSandbox({}, { sandboxId })
+      yield* Effect.addFinalizer(() => Effect.orDie(sandboxes.stopSandbox(sandboxId, { delete: true })))
+      let deaths = 0
+      const script = "echo run >> $0; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 7"
+      for (const operation of everyOperation) {
+        for (const when of ["before", "after"] as const) {
+          const what = `${when} ${operation}`
+          const processId = crypto.randomUUID()
+          const faults = yield* Faults.make([Faults.on(operation, Faults.kill(when))])
+          const build = Layer.build(
+            service(local, store).pipe(Layer.provide(Layer.succeed(LeaseOwner.LeaseOwner, owner)))
+          ).pipe(
+            Effect.map((context) => Context.get(context, SandboxService)),
+            Effect.provideService(Faults.Faults, faults)
+          )
+          const run = (sandboxes: SandboxService["Service"]) =>
+            sandboxes.runCommandWithProcessStream(sandboxId, "sh", ["-c", script, processId], { processId })
+          const first = yield* Scope.make()
+          yield* Scope.provide(build, first).pipe(
+            Effect.flatMap(run),
+            // What waits for a fiber that died waits for ever, as it would in a program that is no more.
+            Effect.raceFirst(Effect.andThen(faults.exhausted, Effect.interrupt)),
+            Effect.exit
+          )
+          yield* Scope.close(first, Exit.void)
+          if (faults.unused.length > 0) continue
+          deaths++
+          yield* Effect.gen(function* () {
+            const next = yield* build
+            const result = yield* Effect.result(run(next))
+            // One that was not yet started when its service died is not started by another.
+            const started = !["before start", "after insertProcess"].includes(what)
+            if (!started) {
+              assert.strictEqual(result._tag === "Failure" && result.failure.reason._tag, "OutcomeUnknown", what)
+              assert.strictEqual((yield* Effect.flip(next.readFile(sandboxId, processId))).reason._tag, "NotFound")
+              return
+            }
+            const stdout = Array.from({ length: 300 }, (_, i) => `line ${i}\n`).join("")
+            assert.deepInclude(result._tag === "Success" ? result.success.result : {}, { exitCode: 7, stdout }, what)
+            assert.strictEqual(Buffer.from(yield* next.readFile(sandboxId, processId)).toString(), "run\n", what)
+            const events = yield* Stream.runCollect(next.readProcessStream(processId))
+            assert.deepStrictEqual(
+              events.map(({ seq }) => seq),
+              events.map((_, index) => index + 1),
+              what
+            )
+          }).pipe(Effect.scoped)
+        }
+      }
+      assert.isAbove(deaths, 12)
+    }).pipe(Effect.scoped, Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))))
+  )
 })
