@@ -457,6 +457,18 @@ describe("a death", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("during a delay: what was about to be called is not", () =>
+    Effect.gen(function* () {
+      const { faults, provider, vendor } = yield* over([Faults.on("create", Faults.delay("1 minute"))])
+      const fiber = yield* Effect.forkChild(outcome(creating(provider)), { startImmediately: true })
+      yield* faults.exhausted
+      yield* faults.kill
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* Fiber.join(fiber), "interrupted")
+      assert.deepStrictEqual(vendor.calls, [])
+    })
+  )
+
   it.effect("in the middle and at the end of a stream", () =>
     Effect.gen(function* () {
       const plan = [

@@ -1,6 +1,6 @@
 /** What the service makes of faults: its decisions over rows, and its processes over real machines. */
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Context, type Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { ConfigProvider, Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Local from "../../src/layers/providers/Local.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
@@ -12,6 +12,7 @@ import { SandboxService } from "../../src/services/SandboxService.ts"
 import type { SandboxProvider } from "../../src/services/SandboxProvider.ts"
 import type { SandboxStore } from "../../src/services/SandboxStore.ts"
 import * as Faults from "../../src/testing/Faults.ts"
+import * as Testing from "../../src/testing/Testing.ts"
 import { tempDirectory } from "../support/embedded.ts"
 import { scripted, type ScriptedOptions } from "../support/scripted.ts"
 
@@ -28,17 +29,6 @@ const service = (provider: SandboxProvider, store: Store) =>
 
 const records = Effect.map(Layer.build(Memory.layer({ namespace: "test" })), Layer.succeedContext)
 
-/** Runs an effect that waits, letting the clock pass until it is done. */
-const withTime = <A, E, R>(effect: Effect.Effect<A, E, R>, step: Duration.Input = "1 minute") =>
-  Effect.gen(function* () {
-    const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
-    for (let turn = 0; turn < 400 && fiber.pollUnsafe() === undefined; turn++) {
-      yield* TestClock.adjust(step)
-      yield* Effect.yieldNow
-    }
-    return yield* Fiber.join(fiber)
-  })
-
 /** A test over rows with one service. */
 const over = <A, E>(
   plan: Faults.Plan,
@@ -46,18 +36,15 @@ const over = <A, E>(
     readonly faults: Faults.Faults["Service"]
     readonly sandboxes: SandboxService["Service"]
     readonly vendor: ReturnType<typeof scripted>
-  }) => Effect.Effect<A, E, Scope.Scope>,
+  }) => Effect.Effect<A, E, Testing.Services | Scope.Scope>,
   options: ScriptedOptions = {}
 ) =>
-  Effect.gen(function* () {
+  Effect.suspend(() => {
     const vendor = scripted(options)
-    const faults = yield* Faults.make(plan)
-    const store = yield* records
-    const context = yield* Layer.build(service(vendor.provider, store)).pipe(
-      Effect.provideService(Faults.Faults, faults)
-    )
-    return yield* test({ faults, vendor, sandboxes: Context.get(context, SandboxService) })
-  }).pipe(Effect.scoped)
+    return Effect.gen(function* () {
+      return yield* test({ faults: yield* Faults.Faults, vendor, sandboxes: yield* SandboxService })
+    }).pipe(Effect.scoped, Effect.provide(Testing.layerOver(Effect.succeed(vendor.provider), { faults: plan })))
+  })
 
 describe("the service", () => {
   it.effect("waits a burst of refusals out, for as long as it was asked to", () =>
@@ -100,7 +87,7 @@ describe("the service", () => {
           )
           assert.deepStrictEqual([seen, cut.reason._tag], [["stdout", "stdout"], "Unavailable"])
           const process = yield* sandboxes.runCommandProcess(sandboxId, "true")
-          assert.strictEqual((yield* Effect.flip(withTime(process.exit))).reason._tag, "OutcomeUnknown")
+          assert.strictEqual((yield* Effect.flip(Testing.passing(process.exit))).reason._tag, "OutcomeUnknown")
           const record = yield* process.snapshot
           assert.deepStrictEqual([record.status, record.exitCode], ["lost", undefined])
           assert.deepStrictEqual(faults.unused, [])
@@ -119,7 +106,7 @@ describe("the service", () => {
       ({ faults, sandboxes }) =>
         Effect.gen(function* () {
           const { sandboxId } = yield* sandboxes.createSandbox()
-          const run = yield* withTime(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+          const run = yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
           assert.strictEqual(run.result?.stdout, "abcdefgh")
           const events = yield* Stream.runCollect(sandboxes.readProcessStream(run.processId))
           assert.deepStrictEqual(
@@ -172,8 +159,8 @@ describe("one fault anywhere in a recorded command", () => {
           ({ faults, sandboxes, vendor }) =>
             Effect.gen(function* () {
               const result = yield* Effect.gen(function* () {
-                const { sandboxId } = yield* withTime(sandboxes.createSandbox())
-                return yield* withTime(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+                const { sandboxId } = yield* Testing.passing(sandboxes.createSandbox())
+                return yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
               }).pipe(Effect.result)
               if (faults.unused.length > 0) return
               happened++
@@ -208,7 +195,7 @@ describe("one fault anywhere in a recorded command", () => {
     over([Faults.on("insertProcess", Faults.loseAnswer())], ({ sandboxes }) =>
       Effect.gen(function* () {
         const { sandboxId } = yield* sandboxes.createSandbox()
-        const run = yield* withTime(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+        const run = yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
         assert.strictEqual(run.result?.exitCode, 0)
       })
     )
@@ -222,8 +209,8 @@ describe("one fault anywhere in a recorded command", () => {
     it.effect.fails(`a read of ${operation} that fails once is tried again on the store's schedule`, () =>
       over([Faults.on(operation, Faults.fail(), { call })], ({ sandboxes }) =>
         Effect.gen(function* () {
-          const { sandboxId } = yield* withTime(sandboxes.createSandbox())
-          yield* withTime(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+          const { sandboxId } = yield* Testing.passing(sandboxes.createSandbox())
+          yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
         })
       )
     )
@@ -240,30 +227,24 @@ describe("a service that dies", () => {
         for (const when of ["before", "after"] as const) {
           for (const call of [1, 2]) {
             const what = `${when} ${operation} ${call}`
-            const vendor = scripted()
-            const store = yield* records
-            const faults = yield* Faults.make([Faults.on(operation, Faults.kill(when), { call })])
-            const scope = yield* Scope.make()
-            const build = Effect.provideService(Layer.build(service(vendor.provider, store)), Faults.Faults, faults)
-            const first = Context.get(yield* Scope.provide(build, scope), SandboxService)
-            const exit = yield* Effect.exit(withTime(first.createSandbox({}, { sandboxId })))
-            if (faults.unused.length > 0) {
-              yield* Scope.close(scope, Exit.void)
-              continue
-            }
-            deaths++
-            assert.isTrue(Exit.isFailure(exit) || vendor.rows.size === 1, what)
-            yield* Scope.close(scope, Exit.void)
-            const next = Context.get(yield* build, SandboxService)
-            yield* withTime(next.createSandbox({}, { sandboxId }))
-            assert.strictEqual((yield* next.runCommand(sandboxId, "true")).exitCode, 0, what)
-            assert.strictEqual((yield* next.getSandbox(sandboxId)).status, "active", what)
-            assert.strictEqual(vendor.rows.size, 1, what)
+            yield* over([Faults.on(operation, Faults.kill(when), { call })], ({ faults, sandboxes, vendor }) =>
+              Effect.gen(function* () {
+                const exit = yield* Effect.exit(Testing.passing(sandboxes.createSandbox({}, { sandboxId })))
+                if (faults.unused.length > 0) return
+                deaths++
+                assert.isTrue(Exit.isFailure(exit) || vendor.rows.size === 1, what)
+                const next = yield* Testing.another()
+                yield* Testing.passing(next.createSandbox({}, { sandboxId }))
+                assert.strictEqual((yield* next.runCommand(sandboxId, "true")).exitCode, 0, what)
+                assert.strictEqual((yield* next.getSandbox(sandboxId)).status, "active", what)
+                assert.strictEqual(vendor.rows.size, 1, what)
+              })
+            )
           }
         }
       }
       assert.isAbove(deaths, 15)
-    }).pipe(Effect.scoped)
+    })
   )
 
   it.live("in the middle of an output and of its writing loses and doubles none of it", () =>

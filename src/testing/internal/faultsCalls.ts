@@ -99,11 +99,15 @@ const answered = <A, E, R>(
   return effect
 }
 
-/** Nobody is there any more to hear the answer. */
-const heard =
+/** Of a dead service nobody asks, and nobody is there to hear the answer. */
+const living =
   (life: Life) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.flatMap(Effect.exit(effect), (exit) => (life.dead ? Effect.interrupt : exit))
+    Effect.suspend(() =>
+      life.dead
+        ? Effect.interrupt
+        : Effect.flatMap(Effect.exit(effect), (exit) => (life.dead ? Effect.interrupt : exit))
+    )
 
 /** An effect as a call. */
 export const call = <O extends Model.Operation, A, E, R>(
@@ -112,13 +116,15 @@ export const call = <O extends Model.Operation, A, E, R>(
   args: Model.Arguments<O>,
   effect: Effect.Effect<A, E | SandboxError, R>
 ): Effect.Effect<A, E | SandboxError, R> =>
-  Effect.suspend(() =>
-    site.life.dead
-      ? Effect.interrupt
-      : Effect.flatMap(take(site, operation, args), (due) =>
-          heard(site.life)(due.length === 0 ? effect : Effect.andThen(before(site, due), answered(site, due, effect)))
-        )
-  )
+  Effect.suspend(() => {
+    const { life } = site
+    if (life.dead) return Effect.interrupt
+    return Effect.flatMap(take(site, operation, args), (due) =>
+      due.length === 0
+        ? living(life)(effect)
+        : Effect.andThen(living(life)(before(site, due)), living(life)(answered(site, due, effect)))
+    )
+  })
 
 /** A call that only begins here: what it gave is silent once the service is dead. */
 export const opening = <O extends Model.Operation>(
@@ -155,10 +161,10 @@ export const stream = <O extends Model.StreamOperation, A, E, R>(
       site.life.dead
         ? Effect.interrupt
         : Effect.map(
-            Effect.tap(take(site, operation, args), (due) => before(site, due)),
+            Effect.tap(take(site, operation, args), (due) => living(site.life)(before(site, due))),
             (due) =>
               Stream.transformPull(source, (pull) =>
-                Effect.sync(() => ended(site, due, heard(site.life)(altered(site, due, items, pull))))
+                Effect.sync(() => ended(site, due, living(site.life)(altered(site, due, items, pull))))
               )
           )
     )
