@@ -1,0 +1,121 @@
+/**
+ * The whole library for a test, in one line: the service over a provider and the memory store, both with faults. What machines and
+ * records there are outlives the service, so that a test can let it die and start {@link another}.
+ *
+ * Nothing of the environment is read. Time is the test's: with a `TestClock`, {@link passing} lets as much of it pass as an effect
+ * needs.
+ */
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as TestClock from "effect/testing/TestClock"
+import type { SandboxError } from "../errors.ts"
+import * as Memory from "../layers/stores/Memory.ts"
+import { ProcessLog } from "../services/ProcessLog.ts"
+import * as ProviderRegistry from "../services/ProviderRegistry.ts"
+import type { SandboxProvider } from "../services/SandboxProvider.ts"
+import { SandboxService } from "../services/SandboxService.ts"
+import { SandboxStore } from "../services/SandboxStore.ts"
+import * as Faults from "./Faults.ts"
+
+/** What there is without a service and without faults: it stays when a service dies. */
+export class World extends Context.Service<
+  World,
+  {
+    readonly provider: SandboxProvider
+    readonly store: SandboxStore["Service"]
+    readonly log: ProcessLog["Service"]
+  }
+>()("effect-sandbox/testing/World") {}
+
+/** What one service is made of. */
+export type Service = SandboxService | SandboxStore | ProcessLog | ProviderRegistry.ProviderRegistry
+
+/** What a test has. */
+export type Services = Service | World | Faults.Faults
+
+export interface Options {
+  /** What goes wrong; more can be added with `Faults.Faults`. */
+  readonly faults?: Faults.Plan | undefined
+  /** Settings such as `SANDBOX_MAX_OUTPUT_BYTES`; the default is none. */
+  readonly settings?: Readonly<Record<string, string>> | undefined
+}
+
+/** A service over the world, with its faults. Each build is a service of its own; the last one built is the one that `kill` kills. */
+const layerService = (settings: Options["settings"]): Layer.Layer<Service, SandboxError, World | Faults.Faults> =>
+  SandboxService.layer.pipe(
+    Layer.provideMerge(ProviderRegistry.layer([Faults.provider(Effect.map(World, ({ provider }) => provider))])),
+    Layer.provideMerge(
+      Faults.layerStore(
+        Layer.effectContext(
+          Effect.map(World, ({ log, store }) => Context.make(SandboxStore, store).pipe(Context.add(ProcessLog, log)))
+        )
+      )
+    ),
+    Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ ...settings }))),
+    Layer.fresh
+  )
+
+/** The library over this provider and the memory store. */
+export const layerOver = <E = never, R = never>(
+  make: Effect.Effect<SandboxProvider, E, R>,
+  options: Options = {}
+): Layer.Layer<Services, E | SandboxError, Exclude<R, Scope.Scope>> => {
+  const world = Layer.effect(
+    World,
+    Effect.gen(function* () {
+      const provider = yield* make
+      const records = yield* Layer.build(Layer.fresh(Memory.layer({ namespace: "test" })))
+      return World.of({
+        provider,
+        store: Context.get(records, SandboxStore),
+        log: Context.get(records, ProcessLog)
+      })
+    })
+  ).pipe(Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ ...options.settings }))))
+  return layerService(options.settings).pipe(
+    Layer.provideMerge(world),
+    Layer.provideMerge(Faults.layer(options.faults))
+  )
+}
+
+/** Another service over the same machines and records: the one that is started after the first has died. */
+export const another = (
+  settings?: Options["settings"]
+): Effect.Effect<SandboxService["Service"], SandboxError, World | Faults.Faults | Scope.Scope> =>
+  Effect.map(Layer.build(layerService(settings)), (context) => Context.get(context, SandboxService))
+
+/** Options of {@link passing}. */
+export interface PassingOptions {
+  /** How much time passes at once; the default is 1 minute. What falls into it happens in its order. */
+  readonly step?: Duration.Input | undefined
+  /** After this much virtual time it dies, as the effect waits for something else; the default is 1 day. */
+  readonly limit?: Duration.Input | undefined
+}
+
+/** Runs an effect, letting the virtual time pass that it waits for. Needs the `TestClock` that `it.effect` has. */
+export const passing = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  options: PassingOptions = {}
+): Effect.Effect<A, E, R> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const step = Duration.fromInputUnsafe(options.step ?? Duration.minutes(1))
+      const limit = Duration.fromInputUnsafe(options.limit ?? Duration.days(1))
+      const fiber = yield* Effect.forkScoped(effect, { startImmediately: true })
+      let passed = Duration.zero
+      while (fiber.pollUnsafe() === undefined) {
+        if (Duration.isGreaterThanOrEqualTo(passed, limit)) {
+          return yield* Effect.die(new Error(`still waiting after ${Duration.format(limit)} of virtual time`))
+        }
+        yield* TestClock.adjust(step)
+        yield* Effect.yieldNow
+        passed = Duration.sum(passed, step)
+      }
+      return yield* Fiber.join(fiber)
+    })
+  )

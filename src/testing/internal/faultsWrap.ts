@@ -1,0 +1,233 @@
+/** A provider, a store and a log whose every call passes the faults. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as PlatformError from "effect/PlatformError"
+import * as Sink from "effect/Sink"
+import * as Stream from "effect/Stream"
+import type { SandboxError } from "../../errors.ts"
+import { isSandboxError } from "../../errors.ts"
+import type { ProcessEvent } from "../../model/ProcessEvent.ts"
+import { isOutput } from "../../model/ProcessEvent.ts"
+import { ProcessLog } from "../../services/ProcessLog.ts"
+import type {
+  Machine,
+  MachineFileSystem,
+  MachineProcess,
+  MachineRef,
+  OutputChunk,
+  ProviderCheckpoints,
+  SandboxProvider
+} from "../../services/SandboxProvider.ts"
+import { SandboxStore } from "../../services/SandboxStore.ts"
+import type { Items, Site } from "./faultsCalls.ts"
+import { alive, call, opening, stream, whole } from "./faultsCalls.ts"
+import type { State } from "./faultsState.ts"
+
+type Failure = SandboxError | PlatformError.PlatformError
+
+const chunks: Items<OutputChunk> = {
+  size: (chunk, side) => (side === "any" || side === chunk.stream ? chunk.bytes.length : 0),
+  split: (chunk, at) => [
+    { ...chunk, bytes: chunk.bytes.subarray(0, at) },
+    { ...chunk, offset: chunk.offset + at, bytes: chunk.bytes.subarray(at) }
+  ]
+}
+
+const bytes: Items<Uint8Array> = {
+  size: (chunk, side) => (side === "any" ? chunk.length : 0),
+  split: (chunk, at) => [chunk.subarray(0, at), chunk.subarray(at)]
+}
+
+const events: Items<ProcessEvent> = {
+  size: (event, side) => (isOutput(event) && (side === "any" || side === event._tag) ? event.bytes.length : 0),
+  split: () => undefined
+}
+
+/** What a service that is dead sends into a sink goes nowhere. */
+const sink = <A, In, L, E, R>(self: Sink.Sink<A, In, L, E, R>, site: Site): Sink.Sink<A, In, L, E, R> =>
+  Sink.mapInputArrayEffect(self, (input) => Effect.as(alive(site), input))
+
+const wrapProcess = (outer: Site, process: MachineProcess): MachineProcess => {
+  const site = { ...outer, processId: process.external.processId }
+  const { additionalFds, release } = process
+  return {
+    ...process,
+    output: stream(site, "output", [], process.output, chunks),
+    exit: call(site, "exit", [], process.exit),
+    stdin: Sink.unwrap(Effect.as(opening(site, "stdin", []), sink(process.stdin, site))),
+    write: (input) => call(site, "write", [input], process.write(input)),
+    closeInput: call(site, "closeInput", [], process.closeInput),
+    signal: (name, options) => call(site, "signal", [name, options], process.signal(name, options)),
+    ...(release === undefined
+      ? {}
+      : { release: (position: Parameters<typeof release>[0]) => call(site, "release", [position], release(position)) }),
+    ...(additionalFds === undefined
+      ? {}
+      : {
+          additionalFds: new Map(
+            [...additionalFds].map(([fd, ends]) => [
+              fd,
+              {
+                ...(ends.sink === undefined ? {} : { sink: sink(ends.sink, site) }),
+                ...(ends.stream === undefined
+                  ? {}
+                  : { stream: Stream.mapArrayEffect(ends.stream, (input) => Effect.as(alive(site), input)) })
+              }
+            ])
+          )
+        })
+  }
+}
+
+/** Files speak `PlatformError`; a failure of the machine is its cause. */
+const toPlatform =
+  (method: string) =>
+  (error: Failure): PlatformError.PlatformError =>
+    isSandboxError(error)
+      ? PlatformError.systemError({
+          _tag: "Unknown",
+          module: "FileSystem",
+          method,
+          description: error.message,
+          cause: error
+        })
+      : error
+
+/** What it has is wrapped, what it lacks stays absent. */
+const wrapFileSystem = (site: Site, files: MachineFileSystem): MachineFileSystem => {
+  const entries = Object.entries(files).map(([method, operate]) => [
+    method,
+    (...args: ReadonlyArray<unknown>): unknown => {
+      const begun = Effect.mapError(opening(site, "fileSystem", [method, ...args]), toPlatform(method))
+      // The members differ in what they take and give; what comes in goes on as it is, and so does what comes out.
+      const result: unknown = Reflect.apply(operate as (...args: ReadonlyArray<unknown>) => unknown, files, args)
+      if (Stream.isStream(result)) return Stream.unwrap(Effect.as(begun, result))
+      if (Sink.isSink(result)) return Sink.unwrap(Effect.as(begun, sink(result, site)))
+      const effect = result as Effect.Effect<unknown, Failure>
+      return Effect.mapError(call(site, "fileSystem", [method, ...args], effect), toPlatform(method))
+    }
+  ])
+  return Object.fromEntries(entries) as MachineFileSystem
+}
+
+const deleting = (provider: SandboxProvider, ref: MachineRef) => provider.stop(ref, "delete")
+
+const wrapMachine = (outer: Site, provider: SandboxProvider, machine: Machine): Machine => {
+  const site: Site = { ...outer, vanish: deleting(provider, machine.ref) }
+  return {
+    ...machine,
+    start: (command) => {
+      const here = { ...site, processId: command.processId, command }
+      return Effect.map(call(here, "start", [command], machine.start(command)), (process) => wrapProcess(here, process))
+    },
+    findProcess: (processId) =>
+      call({ ...site, processId }, "findProcess", [processId], machine.findProcess(processId)),
+    resume: (process, from) =>
+      Effect.map(
+        call({ ...site, processId: process.processId }, "resume", [process, from], machine.resume(process, from)),
+        (resumed) => wrapProcess(site, resumed)
+      ),
+    readFile: (path) => stream(site, "readFile", [path], machine.readFile(path), bytes),
+    writeFiles: (entries) => call(site, "writeFiles", [entries], machine.writeFiles(entries)),
+    fileSystem: wrapFileSystem(site, machine.fileSystem),
+    createCheckpoint: Option.map(
+      machine.createCheckpoint,
+      (create) => (options) => call(site, "createCheckpoint", [options], create(options))
+    ),
+    portUrl: Option.map(machine.portUrl, (portUrl) => (port) => call(site, "portUrl", [port], portUrl(port))),
+    extendTimeout: Option.map(
+      machine.extendTimeout,
+      (extend) => (duration) => call(site, "extendTimeout", [duration], extend(duration))
+    ),
+    stop: (mode) => call(site, mode, [machine.ref], machine.stop(mode))
+  }
+}
+
+const wrapCheckpoints = (site: Site, provider: SandboxProvider, self: ProviderCheckpoints): ProviderCheckpoints => ({
+  list: (sandboxId, ref) =>
+    stream({ ...site, sandboxId }, "listCheckpoints", [sandboxId, ref], self.list(sandboxId, ref), whole),
+  restore: (checkpointId, request, ref) => {
+    const here = { ...site, sandboxId: request.sandboxId }
+    return Effect.map(
+      call(here, "restoreCheckpoint", [checkpointId, request, ref], self.restore(checkpointId, request, ref)),
+      (machine) => wrapMachine(here, provider, machine)
+    )
+  },
+  remove: (checkpointId, sandboxId, ref) =>
+    call(
+      { ...site, sandboxId },
+      "deleteCheckpoint",
+      [checkpointId, sandboxId, ref],
+      self.remove(checkpointId, sandboxId, ref)
+    )
+})
+
+export const wrapProvider = (state: State, provider: SandboxProvider): SandboxProvider => {
+  const site: Site = { state, life: state.life, target: provider.name }
+  return {
+    ...provider,
+    resolve: (config) => call(site, "resolve", [config], provider.resolve(config)),
+    create: (request) => {
+      const here = { ...site, sandboxId: request.sandboxId }
+      return Effect.map(call(here, "create", [request], provider.create(request)), (machine) =>
+        wrapMachine(here, provider, machine)
+      )
+    },
+    connect: (ref, options) => {
+      const here = { ...site, sandboxId: options.sandboxId, vanish: deleting(provider, ref) }
+      return Effect.map(
+        call(here, options.boot ? "boot" : "connect", [ref, options], provider.connect(ref, options)),
+        (machine) => wrapMachine(here, provider, machine)
+      )
+    },
+    find: (sandboxId) => stream({ ...site, sandboxId }, "find", [sandboxId], provider.find(sandboxId), whole),
+    list: (namespace) => stream(site, "list", [namespace], provider.list(namespace), whole),
+    stop: (ref, mode) => call({ ...site, vanish: deleting(provider, ref) }, mode, [ref], provider.stop(ref, mode)),
+    checkpoints: Option.map(provider.checkpoints, (checkpoints) => wrapCheckpoints(site, provider, checkpoints))
+  }
+}
+
+export const wrapStore = (state: State, store: SandboxStore["Service"]): SandboxStore["Service"] => {
+  const site: Site = { state, life: state.life, target: store.kind }
+  const sandbox = (sandboxId: string): Site => ({ ...site, sandboxId })
+  const process = (processId: string): Site => ({ ...site, processId })
+  return SandboxStore.of({
+    kind: store.kind,
+    namespace: call(site, "namespace", [], store.namespace),
+    insertSandbox: (record) => call(sandbox(record.id), "insertSandbox", [record], store.insertSandbox(record)),
+    getSandbox: (id) => call(sandbox(id), "getSandbox", [id], store.getSandbox(id)),
+    listSandboxes: (filter) => stream(site, "listSandboxes", [filter], store.listSandboxes(filter), whole),
+    updateSandbox: (id, version, patch) =>
+      call(sandbox(id), "updateSandbox", [id, version, patch], store.updateSandbox(id, version, patch)),
+    acquireSandboxLease: (id, options) =>
+      call(sandbox(id), "acquireSandboxLease", [id, options], store.acquireSandboxLease(id, options)),
+    renewSandboxLease: (id, lease, ttl) =>
+      call(sandbox(id), "renewSandboxLease", [id, lease, ttl], store.renewSandboxLease(id, lease, ttl)),
+    releaseSandboxLease: (id, lease) =>
+      call(sandbox(id), "releaseSandboxLease", [id, lease], store.releaseSandboxLease(id, lease)),
+    insertProcess: (record) => call(process(record.id), "insertProcess", [record], store.insertProcess(record)),
+    getProcess: (id) => call(process(id), "getProcess", [id], store.getProcess(id)),
+    listProcesses: (filter) => stream(site, "listProcesses", [filter], store.listProcesses(filter), whole),
+    updateProcess: (id, version, patch) =>
+      call(process(id), "updateProcess", [id, version, patch], store.updateProcess(id, version, patch)),
+    acquireProcessLease: (id, options) =>
+      call(process(id), "acquireProcessLease", [id, options], store.acquireProcessLease(id, options)),
+    renewProcessLease: (id, lease, ttl) =>
+      call(process(id), "renewProcessLease", [id, lease, ttl], store.renewProcessLease(id, lease, ttl)),
+    releaseProcessLease: (id, lease) =>
+      call(process(id), "releaseProcessLease", [id, lease], store.releaseProcessLease(id, lease))
+  })
+}
+
+export const wrapLog = (state: State, log: ProcessLog["Service"]): ProcessLog["Service"] => {
+  const { life } = state
+  const site = (processId: string): Site => ({ state, life, target: log.kind, processId })
+  return ProcessLog.of({
+    kind: log.kind,
+    append: (id, epoch, all, patch) =>
+      call(site(id), "append", [id, epoch, all, patch], log.append(id, epoch, all, patch)),
+    read: (id, options) => stream(site(id), "read", [id, options], log.read(id, options), events),
+    lastPosition: (id) => call(site(id), "lastPosition", [id], log.lastPosition(id)),
+    findKey: (id, key) => call(site(id), "findKey", [id, key], log.findKey(id, key))
+  })
+}

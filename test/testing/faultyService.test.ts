@@ -1,0 +1,356 @@
+/** What the service makes of faults: its decisions over rows, and its processes over real machines. */
+import { assert, describe, it } from "@effect/vitest"
+import { ConfigProvider, Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as Local from "../../src/layers/providers/Local.ts"
+import * as Memory from "../../src/layers/stores/Memory.ts"
+import * as ProcessEvent from "../../src/model/ProcessEvent.ts"
+import * as LeaseOwner from "../../src/services/LeaseOwner.ts"
+import type { ProcessLog } from "../../src/services/ProcessLog.ts"
+import * as Registry from "../../src/services/ProviderRegistry.ts"
+import { SandboxService } from "../../src/services/SandboxService.ts"
+import type { SandboxProvider } from "../../src/services/SandboxProvider.ts"
+import type { SandboxStore } from "../../src/services/SandboxStore.ts"
+import * as Faults from "../../src/testing/Faults.ts"
+import * as Testing from "../../src/testing/Testing.ts"
+import { tempDirectory } from "../support/embedded.ts"
+import { scripted, type ScriptedOptions } from "../support/scripted.ts"
+
+type Store = Layer.Layer<SandboxStore | ProcessLog>
+
+/** One service over machines and records that outlive it. */
+const service = (provider: SandboxProvider, store: Store) =>
+  SandboxService.layer.pipe(
+    Layer.provide(Registry.layer([Faults.provider(Effect.succeed(provider))])),
+    Layer.provideMerge(Faults.layerStore(store)),
+    Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))),
+    Layer.fresh
+  )
+
+const records = Effect.map(Layer.build(Memory.layer({ namespace: "test" })), Layer.succeedContext)
+
+/** A test over rows with one service. */
+const over = <A, E>(
+  plan: Faults.Plan,
+  test: (context: {
+    readonly faults: Faults.Faults["Service"]
+    readonly sandboxes: SandboxService["Service"]
+    readonly vendor: ReturnType<typeof scripted>
+  }) => Effect.Effect<A, E, Testing.Services | Scope.Scope>,
+  options: ScriptedOptions = {}
+) =>
+  Effect.suspend(() => {
+    const vendor = scripted(options)
+    return Effect.gen(function* () {
+      return yield* test({ faults: yield* Faults.Faults, vendor, sandboxes: yield* SandboxService })
+    }).pipe(Effect.scoped, Effect.provide(Testing.layerOver(Effect.succeed(vendor.provider), { faults: plan })))
+  })
+
+describe("the service", () => {
+  it.effect("waits a burst of refusals out, for as long as it was asked to", () =>
+    over([Faults.on("create", Faults.rateLimited({ retryAfter: "30 seconds" }), { times: 3 })], (test) =>
+      Effect.gen(function* () {
+        const fiber = yield* Effect.forkChild(test.sandboxes.createSandbox(), { startImmediately: true })
+        yield* TestClock.adjust("89 seconds")
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual((yield* Fiber.join(fiber)).outcome, "created")
+        assert.deepStrictEqual(test.faults.unused, [])
+      })
+    )
+  )
+
+  it.effect("makes a vanished machine anew and runs the command there", () =>
+    over([Faults.on("start", Faults.vanish, { call: 2 })], (test) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* test.sandboxes.createSandbox()
+        yield* test.sandboxes.runCommand(sandboxId, "true")
+        assert.strictEqual((yield* test.sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+        assert.strictEqual(test.vendor.count("create"), 2)
+        assert.deepStrictEqual(test.faults.unused, [])
+      })
+    )
+  )
+
+  it.effect("never takes an output that was cut for an end", () =>
+    over(
+      [Faults.on("output", Faults.cut({ atByte: 5 }), { times: 3 })],
+      ({ faults, sandboxes }) =>
+        Effect.gen(function* () {
+          const { sandboxId } = yield* sandboxes.createSandbox()
+          const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+          assert.deepInclude(error.reason, { _tag: "Unavailable", accepted: "unknown" })
+          const seen: Array<string> = []
+          const cut = yield* sandboxes.streamCommand(sandboxId, "true").pipe(
+            Stream.runForEach((event) => Effect.sync(() => seen.push(event._tag))),
+            Effect.flip
+          )
+          assert.deepStrictEqual([seen, cut.reason._tag], [["stdout", "stdout"], "Unavailable"])
+          const process = yield* sandboxes.runCommandProcess(sandboxId, "true")
+          assert.strictEqual((yield* Effect.flip(Testing.passing(process.exit))).reason._tag, "OutcomeUnknown")
+          const record = yield* process.snapshot
+          assert.deepStrictEqual([record.status, record.exitCode], ["lost", undefined])
+          assert.deepStrictEqual(faults.unused, [])
+        }),
+      { output: ["abcd", "efgh"] }
+    )
+  )
+
+  it.effect("writes an output that comes in pieces and twice once", () =>
+    over(
+      [
+        Faults.on("output", Faults.split(1)),
+        Faults.on("output", Faults.duplicate(3)),
+        Faults.on("append", Faults.loseAnswer(), { times: Infinity, when: ({ count }) => count % 2 === 1 })
+      ],
+      ({ faults, sandboxes }) =>
+        Effect.gen(function* () {
+          const { sandboxId } = yield* sandboxes.createSandbox()
+          const run = yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+          assert.strictEqual(run.result?.stdout, "abcdefgh")
+          const events = yield* Stream.runCollect(sandboxes.readProcessStream(run.processId))
+          assert.deepStrictEqual(
+            events.map(({ seq }) => seq),
+            events.map((_, index) => index + 1)
+          )
+          assert.strictEqual(events.filter(({ _tag }) => _tag === "exit").length, 1)
+          assert.deepStrictEqual(faults.unused, [])
+        }),
+      { output: ["abcd", "efgh"] }
+    )
+  )
+
+  it.effect("leaves no orphan of a creation whose answer was lost", () =>
+    over([Faults.on("create", Faults.loseAnswer())], ({ sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(sandboxes.createSandbox())
+        assert.strictEqual(error.reason._tag, "Unavailable")
+        assert.deepStrictEqual([vendor.rows.size, vendor.calls], [0, ["create", "find", "delete"]])
+        const [record] = yield* Stream.runCollect(sandboxes.listSandboxes())
+        assert.deepStrictEqual([record?.status, record?.stopPending], ["error", undefined])
+      })
+    )
+  )
+})
+
+const everyOperation: ReadonlyArray<Faults.Operation> = [
+  ...Faults.providerOperations,
+  ...Faults.machineOperations,
+  ...Faults.processOperations,
+  ...Faults.storeOperations,
+  ...Faults.logOperations
+]
+
+describe("one fault anywhere in a recorded command", () => {
+  /** Which call fails or is not answered; those that do not come that far are left out. */
+  const cases = everyOperation.flatMap((operation) =>
+    [Faults.fail(), Faults.loseAnswer()].flatMap((fault) => [1, 2].map((call) => ({ call, fault, operation })))
+  )
+
+  it.effect("is made good or is a typed failure; nothing runs twice, and the log has no gap", () =>
+    Effect.gen(function* () {
+      let happened = 0
+      for (const { call, fault, operation } of cases) {
+        // Lost answers of streams do not exist, which the types know, and a list of all operations does not.
+        const rule = Faults.on(operation, fault as Faults.FaultOf<"create">, { call })
+        const what = `${operation} ${call} ${fault._tag}`
+        yield* over(
+          [rule],
+          ({ faults, sandboxes, vendor }) =>
+            Effect.gen(function* () {
+              const result = yield* Effect.gen(function* () {
+                const { sandboxId } = yield* Testing.passing(sandboxes.createSandbox())
+                return yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+              }).pipe(Effect.result)
+              if (faults.unused.length > 0) return
+              happened++
+              assert.isAtMost(vendor.count("start"), 1, what)
+              assert.isAtMost(vendor.rows.size, 1, what)
+              if (result._tag === "Failure") {
+                const error = result.failure
+                assert.strictEqual(error._tag, "SandboxError", what)
+                if (operation === "create") assert.strictEqual(vendor.rows.size, 0, what)
+                return
+              }
+              assert.strictEqual(result.success.result?.stdout, "abcdefgh", what)
+              const log = yield* Stream.runCollect(sandboxes.readProcessStream(result.success.processId)).pipe(
+                // The fault may only now be due, at the one read that is left.
+                Effect.retry({ times: 1 })
+              )
+              assert.deepStrictEqual(
+                log.map(({ seq }) => seq),
+                log.map((_, index) => index + 1),
+                what
+              )
+              assert.strictEqual(log.at(-1)?._tag, "status", what)
+            }),
+          { output: ["abcd", "efgh"] }
+        )
+      }
+      assert.isAbove(happened, 20)
+    })
+  )
+
+  it.effect.fails("a lost answer of the process's insert does not cost the command", () =>
+    over([Faults.on("insertProcess", Faults.loseAnswer())], ({ sandboxes }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const run = yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+        assert.strictEqual(run.result?.exitCode, 0)
+      })
+    )
+  )
+
+  for (const [operation, call] of [
+    ["namespace", 1],
+    ["getProcess", 1],
+    ["read", 1]
+  ] as const) {
+    it.effect.fails(`a read of ${operation} that fails once is tried again on the store's schedule`, () =>
+      over([Faults.on(operation, Faults.fail(), { call })], ({ sandboxes }) =>
+        Effect.gen(function* () {
+          const { sandboxId } = yield* Testing.passing(sandboxes.createSandbox())
+          yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+        })
+      )
+    )
+  }
+})
+
+describe("a service that dies", () => {
+  const sandboxId = "00000000-0000-4000-8000-000000000001"
+
+  it.effect("at any call of a creation leaves a sandbox that the next service finishes, and one machine", () =>
+    Effect.gen(function* () {
+      let deaths = 0
+      for (const operation of everyOperation) {
+        for (const when of ["before", "after"] as const) {
+          for (const call of [1, 2]) {
+            const what = `${when} ${operation} ${call}`
+            yield* over([Faults.on(operation, Faults.kill(when), { call })], ({ faults, sandboxes, vendor }) =>
+              Effect.gen(function* () {
+                const exit = yield* Effect.exit(Testing.passing(sandboxes.createSandbox({}, { sandboxId })))
+                if (faults.unused.length > 0) return
+                deaths++
+                assert.isTrue(Exit.isFailure(exit) || vendor.rows.size === 1, what)
+                const next = yield* Testing.another()
+                yield* Testing.passing(next.createSandbox({}, { sandboxId }))
+                assert.strictEqual((yield* next.runCommand(sandboxId, "true")).exitCode, 0, what)
+                assert.strictEqual((yield* next.getSandbox(sandboxId)).status, "active", what)
+                assert.strictEqual(vendor.rows.size, 1, what)
+              })
+            )
+          }
+        }
+      }
+      assert.isAbove(deaths, 15)
+    })
+  )
+
+  it.live("in the middle of an output and of its writing loses and doubles none of it", () =>
+    Effect.gen(function* () {
+      const root = yield* tempDirectory
+      const local = yield* Local.make({ root, isolation: "none" })
+      const store = yield* records
+      const faults = yield* Faults.make([Faults.on("output", Faults.at({ byte: 1000 }, Faults.kill("before")))])
+      /** The services are of this test, which knows that the one before is dead. */
+      const owner = { ...LeaseOwner.LeaseOwner.defaultValue(), isDead: () => Effect.succeed(true) }
+      const build = Layer.build(
+        service(local, store).pipe(Layer.provide(Layer.succeed(LeaseOwner.LeaseOwner, owner)))
+      ).pipe(
+        Effect.map((context) => Context.get(context, SandboxService)),
+        Effect.provideService(Faults.Faults, faults)
+      )
+      const first = yield* Scope.make()
+      const one = yield* Scope.provide(build, first)
+      yield* one.createSandbox({}, { sandboxId })
+      const script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; exit 7"
+      const { processId } = yield* one.runCommandProcess(sandboxId, "sh", ["-c", script], { mode: "background" })
+      yield* faults.exhausted
+      yield* Scope.close(first, Exit.void)
+      yield* faults.add(Faults.on("append", Faults.kill("after"), { call: 2 }))
+      const second = yield* Scope.make()
+      const two = yield* Scope.provide(build, second)
+      yield* two.attachProcess(processId)
+      yield* faults.exhausted
+      yield* Scope.close(second, Exit.void)
+      const three = yield* build
+      const { exit } = yield* three.attachProcess(processId)
+      assert.deepStrictEqual(yield* exit, { _tag: "Exited", code: 7 })
+      const events = yield* Stream.runCollect(three.readProcessStream(processId))
+      const text = Buffer.concat(events.filter(ProcessEvent.isOutput).map(({ bytes }) => bytes)).toString()
+      assert.strictEqual(text, Array.from({ length: 2000 }, (_, i) => `line ${i}\n`).join(""))
+      assert.deepStrictEqual(
+        faults.injected.map(({ kind, operation }) => [operation, kind]),
+        [
+          ["output", "Kill"],
+          ["append", "Kill"]
+        ]
+      )
+      yield* three.stopSandbox(sandboxId, { delete: true })
+    }).pipe(Effect.scoped, Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))))
+  )
+
+  it.live("at any call of a recorded command leaves a process that ran at most once and whose log is whole", () =>
+    Effect.gen(function* () {
+      const root = yield* tempDirectory
+      const local = yield* Local.make({ root, isolation: "none" })
+      const owner = { ...LeaseOwner.LeaseOwner.defaultValue(), isDead: () => Effect.succeed(true) }
+      const store = yield* records
+      const maker = yield* Layer.build(service(local, store)).pipe(
+        Effect.provideService(Faults.Faults, yield* Faults.make())
+      )
+      const sandboxes = Context.get(maker, SandboxService)
+      yield* sandboxes.createSandbox({}, { sandboxId })
+      yield* Effect.addFinalizer(() => Effect.orDie(sandboxes.stopSandbox(sandboxId, { delete: true })))
+      let deaths = 0
+      const script = "echo run >> $0; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 7"
+      for (const operation of everyOperation) {
+        for (const when of ["before", "after"] as const) {
+          const what = `${when} ${operation}`
+          const processId = crypto.randomUUID()
+          const faults = yield* Faults.make([Faults.on(operation, Faults.kill(when))])
+          const build = Layer.build(
+            service(local, store).pipe(Layer.provide(Layer.succeed(LeaseOwner.LeaseOwner, owner)))
+          ).pipe(
+            Effect.map((context) => Context.get(context, SandboxService)),
+            Effect.provideService(Faults.Faults, faults)
+          )
+          const run = (sandboxes: SandboxService["Service"]) =>
+            sandboxes.runCommandWithProcessStream(sandboxId, "sh", ["-c", script, processId], { processId })
+          const first = yield* Scope.make()
+          yield* Scope.provide(build, first).pipe(
+            Effect.flatMap(run),
+            // What waits for a fiber that died waits for ever, as it would in a program that is no more.
+            Effect.raceFirst(Effect.andThen(faults.exhausted, Effect.interrupt)),
+            Effect.exit
+          )
+          yield* Scope.close(first, Exit.void)
+          if (faults.unused.length > 0) continue
+          deaths++
+          yield* Effect.gen(function* () {
+            const next = yield* build
+            const result = yield* Effect.result(run(next))
+            // One that was not yet started when its service died is not started by another.
+            const started = !["before start", "after insertProcess"].includes(what)
+            if (!started) {
+              assert.strictEqual(result._tag === "Failure" && result.failure.reason._tag, "OutcomeUnknown", what)
+              assert.strictEqual((yield* Effect.flip(next.readFile(sandboxId, processId))).reason._tag, "NotFound")
+              return
+            }
+            const stdout = Array.from({ length: 300 }, (_, i) => `line ${i}\n`).join("")
+            assert.deepInclude(result._tag === "Success" ? result.success.result : {}, { exitCode: 7, stdout }, what)
+            assert.strictEqual(Buffer.from(yield* next.readFile(sandboxId, processId)).toString(), "run\n", what)
+            const events = yield* Stream.runCollect(next.readProcessStream(processId))
+            assert.deepStrictEqual(
+              events.map(({ seq }) => seq),
+              events.map((_, index) => index + 1),
+              what
+            )
+          }).pipe(Effect.scoped)
+        }
+      }
+      assert.isAbove(deaths, 12)
+    }).pipe(Effect.scoped, Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))))
+  )
+})
