@@ -7,6 +7,7 @@ import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import { isSandboxError } from "../../src/errors.ts"
 import { SandboxRef } from "../../src/model/SandboxRef.ts"
 import * as Sandbox from "../../src/services/Sandbox.ts"
+import { SandboxService } from "../../src/services/SandboxService.ts"
 import { embedded } from "../support/embedded.ts"
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
@@ -221,6 +222,24 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("Sandbox",
         const built = yield* Effect.flip(Layer.build(Sandbox.platform(sandbox.id)))
         assert.strictEqual(built.reason._tag, "Stopped")
       }).pipe(Effect.scoped)
+    )
+
+    it.effect("follows a sandbox that was made anew", () =>
+      Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const { sandboxId } = yield* sandboxes.createSandbox({ persistent: false })
+        yield* Effect.gen(function* () {
+          const fs = yield* FileSystem.FileSystem
+          yield* fs.writeFileString("old", "")
+          const { workspaceRoot } = yield* sandboxes.getSandbox(sandboxId)
+          const host = yield* Effect.provide(FileSystem.FileSystem, NodeServices.layer)
+          yield* host.remove(workspaceRoot ?? "", { recursive: true })
+          // Its machine is gone: the next operation finds the new, empty one.
+          assert.isFalse(yield* fs.exists("old"))
+          yield* fs.writeFileString("new", "")
+          assert.deepStrictEqual(yield* fs.readDirectory("."), ["new"])
+        }).pipe(Effect.provide(Sandbox.platform(sandboxId)))
+      })
     )
   })
 })
