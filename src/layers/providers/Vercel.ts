@@ -20,6 +20,7 @@ import type { Setting } from "../../services/SandboxSettings.ts"
 import * as Credentials from "./vercel/credentials.ts"
 import * as Vercel from "./vercel/provider.ts"
 import * as own from "./vercel/settings.ts"
+import * as Standalone from "./vercel/standalone.ts"
 
 /** Options of {@link make}. */
 export type Options = Vercel.Options
@@ -73,3 +74,21 @@ export const layerLinked = (
   SandboxError,
   FileSystem.FileSystem | Path.Path | ChildProcessSpawner
 > => register(Effect.flatMap(Credentials.linked(options), (credentials) => Vercel.make({ ...options, ...credentials })))
+
+/** Options of {@link createVercelSandbox}. */
+export type CreateVercelSandboxOptions = Standalone.CreateOptions
+
+/** What {@link runCommandInSandbox} yields. */
+export type CommandInSandboxResult = Standalone.Result
+
+/**
+ * A sandbox of Vercel's without any record, deleted with the Scope: the SDK's own object. The defaults are `node22` and 2 vCPUs.
+ * Prefer `SandboxService`, which finds its sandboxes again after a crash.
+ */
+export const createVercelSandbox = Standalone.create
+
+/**
+ * Runs a program in a sandbox that the SDK gave, to its end: exact bytes, the failures of this library, and interrupting it kills
+ * the program. Output is kept whole in memory.
+ */
+export const runCommandInSandbox = Standalone.run

@@ -34,7 +34,13 @@ export interface Said {
 }
 
 /** The guest of a running sandbox: its current session, whatever becomes of the sandbox later. */
-export const make = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId, directory: string): Guest => {
+export const make = (
+  sdk: Sdk,
+  sandbox: Sandbox,
+  sandboxId: SandboxId,
+  directory: string,
+  explainer?: Guest["explain"]
+): Guest => {
   const session = sandbox.currentSession()
   const { sessionId } = session
 
@@ -56,7 +62,7 @@ export const make = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId, directory
       : new NotRunning({ detail: `its session is ${now.status}` })
   })
 
-  const explain = (error: SandboxError): Effect.Effect<SandboxError> =>
+  const ofRecord = (error: SandboxError): Effect.Effect<SandboxError> =>
     error.reason._tag === "NotRunning"
       ? standing.pipe(
           Effect.map((reason) => new SandboxError({ ...error, reason })),
@@ -65,6 +71,7 @@ export const make = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId, directory
         )
       : Effect.succeed(error)
 
+  const explain = explainer ?? ofRecord
   const ask: Guest["ask"] = (operation, fields, evaluate) =>
     sdk
       .use({ operation, about: "session", id: sessionId, effects: false, sandboxId, ...fields }, (_, signal) =>
