@@ -28,7 +28,7 @@ const watching = Effect.fnUntraced(function* ({ fs }: Subject, path: string, opt
 })
 
 export const register = (it: It, options: Options): void => {
-  const test = P.tester(it, options)
+  const test = P.tester(it, options, { concurrent: true })
 
   test("watch: what is created, changed, removed in a directory", (subject) =>
     Effect.gen(function* () {
