@@ -224,6 +224,35 @@ describe("a transport with faults", () => {
   )
 
   test(
+    "a silent process is asked for as often as the transport is cut",
+    (guest) =>
+      Effect.gen(function* () {
+        const process = yield* start(guest, "while [ ! -e go ]; do sleep 0.05; done; echo x >>count; exit 6")
+        yield* eventually("it was cut more often than failures are borne", () => guest.counts.stream === 4)
+        Fs.writeFileSync(Path.join(guest.work, "go"), "")
+        assert.deepStrictEqual((yield* collect(process)).exit, { _tag: "Exited", code: 6 })
+        assert.strictEqual(linesOf(guest, "count").length, 1)
+      }),
+    {
+      options: { retry: Schedule.recurs(1) },
+      fault: (stream, index) =>
+        index === 3
+          ? stream
+          : Stream.concat(
+              Stream.takeUntil(stream, (piece) => Buffer.from(piece).includes("start")),
+              Stream.fail(unavailable())
+            )
+    }
+  )
+
+  test("the end is seen also by who reads no output, if there is little", (guest) =>
+    Effect.gen(function* () {
+      const process = yield* start(guest, "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.05; done; exit 8")
+      assert.deepStrictEqual(yield* process.exit, { _tag: "Exited", code: 8 })
+      assert.strictEqual((yield* collect(process)).stdout.toString(), "1\n2\n3\n4\n5\n6\n7\n8\n")
+    }))
+
+  test(
     "what the vendor must be told while a recorded process is open is told until it ends",
     (guest) =>
       Effect.gen(function* () {
