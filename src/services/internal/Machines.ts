@@ -325,7 +325,9 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
                 yield* held.update({
                   status: "error",
                   error: error.message,
-                  stopPending: clean ? undefined : "delete"
+                  stopPending: clean ? undefined : "delete",
+                  // A name that nothing of ours has is free for whoever asks next.
+                  ...(clean && record.incarnation === undefined ? { externalSandboxId: undefined } : {})
                 })
               }).pipe(Effect.ignore, Effect.uninterruptible)
             )

@@ -1,7 +1,11 @@
 /** The provider over the emulator, by the vendor's real SDK. */
-import { Effect, Redacted } from "effect"
+import { ConfigProvider, Context, Effect, Layer, Redacted, Schedule } from "effect"
 import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
+import * as Memory from "../../../../src/layers/stores/Memory.ts"
+import * as RecoveryPolicy from "../../../../src/services/RecoveryPolicy.ts"
+import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as Emulator from "../../../emulators/vercel/server.ts"
+import { counting } from "../../../support/counting.ts"
 
 /** Options of the provider for this emulator. */
 export const optionsFor = (emulator: Emulator.VercelEmulator): Vercel.Options => ({
@@ -22,5 +26,36 @@ export const provider = (options?: Emulator.Options, more: Partial<Vercel.Option
     return { emulator, provider: made }
   })
 
-/** The layer of the provider over an emulator that is given. */
-export const layerOver = (emulator: Emulator.VercelEmulator) => Vercel.layer(optionsFor(emulator))
+/** The emulator of a test. */
+export class Vendor extends Context.Service<Vendor, Emulator.VercelEmulator>()("test/Vendor") {}
+
+const soon = Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 20 }), RecoveryPolicy.respectRetryAfter)
+
+/** Tries again soon, so that tests of failures do not wait; asks for patience are kept. */
+const brief = Layer.succeed(RecoveryPolicy.RecoveryPolicy, {
+  ...RecoveryPolicy.defaults,
+  connect: soon,
+  start: soon,
+  recreate: soon
+})
+
+/** The service over an emulator of its own and the memory store, both counted. Nothing of the machine's own settings. */
+export const service = (
+  options: Emulator.Options = {},
+  more: Partial<Vercel.Options> = {},
+  settings: Record<string, string> = {}
+) =>
+  Layer.unwrap(
+    Effect.map(Emulator.make(options), (emulator) =>
+      SandboxService.layer.pipe(
+        Layer.provideMerge(Vercel.layer({ ...optionsFor(emulator), ...more })),
+        Layer.provideMerge(counting(Layer.fresh(Memory.layer({ namespace: "tests" })))),
+        Layer.provideMerge(Layer.succeed(Vendor, emulator))
+      )
+    )
+  ).pipe(
+    Layer.provide(brief),
+    Layer.provide(
+      ConfigProvider.layer(ConfigProvider.fromUnknown({ SANDBOX_REQUEST_TIMEOUT: "5 seconds", ...settings }))
+    )
+  )

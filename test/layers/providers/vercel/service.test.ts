@@ -1,0 +1,396 @@
+/** What a user gets on Vercel: the service over the real SDK and the emulator, and how many requests it takes. */
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Effect, Exit, FileSystem, Option, Redacted, Stream } from "effect"
+import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
+import * as Sandbox from "../../../../src/services/Sandbox.ts"
+import { SandboxService } from "../../../../src/services/SandboxService.ts"
+import { newSandboxId } from "../../../../src/testing/internal/stores.ts"
+import { Counts } from "../../../support/counting.ts"
+import { optionsFor, service, Vendor } from "./support.ts"
+
+const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
+
+const secret = "planted-vercel-secret"
+
+const world = Effect.gen(function* () {
+  return { vendor: yield* Vendor, sandboxes: yield* SandboxService, counts: yield* Counts }
+})
+
+layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel", (test) => {
+  describe("requests", () => {
+    test.effect("a creation is one, a warm command two and no read of a record, a stop at most two", () =>
+      Effect.gen(function* () {
+        const { counts, sandboxes, vendor } = yield* world
+        vendor.requests.reset()
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        assert.deepStrictEqual(
+          vendor.requests.all.map((request) => request.endpoint),
+          ["sandbox.create"]
+        )
+        yield* sandboxes.runCommand(sandboxId, "true")
+        vendor.requests.reset()
+        counts.reset()
+        const { exitCode, stdout } = yield* sandboxes.runCommand(sandboxId, "echo", ["warm"])
+        assert.deepStrictEqual([exitCode, stdout], [0, "warm\n"])
+        assert.deepStrictEqual(
+          vendor.requests.all.map((request) => request.endpoint),
+          ["command.start", "command.logs"]
+        )
+        assert.strictEqual(counts.reads() + counts.writes(), 0)
+        vendor.requests.reset()
+        yield* sandboxes.stopSandbox(sandboxId)
+        assert.isAtMost(vendor.requests.count(), 2)
+        assert.deepStrictEqual(vendor.sandboxes(), [])
+      })
+    )
+
+    test.effect("a creation with reuse is two, and so is the next one of that name", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const config = { persistent: true, vercel: { name: "reused" } }
+        vendor.requests.reset()
+        const first = yield* sandboxes.createSandbox(config)
+        assert.deepStrictEqual(
+          vendor.requests.all.map((request) => request.endpoint),
+          ["sandbox.get", "sandbox.create"]
+        )
+        const second = yield* sandboxes.createSandbox(config)
+        assert.deepStrictEqual(
+          [first.outcome, second.outcome, second.sandboxId],
+          ["created", "resumed", first.sandboxId]
+        )
+        assert.strictEqual(vendor.requests.count("sandbox.create"), 1)
+        yield* sandboxes.stopSandbox(first.sandboxId, { delete: true })
+      })
+    )
+  })
+
+  describe("a sandbox", () => {
+    test.effect("is what its profile says", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox({ purpose: "Codex", vercel: { name: "agent" } })
+        const record = yield* sandboxes.getSandbox(sandboxId)
+        assert.deepInclude(record, {
+          persistent: true,
+          deleteOnStop: false,
+          vcpus: 2,
+          timeout: 1_200_000,
+          externalSandboxId: "agent"
+        })
+        const made = vendor.sandbox("agent")
+        assert.strictEqual(made.settings.tags?.["sandbox-id"], sandboxId)
+        assert.strictEqual(made.settings.tags?.["sandbox-namespace"], "tests")
+        assert.strictEqual(made.settings.snapshotExpiration, 7 * 24 * 3_600_000)
+        yield* sandboxes.stopSandbox(sandboxId)
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "shutdown")
+        assert.strictEqual(vendor.sandboxes().length, 1, "a persistent one is only stopped")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+        assert.deepStrictEqual(vendor.sandboxes(), [])
+      })
+    )
+
+    test.effect("whose lease ended is resumed by its next use, with its disk and without its processes", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox({ persistent: true, vercel: { name: "resumed" } })
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "kept", content: "here" }])
+        const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "sleep", ["300"])
+        yield* vendor.expire("resumed")
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "kept")), "here")
+        assert.strictEqual((yield* sandboxes.getProcessSnapshot(processId)).status, "lost")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
+    test.effect("that is stopped is not booted by anything but a reconnect", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox({ persistent: true, vercel: { name: "stopped" } })
+        yield* sandboxes.stopSandbox(sandboxId)
+        vendor.requests.reset()
+        const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+        assert.strictEqual(error.reason._tag, "Stopped")
+        yield* sandboxes.stopSandbox(sandboxId)
+        assert.strictEqual(vendor.requests.count("sandbox.resume"), 0)
+        assert.strictEqual((yield* sandboxes.reconnectToSandbox(sandboxId))._tag, "Resumed")
+        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
+    test.effect("that does not persist is made anew, and never resumed from what it was made of", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox()
+        // A checkpoint boots it from that snapshot: the vendor would resume it silently from then on.
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "old", content: "x" }])
+        yield* sandboxes.createCheckpoint(sandboxId)
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "old")), "x")
+        yield* vendor.expire(ref.externalSandboxId ?? "")
+        const error = yield* Effect.flip(sandboxes.readFile(sandboxId, "old"))
+        assert.strictEqual(`${error._tag}.${error.reason._tag}`, "PlatformError.NotFound")
+        const record = yield* sandboxes.getSandbox(sandboxId)
+        assert.notStrictEqual(record.externalSandboxId, ref.externalSandboxId)
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
+    test.effect("of a name that another namespace has is refused, and left alone", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const foreign = yield* Vercel.make(optionsFor(vendor))
+        const config = { persistent: true, vercel: { name: "taken" } }
+        const resolved = yield* foreign.resolve(config)
+        const owner = newSandboxId()
+        const made = yield* foreign.create({
+          // The namespace of another deployment, with a sandbox that we know nothing of.
+          sandboxId: owner,
+          version: 1,
+          namespace: "production",
+          config,
+          resolved
+        })
+        const error = yield* Effect.flip(sandboxes.createSandbox(config))
+        assert.strictEqual(error.reason._tag, "NameInUse")
+        assert.strictEqual(vendor.sandbox("taken").settings.tags?.["sandbox-id"], owner)
+        yield* made.stop("delete")
+      })
+    )
+
+    test.effect("that nobody's record owns is adopted by its name, if it is what is asked for", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const config = { persistent: true, ports: [3000], vercel: { name: "adopted" } }
+        yield* Effect.promise(async () => {
+          const { Sandbox } = await import("@vercel/sandbox")
+          return Sandbox.create({
+            ...vendor.credentials,
+            fetch: vendor.fetch,
+            name: "adopted",
+            ports: [3000],
+            resources: { vcpus: 1 },
+            persistent: true
+          })
+        })
+        const mismatch = yield* Effect.flip(sandboxes.createSandbox({ ...config, ports: [3001] }))
+        assert.isTrue(mismatch.reason._tag === "ConfigMismatch" && mismatch.reason.fields.includes("ports"))
+        const { outcome, sandboxId } = yield* sandboxes.createSandbox({ ...config, purpose: "second try" })
+        assert.strictEqual(outcome, "created")
+        assert.strictEqual(vendor.sandbox("adopted").settings.tags?.["sandbox-id"], sandboxId)
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
+    test.effect("is one, when two create its name at once", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const config = { persistent: true, vercel: { name: "raced" } }
+        const results = yield* Effect.all([sandboxes.createSandbox(config), sandboxes.createSandbox(config)], {
+          concurrency: 2
+        })
+        assert.strictEqual(new Set(results.map(({ sandboxId }) => sandboxId)).size, 1)
+        assert.strictEqual(vendor.sandboxes().filter(({ name }) => name === "raced").length, 1)
+        yield* sandboxes.stopSandbox(results[0].sandboxId, { delete: true })
+      })
+    )
+  })
+
+  describe("checkpoints", () => {
+    test.effect("end processes only when they may, and keep their comments", () =>
+      Effect.gen(function* () {
+        const { sandboxes } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox({ persistent: true })
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "one" }])
+        const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "sleep", ["300"])
+        const refused = yield* Effect.flip(sandboxes.createCheckpoint(sandboxId))
+        assert.strictEqual(refused.reason._tag, "ProcessesRunning")
+        const checkpoint = yield* sandboxes.createCheckpoint(sandboxId, { comment: "mine", stopProcesses: true })
+        assert.strictEqual(checkpoint.comment, "mine")
+        assert.strictEqual((yield* sandboxes.getProcessSnapshot(processId)).status, "lost")
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "two" }])
+        const listed = yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))
+        assert.strictEqual(listed.find(({ id }) => id === checkpoint.id)?.comment, "mine")
+        const ref = yield* sandboxes.restoreCheckpoint(sandboxId, checkpoint.id)
+        assert.strictEqual(ref.sandboxId, sandboxId)
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "one")
+        yield* sandboxes.deleteCheckpoint(sandboxId, checkpoint.id)
+        const again = yield* Effect.flip(sandboxes.restoreCheckpoint(sandboxId, checkpoint.id))
+        assert.strictEqual(again.reason._tag, "NotFound")
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "one", "a failed restore changes nothing")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
+    test.effect("come back into a sandbox whose name is gone", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox({ persistent: true, recovery: "restore" })
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "saved" }])
+        yield* sandboxes.createCheckpoint(sandboxId)
+        yield* vendor.vanish(ref.externalSandboxId ?? "")
+        const outcome = yield* sandboxes.reconnectToSandbox(sandboxId)
+        assert.strictEqual(outcome._tag, "Restored")
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+  })
+
+  describe("secrets", () => {
+    test.effect("of the network policy reach the vendor's proxy and nobody else", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        vendor.requests.reset()
+        const { ref, sandboxId } = yield* sandboxes.createSandbox({
+          vercel: {
+            networkPolicy: {
+              allow: {
+                "api.example.com": [{ transform: [{ headers: { authorization: Redacted.make(`Bearer ${secret}`) } }] }]
+              }
+            }
+          }
+        })
+        assert.include(
+          JSON.stringify(vendor.sandbox(ref.externalSandboxId ?? "").settings.networkPolicy),
+          "api.example.com"
+        )
+        assert.deepStrictEqual(vendor.requests.find(secret), ["sandbox.create body"])
+        const record = yield* sandboxes.getSandbox(sandboxId)
+        assert.notInclude(JSON.stringify(record), secret)
+        assert.include(JSON.stringify(record), "network:api.example.com[0]:authorization")
+        const inside = yield* sandboxes.runCommand(sandboxId, "sh", [
+          "-c",
+          "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c emulator"
+        ])
+        assert.notInclude(inside.stdout, secret)
+        yield* sandboxes.stopSandbox(sandboxId)
+      })
+    )
+
+    test.effect("of a command travel in a file, never in a request's text or a process list", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        vendor.requests.reset()
+        const { stdout } = yield* sandboxes.runCommand(sandboxId, "sh", ["-c", 'printf %s "$TOKEN"'], {
+          env: { TOKEN: Redacted.make(secret) }
+        })
+        assert.strictEqual(stdout, secret)
+        assert.deepStrictEqual(vendor.requests.find(secret), [])
+        assert.include(
+          vendor.requests.all.map((request) => request.endpoint),
+          "file.write"
+        )
+        yield* sandboxes.stopSandbox(sandboxId)
+      })
+    )
+  })
+
+  test.effect("the SDK's own object is there, of this sandbox only", () =>
+    Effect.gen(function* () {
+      const { sandboxes } = yield* world
+      const client = yield* Vercel.VercelClient
+      const { ref, sandboxId } = yield* sandboxes.createSandbox()
+      const machine = { externalId: ref.externalSandboxId ?? "", incarnation: "" }
+      const native = yield* client.native(machine, sandboxId)
+      assert.strictEqual(native.name, machine.externalId)
+      const error = yield* Effect.flip(client.native(machine, newSandboxId()))
+      assert.strictEqual(error.reason._tag, "Gone")
+      yield* sandboxes.stopSandbox(sandboxId)
+    })
+  )
+
+  test.effect("a program that knows nothing of sandboxes runs inside", () =>
+    Effect.gen(function* () {
+      const sandbox = yield* Sandbox.scoped()
+      const content = yield* Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        yield* fs.makeDirectory("a/b", { recursive: true })
+        yield* fs.writeFileString("a/b/c", "content")
+        yield* fs.rename("a/b/c", "a/d")
+        return yield* fs.readFileString("a/d")
+      }).pipe(Effect.provide(sandbox.platform))
+      assert.strictEqual(content, "content")
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("without a record", () => {
+  it.live("a sandbox is made, used by exact bytes, and deleted with its Scope", () =>
+    Effect.gen(function* () {
+      const vendor = yield* Vendor
+      const exit = yield* Effect.gen(function* () {
+        const sandbox = yield* Vercel.createVercelSandbox({
+          creds: { ...vendor.credentials, token: Redacted.make(vendor.credentials.token) },
+          fetch: vendor.fetch
+        })
+        assert.deepStrictEqual([sandbox.vcpus, sandbox.runtime], [2, "node22"])
+        const options = { guestDirectory: "../tmp/.effect-sandbox" }
+        const bytes = yield* Vercel.runCommandInSandbox(sandbox, "printf", ["\\000\\377é"], options)
+        assert.deepStrictEqual([...bytes.stdout], [0, 255, 0xc3, 0xa9])
+        const failed = yield* Vercel.runCommandInSandbox(sandbox, "sh", ["-c", 'echo "$X" >&2; exit 3'], {
+          ...options,
+          cwd: "/",
+          env: { X: "y" }
+        })
+        assert.deepStrictEqual([failed.exitCode, text(failed.stderr)], [3, "y\n"])
+        const missing = yield* Effect.flip(Vercel.runCommandInSandbox(sandbox, "no-such-program", [], options))
+        assert.strictEqual(missing.reason._tag, "NotFound")
+        const late = yield* Effect.timeoutOption(
+          Vercel.runCommandInSandbox(sandbox, "sleep", ["300"], options),
+          "300 millis"
+        )
+        assert.isTrue(Option.isNone(late))
+        const left = yield* Vercel.runCommandInSandbox(
+          sandbox,
+          "sh",
+          ["-c", "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done | grep -c '^sleep 300'"],
+          options
+        )
+        assert.strictEqual(text(left.stdout), "0\n", "interrupting it kills")
+        assert.strictEqual(vendor.sandboxes().length, 1)
+      }).pipe(Effect.scoped, Effect.exit)
+      assert.deepStrictEqual(exit, Exit.void)
+      assert.deepStrictEqual(vendor.sandboxes(), [])
+    }).pipe(Effect.provide(service()), Effect.scoped)
+  )
+
+  it.live("an ambient OIDC token does not take the place of the one that was given", () =>
+    Effect.gen(function* () {
+      const jwt = (owner: string) =>
+        ["e30", Buffer.from(JSON.stringify({ owner_id: owner, project_id: "x" })).toString("base64url"), "s"].join(".")
+      const previous = process.env["VERCEL_OIDC_TOKEN"]
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          process.env["VERCEL_OIDC_TOKEN"] = jwt("ambient")
+        }),
+        () =>
+          Effect.sync(() => {
+            if (previous === undefined) delete process.env["VERCEL_OIDC_TOKEN"]
+            else process.env["VERCEL_OIDC_TOKEN"] = previous
+          })
+      )
+      const credentials = { token: jwt("given"), teamId: "team_given", projectId: "prj_given" }
+      yield* Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+        yield* sandboxes.stopSandbox(sandboxId)
+        for (const request of vendor.requests.all) {
+          assert.strictEqual(request.headers.authorization, `Bearer ${credentials.token}`)
+          assert.strictEqual(request.query["teamId"], "team_given")
+        }
+      }).pipe(Effect.provide(service({ credentials })))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("a set of credentials that is refused is said as such, and not echoed", () =>
+    Effect.gen(function* () {
+      const { sandboxes } = yield* world
+      const error = yield* Effect.flip(sandboxes.createSandbox())
+      assert.include(["Authentication", "Permission"], error.reason._tag)
+      assert.notInclude(`${error} ${JSON.stringify(error)}`, secret)
+    }).pipe(Effect.provide(service({}, { token: Redacted.make(secret) })), Effect.scoped)
+  )
+})
