@@ -4,15 +4,15 @@
  * Every read has a fresh buffer, for whoever gets it may keep it, and one that nobody kept is freed by a collection only. V8
  * begins one when some 64 MiB of them lie about and marks beside the program for tens of ms, in which a fast pipe brings as
  * much again; what comes while it marks outlives it, so that twice that is held. Who has read a lot since the last
- * collection therefore rests a moment between reads: the next one begins and ends sooner. It costs a few ms a gigabyte,
- * and a consumer that keeps everything 2 ms a MiB at most.
+ * collection therefore rests a moment between reads: the next one begins and ends sooner. It costs some tens of ms a gigabyte,
+ * and a consumer that keeps everything 1 ms a MiB at most.
  */
 
 /** Less than what V8 waits for: what was read while it marked is not counted here and counts there. */
 const restAfter = 48 * 1024 * 1024
 
 /** How much is read between two rests. */
-const restEvery = 1024 * 1024
+const restEvery = 2 * 1024 * 1024
 
 /** How long a rest is, in native time: the collector knows no other. */
 export const restMillis = 2
