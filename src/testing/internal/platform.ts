@@ -140,6 +140,9 @@ export const collect = <E, R>(stream: Stream.Stream<Uint8Array, E, R>): Effect.E
 export const collectText = <E, R>(stream: Stream.Stream<Uint8Array, E, R>): Effect.Effect<string, E, R> =>
   Effect.map(collect(stream), text)
 
+/** Where programs usually are: what the guest has itself may hold directories that must not be entered. */
+export const usualPath = { PATH: "/usr/bin:/bin" }
+
 /** A script with arguments. */
 export const sh = (
   script: string,

@@ -96,7 +96,9 @@ const registerPipelines = (test: P.Test, options: Options): void => {
     test("pipelines: what has started ends when the next cannot be started", ({ at, fs, spawner }) =>
       Effect.gen(function* () {
         const first = P.sh(`echo $$ > "$1".tmp; mv "$1".tmp "$1"; exec sleep 300`, [at("pid")])
-        const attempt = first.pipe(ChildProcess.pipeTo(ChildProcess.make("suite-no-such-program")))
+        const attempt = first.pipe(
+          ChildProcess.pipeTo(ChildProcess.make("suite-no-such-program", [], { env: P.usualPath }))
+        )
         yield* P.fails(Effect.scoped(spawner.spawn(attempt)), "NotFound")
         if (yield* fs.exists(at("pid"))) yield* P.assertGone([(yield* fs.readFileString(at("pid"))).trim()])
       }))

@@ -48,7 +48,7 @@ export const register = (it: It, options: Options): void => {
     }))
 
   registerPrograms(test, options)
-  registerDirectories(test)
+  registerDirectories(test, options)
   registerEnvironment(test)
   registerShells(test, options)
   registerSecrets(test, options)
@@ -63,7 +63,7 @@ const registerPrograms = (test: P.Test, options: Options): void => {
       assert.strictEqual(yield* said(at("hello")), "hello|x y|")
       assert.strictEqual(yield* said("./hello", { cwd: directory }), "hello|x y|")
       assert.strictEqual(yield* said("hello", { env: { PATH: directory } }), "hello|x y|")
-      yield* P.fails(said("hello", { cwd: directory }), "NotFound")
+      yield* P.fails(said("hello", { cwd: directory, env: P.usualPath }), "NotFound")
     }))
 
   for (const name of ["a b", "-x", "$HOME'\"", "line\nbreak", "*", "caf\u00e9 \u{1F600}"]) {
@@ -78,6 +78,7 @@ const registerPrograms = (test: P.Test, options: Options): void => {
     Effect.gen(function* () {
       yield* program(fs, at("plain"), "#!/bin/sh\n", 0o644)
       yield* program(fs, at("odd"), "#!/no/such/interpreter\n")
+      const env = P.usualPath
       for (const [command, tag] of [
         ["suite-no-such-program", "NotFound"],
         ["/no/such/program", "NotFound"],
@@ -86,11 +87,11 @@ const registerPrograms = (test: P.Test, options: Options): void => {
         [at("plain"), "PermissionDenied"],
         [directory, "PermissionDenied"]
       ] as const) {
-        const error = yield* Effect.flip(Effect.scoped(spawner.spawn(ChildProcess.make(command, ["arg"]))))
+        const error = yield* Effect.flip(Effect.scoped(spawner.spawn(ChildProcess.make(command, ["arg"], { env }))))
         assert.deepInclude(error.reason, { _tag: tag, module: "ChildProcess", method: "spawn" }, command)
         assert.include(error.message, command)
-        yield* P.fails(spawner.exitCode(ChildProcess.make(command)), tag)
-        yield* P.fails(spawner.string(ChildProcess.make(command)), tag)
+        yield* P.fails(spawner.exitCode(ChildProcess.make(command, [], { env })), tag)
+        yield* P.fails(spawner.string(ChildProcess.make(command, [], { env })), tag)
       }
     }))
 
@@ -150,7 +151,7 @@ const registerPrograms = (test: P.Test, options: Options): void => {
   }
 }
 
-const registerDirectories = (test: P.Test): void => {
+const registerDirectories = (test: P.Test, options: Options): void => {
   test("the working directory: the platform's own, a relative and an absolute one", ({ at, directory, fs, path }) =>
     Effect.gen(function* () {
       yield* fs.makeDirectory(at("sub dir"))
@@ -187,6 +188,8 @@ const registerDirectories = (test: P.Test): void => {
         yield* P.fails(spawner.exitCode(ChildProcess.make("suite-no-such-program", [], { cwd })), tag)
       }
     }))
+
+  if (!options.stdin) return
 
   test("setCwd and setEnv reach every program of a pipeline", ({ at, fs, spawner }) =>
     Effect.gen(function* () {
