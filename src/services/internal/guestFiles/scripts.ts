@@ -313,11 +313,27 @@ ln -s -T -- "$1" "$2" || { ! here "$2" || exit 65; why "$2"; }`
 )
 
 /** from, to: as rename(2), which never moves into a directory or from one file system to another. */
-export const rename = script(
-  ["mv", "stat"],
-  `${links}[ \${#name} -le 255 ] || exit 71
+export const rename = script(["mv", "mkdir", "stat"], ({ mv }) => {
+  const unmoved = `{ [ -w "$up" ] || exit 67; exit 69; }`
+  // Busybox's takes a symlink to a directory for the directory, unless it is told only the directory above.
+  const onto =
+    mv === "gnu"
+      ? ""
+      : `if [ -L "$2" ] && [ -d "$2" ]; then
+  stage=$up/.rename.$$
+  mkdir -- "$stage" || ${unmoved}
+  mv -f -T -- "$1" "$stage/$name" && mv -f -- "$stage/$name" "$up/" ||
+    { [ ! -L "$stage/$name" ] && [ ! -e "$stage/$name" ] || mv -f -T -- "$stage/$name" "$1"; rmdir -- "$stage"; exit 69; }
+  rmdir -- "$stage"
+  exit 0
+fi
+`
+  return `${links}[ \${#name} -le 255 ] || exit 71
 isdir() { [ -d "$1" ] && [ ! -L "$1" ]; }
-if ! isdir "$1"; then case $2 in */) exit 66 ;; esac; fi
+case $2 in */)
+  isdir "$1" || exit 66
+  [ ! -e "$up/$name" ] || [ -d "$up/$name" ] || exit 66 ;;
+esac
 from=$(stat -c %d:%i -- "$1") || exit 69
 if here "$2"; then
   [ "$from" != "$(stat -c %d:%i -- "$2")" ] || exit 0
@@ -328,8 +344,8 @@ if here "$2"; then
   fi
 fi
 [ "\${from%%:*}" = "$(stat -L -c %d -- "$up")" ] || exit 75
-mv -f -T -- "$1" "$2" || { [ -w "$up" ] || exit 67; exit 69; }`
-)
+${onto}mv -f -T -- "$1" "$2" || ${unmoved}`
+})
 
 /** from, to: through symlinks on both sides, with the mode, as the copyfile of Node's library. */
 export const copyFile = script(
