@@ -93,7 +93,8 @@ export const make = (tree: Tree, special: ReadonlyMap<string, Special>, now: () 
         }))
         .sort((one, other) => (one.name < other.name ? -1 : 1)),
     rm: async (path, options) => {
-      if (options?.recursive === true) return tree.remove(path, { recursive: true, force: options.force ?? false }, now())
+      if (options?.recursive === true)
+        return tree.remove(path, { recursive: true, force: options.force ?? false }, now())
       if (options?.force === true && !tree.exists(path)) {
         return tree.remove(path, { force: true }, now())
       }

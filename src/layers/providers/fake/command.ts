@@ -60,7 +60,11 @@ export type Command = (call: CommandCall) => Stream.Stream<CommandEvent, unknown
 
 /** A command that always does the same. */
 export const constant =
-  (output: { readonly stdout?: string | Uint8Array; readonly stderr?: string | Uint8Array; readonly code?: number }): Command =>
+  (output: {
+    readonly stdout?: string | Uint8Array
+    readonly stderr?: string | Uint8Array
+    readonly code?: number
+  }): Command =>
   () =>
     Stream.fromIterable([
       ...(output.stdout === undefined ? [] : [stdout(output.stdout)]),

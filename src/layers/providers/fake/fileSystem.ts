@@ -276,19 +276,21 @@ export const make = (options: Options): FileSystem.FileSystem => {
   const both = <A>(method: string, from: string, to: string, evaluate: (now: number) => A) =>
     to.includes("\0") ? run(method, to, evaluate) : run(method, from, evaluate)
 
-  const open = (method: string): FileSystem.FileSystem["open"] => (path, openOptions) =>
-    Effect.acquireRelease(
-      run(method, path, (now) => {
-        const flags = flagsOf(openOptions?.flag ?? "r")
-        const inode = tree.open(
-          at(path),
-          { ...flags, noFollow: openOptions?.noFollow ?? false, mode: openOptions?.mode },
-          now
-        )
-        return new OpenFile(tree, inode, path, flags, checked)
-      }),
-      (file) => Effect.sync(() => file.close())
-    )
+  const open =
+    (method: string): FileSystem.FileSystem["open"] =>
+    (path, openOptions) =>
+      Effect.acquireRelease(
+        run(method, path, (now) => {
+          const flags = flagsOf(openOptions?.flag ?? "r")
+          const inode = tree.open(
+            at(path),
+            { ...flags, noFollow: openOptions?.noFollow ?? false, mode: openOptions?.mode },
+            now
+          )
+          return new OpenFile(tree, inode, path, flags, checked)
+        }),
+        (file) => Effect.sync(() => file.close())
+      )
 
   let temporaries = 0
   const temporary = (
@@ -309,7 +311,11 @@ export const make = (options: Options): FileSystem.FileSystem => {
     })
   const temporaryFile = (
     method: string,
-    where?: { readonly directory?: string | undefined; readonly prefix?: string | undefined; readonly suffix?: string | undefined }
+    where?: {
+      readonly directory?: string | undefined
+      readonly prefix?: string | undefined
+      readonly suffix?: string | undefined
+    }
   ) =>
     Effect.flatMap(temporary(method, where), (directory) => {
       const path = `${directory}/file${where?.suffix ?? ""}`
@@ -416,8 +422,4 @@ const watchedName = (
   own: string,
   change: Parameters<Parameters<Tree["listen"]>[0]>[0]
 ): string | undefined =>
-  watched.kind === "directory"
-    ? tree.relativeTo(watched, change)
-    : change.inode === watched
-      ? own
-      : undefined
+  watched.kind === "directory" ? tree.relativeTo(watched, change) : change.inode === watched ? own : undefined

@@ -113,9 +113,7 @@ export class Output {
       return held.flatMap((chunk) => {
         const skip = from[chunk.stream] - chunk.offset
         if (skip >= chunk.bytes.length) return []
-        return skip <= 0
-          ? [chunk]
-          : [{ ...chunk, offset: from[chunk.stream], bytes: chunk.bytes.subarray(skip) }]
+        return skip <= 0 ? [chunk] : [{ ...chunk, offset: from[chunk.stream], bytes: chunk.bytes.subarray(skip) }]
       })
     }
     const pull: Effect.Effect<Arr.NonEmptyReadonlyArray<OutputChunk>, Cause.Done> = Effect.suspend(() => {

@@ -247,7 +247,11 @@ export class Tree {
     this.add(found, { ...this.newFile(0o755, now), data, size: data.length, program }, now)
   }
 
-  mkdir(path: string, options: { readonly recursive?: boolean; readonly mode?: number | undefined }, now: number): void {
+  mkdir(
+    path: string,
+    options: { readonly recursive?: boolean; readonly mode?: number | undefined },
+    now: number
+  ): void {
     const syscall = "mkdir"
     if (options.recursive === true) {
       let current = ""
