@@ -1,0 +1,341 @@
+/** From a `StartCommand` to a running process: what it is, why it cannot be, and what it does. */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as PlatformError from "effect/PlatformError"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { SandboxError } from "../../../errors.ts"
+import { outputStart, ProcessExit } from "../../../model/Process.ts"
+import type { MachineProcess, StartCommand } from "../../../services/SandboxProvider.ts"
+import type { JustBash, Load } from "./bash.ts"
+import * as Bash from "./bash.ts"
+import type { MachineState, State } from "./cloud.ts"
+import type { Command, CommandCall, CommandEvent } from "./command.ts"
+import { badArgument, platformError, startFailure } from "./failures.ts"
+import * as FakeFileSystem from "./fileSystem.ts"
+import { Process } from "./process.ts"
+import { isFatal, signalNumber, toSignal } from "./signals.ts"
+import type { Inode } from "./tree.ts"
+import { basename, FsError, join, normalize } from "./tree.ts"
+
+export const workspaceRoot = "/workspace"
+export const temporary = "/tmp"
+const searchPath = "/usr/local/bin:/usr/bin:/bin"
+
+export interface Options {
+  readonly state: State
+  readonly machine: MachineState
+  readonly incarnation: string
+  readonly commands: ReadonlyMap<string, Command>
+  readonly load: Load
+  readonly killGrace: Duration.Duration
+  readonly checked: FakeFileSystem.Options["checked"]
+}
+
+type Failure = SandboxError | PlatformError.PlatformError
+
+const unwrap = (value: string | Redacted.Redacted<string>): string =>
+  Redacted.isRedacted(value) ? Redacted.value(value) : value
+
+/** What is wrong with variables; names the variable and never shows the value. */
+export const problemOfEnv = (
+  env: Readonly<Record<string, string | Redacted.Redacted<string> | undefined>>
+): string | undefined => {
+  for (const [name, value] of Object.entries(env)) {
+    if (name === "" || name.includes("=") || name.includes("\0")) {
+      return "The name of an environment variable is empty or contains = or NUL"
+    }
+    if (value !== undefined && unwrap(value).includes("\0")) {
+      return `The environment variable ${name} contains a NUL character`
+    }
+  }
+  return undefined
+}
+
+const problemOf = (command: StartCommand): string | undefined => {
+  if (command.command === "") return "The command is empty"
+  if (command.command.includes("\0")) return "The command contains a NUL character"
+  for (const [index, argument] of command.args.entries()) {
+    if (unwrap(argument).includes("\0")) return `Argument ${index + 1} contains a NUL character`
+  }
+  if (command.cwd?.includes("\0") === true) return "The working directory contains a NUL character"
+  if ((command.additionalFds ?? []).length > 0) return "A fake process has no file descriptors above 2"
+  return problemOfEnv(command.env ?? {})
+}
+
+/** A program and what it is called with. */
+type Program =
+  | { readonly kind: "registered"; readonly command: Command; readonly args: ReadonlyArray<string> }
+  | {
+      readonly kind: "interpreted"
+      readonly bash: JustBash
+      readonly program: string
+      readonly args: ReadonlyArray<string>
+    }
+
+/** Puts the programs that the guest has where guests have them. */
+const installPrograms = (options: Options, names: Iterable<string>): Effect.Effect<void> =>
+  Effect.map(Clock.currentTimeMillis, (now) => {
+    const { machine } = options
+    if (machine.programs) return
+    machine.programs = true
+    for (const name of names) machine.tree.addProgram(`/usr/bin/${name}`, name, now)
+  })
+
+/** Looks up a program by name, or by the path of a file. */
+const resolveProgram = Effect.fnUntraced(function* (
+  options: Options,
+  command: string,
+  args: ReadonlyArray<string>,
+  cwd: string,
+  depth = 0
+): Effect.fn.Return<Program, Failure> {
+  const { machine } = options
+  const byName = Effect.fnUntraced(function* (name: string, own: ReadonlyArray<string>) {
+    const registered = options.commands.get(name)
+    if (registered !== undefined) return { kind: "registered", command: registered, args: own } as const
+    const bash = yield* Bash.loaded(options.load)
+    const names = [...bash.getCommandNames(), "kill"]
+    yield* installPrograms(options, names)
+    return names.includes(name) ? ({ kind: "interpreted", bash, program: name, args: own } as const) : undefined
+  })
+  if (!command.includes("/")) {
+    const found = yield* byName(command, args)
+    if (found !== undefined) return found
+    return yield* startFailure("ENOENT", command)
+  }
+  // Where the programs of the guest are files, they must be there before one is looked for.
+  if (/^\/(usr\/)?bin\//.test(command)) {
+    const found = yield* byName(basename(command), args)
+    if (found !== undefined) return found
+  }
+  const path = join(cwd, command)
+  const inode = yield* Effect.try({
+    try: (): Inode => machine.tree.stat(path, "spawn"),
+    catch: (cause) => platformError("ChildProcess", "spawn", command, cause)
+  })
+  if (inode.kind !== "file" || (inode.mode & 0o111) === 0) return yield* startFailure("EACCES", command)
+  if (inode.program !== undefined) {
+    const found = yield* byName(inode.program, args)
+    if (found !== undefined) return found
+  }
+  const head = new TextDecoder().decode(inode.data.subarray(0, Math.min(inode.size, 256)))
+  const shebang = /^#!\s*(\S+)(?:[ \t]+([^\n]*?))?[ \t]*(?:\n|$)/.exec(head)
+  if (shebang === null) return yield* startFailure("ENOEXEC", command)
+  if (depth > 4) return yield* startFailure("ELOOP", command)
+  const [, interpreter = "", argument] = shebang
+  const prefix = argument === undefined || argument === "" ? [] : [argument]
+  const isEnv = basename(interpreter) === "env" && prefix.length > 0
+  return yield* resolveProgram(
+    options,
+    isEnv ? (prefix[0] ?? "") : interpreter,
+    [...(isEnv ? [] : prefix), path, ...args],
+    cwd,
+    depth + 1
+  )
+})
+
+/** Shows no value that somebody redacted. */
+const scrubber = (secrets: Iterable<string>) => {
+  const values = [...secrets].filter((secret) => secret !== "").sort((one, other) => other.length - one.length)
+  return (text: string): string => values.reduce((scrubbed, secret) => scrubbed.replaceAll(secret, "<redacted>"), text)
+}
+
+const scrubEnv = (scrub: (text: string) => string, env: Readonly<Record<string, string>>) =>
+  Object.fromEntries(Object.entries(env).map(([name, value]) => [name, scrub(value)]))
+
+const messageOf = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause)
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** Runs a registered command: what it says goes to `write`, and its end is the result. */
+const runRegistered = (
+  command: Command,
+  call: CommandCall,
+  write: (stream: "stdout" | "stderr", bytes: Uint8Array) => Effect.Effect<void>
+): Effect.Effect<ProcessExit> => {
+  let exit: ProcessExit = ProcessExit.Exited({ code: 0 })
+  const isEnd = (event: CommandEvent) => event._tag === "exit" || event._tag === "signalled"
+  return Stream.suspend(() => command(call)).pipe(
+    Stream.takeUntil(isEnd),
+    Stream.runForEach((event) => {
+      switch (event._tag) {
+        case "stdout":
+        case "stderr":
+          return write(event._tag, event.bytes)
+        case "exit":
+          exit = ProcessExit.Exited({ code: event.code })
+          return Effect.void
+        case "signalled": {
+          const signal = toSignal(event.signal) ?? "SIGKILL"
+          exit = ProcessExit.Signalled({ signal, code: 128 + signalNumber(signal) })
+          return Effect.void
+        }
+      }
+    }),
+    Effect.catchCause((cause) => {
+      if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+      exit = ProcessExit.Exited({ code: 1 })
+      return write("stderr", new TextEncoder().encode(`${call.command}: ${messageOf(cause)}\n`))
+    }),
+    Effect.map(() => exit)
+  )
+}
+
+/** Starts a command, at most once for the id of a recorded one. */
+export const start = Effect.fnUntraced(function* (
+  options: Options,
+  command: StartCommand
+): Effect.fn.Return<MachineProcess, Failure, Scope.Scope> {
+  const { machine, state } = options
+  const problem = problemOf(command)
+  if (problem !== undefined) return yield* badArgument("ChildProcess", "spawn", problem)
+  const cwd = command.cwd === undefined ? workspaceRoot : normalize(workspaceRoot, command.cwd)
+  yield* Effect.try({
+    try: () => {
+      if (machine.tree.stat(cwd, "chdir").kind !== "directory") throw new FsError("ENOTDIR", "chdir", cwd)
+    },
+    catch: (cause) => platformError("FileSystem", "access", cwd, cause)
+  })
+  const base: Record<string, string> = {
+    PATH: searchPath,
+    HOME: workspaceRoot,
+    TMPDIR: temporary,
+    LANG: "C.UTF-8",
+    ...machine.env
+  }
+  const env: Record<string, string> = command.extendEnv === false ? {} : base
+  const secrets = new Set(machine.secrets)
+  for (const [name, value] of Object.entries(command.env ?? {})) {
+    if (value === undefined) delete env[name]
+    else env[name] = unwrap(value)
+    if (Redacted.isRedacted(value)) secrets.add(Redacted.value(value))
+  }
+  for (const argument of command.args) if (Redacted.isRedacted(argument)) secrets.add(Redacted.value(argument))
+  const scrub = scrubber(secrets)
+  const args = command.args.map(unwrap)
+  const program = yield* resolveProgram(options, command.command, args, cwd)
+  // The loading may have taken long: the machine may have ended meanwhile.
+  const startedAt = yield* options.checked("start", Clock.currentTimeMillis)
+
+  const process = yield* Effect.acquireRelease(
+    Effect.suspend(() => {
+      const known = machine.processes.get(command.processId)
+      if (command.lifetime === "recorded" && known !== undefined) return Effect.succeed(known)
+      const pid = ++machine.pids
+      const about = { sandboxId: machine.sandboxId, processId: command.processId, pid, lifetime: command.lifetime }
+      const record = state.record({
+        ...about,
+        nested: false,
+        command: scrub(command.command),
+        args: args.map(scrub),
+        cwd,
+        env: scrubEnv(scrub, env),
+        startedAt
+      })
+      const started = new Process({
+        pid,
+        processId: command.processId,
+        incarnation: options.incarnation,
+        lifetime: command.lifetime,
+        stdin: command.stdin,
+        abrupt: program.kind === "interpreted",
+        onInput: record.read,
+        onEnd: (at, exit) => {
+          machine.byPid.delete(pid)
+          record.ended(at, exit)
+        }
+      })
+      machine.byPid.set(pid, started)
+      if (command.lifetime === "recorded") machine.processes.set(command.processId, started)
+      const files = (directory: string) =>
+        FakeFileSystem.make({ tree: machine.tree, cwd: directory, temporary, checked: options.checked })
+
+      const nested = Effect.fnUntraced(function* (call: Bash.NestedCall) {
+        const registered = options.commands.get(call.command)
+        if (registered === undefined) return { stdout: new Uint8Array(0), stderr: new Uint8Array(0), code: 127 }
+        const parts = { stdout: new Array<Uint8Array>(), stderr: new Array<Uint8Array>() }
+        const own = state.record({
+          ...about,
+          nested: true,
+          command: scrub(call.command),
+          args: call.args.map(scrub),
+          cwd: call.cwd,
+          env: scrubEnv(scrub, call.env),
+          startedAt: yield* Clock.currentTimeMillis
+        })
+        const exit = yield* runRegistered(
+          registered,
+          {
+            command: call.command,
+            args: call.args,
+            cwd: call.cwd,
+            env: call.env,
+            stdin: Stream.tap(call.stdin, (bytes) => Effect.sync(() => own.read(bytes))),
+            files: files(call.cwd),
+            pid,
+            trap: () => Effect.void
+          },
+          (stream, bytes) => Effect.sync(() => void parts[stream].push(bytes.slice()))
+        )
+        own.ended(yield* Clock.currentTimeMillis, exit)
+        return {
+          stdout: yield* Bash.bytesOf(Stream.fromIterable(parts.stdout)),
+          stderr: yield* Bash.bytesOf(Stream.fromIterable(parts.stderr)),
+          code: exit.code
+        }
+      })
+
+      const body =
+        program.kind === "registered"
+          ? runRegistered(
+              program.command,
+              {
+                command: command.command,
+                args: program.args,
+                cwd,
+                env,
+                stdin: started.input.read,
+                files: files(cwd),
+                pid,
+                trap: (name, handler) =>
+                  Effect.sync(() => {
+                    const signal = toSignal(name)
+                    if (signal !== undefined && isFatal(signal)) started.traps.set(signal, handler)
+                  })
+              },
+              (stream, bytes) => started.output.write(stream, bytes)
+            )
+          : Effect.map(
+              Bash.run({
+                bash: program.bash,
+                tree: machine.tree,
+                pid,
+                program: program.program,
+                args: program.args,
+                cwd,
+                env,
+                output: started.output,
+                input: command.stdin ? started.input.read : undefined,
+                registered: [...options.commands.keys()],
+                call: nested,
+                signal: (target, name) => {
+                  const other = machine.byPid.get(target)
+                  const signal = name === undefined ? undefined : toSignal(name)
+                  if (other === undefined || (name !== undefined && signal === undefined)) return Effect.succeed(false)
+                  return Effect.as(signal === undefined ? Effect.void : other.kill(signal), true)
+                }
+              }),
+              (code) => ProcessExit.Exited({ code })
+            )
+      return Effect.as(started.run(body, command.deadline, options.killGrace), started)
+    }),
+    (process) =>
+      process.options.lifetime === "scoped" && process.isRunning ? process.terminate(options.killGrace) : Effect.void
+  )
+  return process.handle(outputStart)
+})
