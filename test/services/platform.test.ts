@@ -22,6 +22,9 @@ suite("local", local, {
   stdin: true,
   inheritsStdio: true,
   redactedArguments: false,
+  // Every process of a sandbox has a group of its own, and a cookie by which it is found.
+  attached: false,
+  ownVariables: ["EFFECT_SANDBOX_COOKIE"],
   recursiveListingFollows: true,
   bindingModes: !root,
   chown: root

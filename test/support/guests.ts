@@ -71,23 +71,13 @@ export const guest = Effect.fnUntraced(function* (pathOf: PathOf = hostPath) {
 /** What resolves paths in front of the file system of a guest. */
 const resolving = (fs: FileSystem.FileSystem): FileSystem.FileSystem => {
   const base = process.cwd()
-  const resolved = delegate({
+  return delegate({
     run: (_, use) => use(fs),
     runScoped: (_, use) => use(fs),
     path: (path) => (path === "" || path.startsWith("/") ? path : `${base}/${path}`),
+    made: (path, directory) => (directory.startsWith("/") ? path : NodePath.relative(base, path)),
     root: base
   })
-  const relative =
-    (make: FileSystem.FileSystem["makeTempFile"]): FileSystem.FileSystem["makeTempFile"] =>
-    (options) =>
-      Effect.map(make(options), (path) =>
-        options?.directory === undefined || options.directory.startsWith("/") ? path : NodePath.relative(base, path)
-      )
-  return {
-    ...resolved,
-    makeTempDirectory: relative(resolved.makeTempDirectory),
-    makeTempFile: relative(resolved.makeTempFile)
-  }
 }
 
 /** Node's platform with the files of a guest. */

@@ -101,6 +101,14 @@ export const prepare = (
     if (command.includes("\0")) return yield* badArgument("The command contains a NUL character")
     const nul = args.findIndex((arg) => reveal(arg).includes("\0"))
     if (nul >= 0) return yield* badArgument(`Argument ${nul + 1} contains a NUL character`)
+    if (options.cwd === "") {
+      return yield* PlatformError.systemError({
+        _tag: "NotFound",
+        module: "FileSystem",
+        method: "access",
+        pathOrDescriptor: ""
+      })
+    }
     if (options.cwd?.includes("\0") === true)
       return yield* badArgument("The working directory contains a NUL character")
     for (const [name, value] of Object.entries(options.env ?? {})) {

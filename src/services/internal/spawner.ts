@@ -141,6 +141,29 @@ const numberOf = (process: MachineProcess): number => {
     : 1 + (Number.parseInt(process.external.processId.slice(0, 8), 16) >>> 1)
 }
 
+/** The end as Node tells it; what is inherited is there by then. */
+const exitOf = (
+  process: MachineProcess,
+  display: string,
+  pumps: ReadonlyArray<Fiber.Fiber<unknown, never>>
+): Effect.Effect<ExitCode, PlatformError.PlatformError> =>
+  Effect.mapError(process.exit, toPlatform("exitCode")).pipe(
+    Effect.tap(() => Effect.forEach(pumps, Fiber.await, { discard: true })),
+    Effect.flatMap((end) =>
+      end._tag === "Exited"
+        ? Effect.succeed(ExitCode(end.code))
+        : Effect.fail(
+            PlatformError.systemError({
+              _tag: "Unknown",
+              module: "ChildProcess",
+              method: "exitCode",
+              pathOrDescriptor: display,
+              cause: new Error(`Process interrupted due to receipt of signal: '${end.signal}'`)
+            })
+          )
+    )
+  )
+
 /** How long a program may take to end by the signal of its `killSignal` when its Scope closes and it has no `forceKillAfter`. */
 const patience = Duration.seconds(2)
 
@@ -165,7 +188,7 @@ export const make = (self: Core, commands: Commands) => {
         return yield* refuse("The shell option cannot be combined with arguments; pass the whole script as the command")
       }
       if (options.detached === false) {
-        return yield* refuse("A process of a sandbox always has a process group of its own")
+        return yield* refuse("detached: false: a process of a sandbox always has a process group of its own")
       }
       const fds = fdsOf(options)
       const additionalFds: Array<AdditionalFd> = []
@@ -196,17 +219,20 @@ export const make = (self: Core, commands: Commands) => {
         ...(additionalFds.length === 0 ? {} : { additionalFds })
       }
       const process = yield* commands.start(operation, id, prepared, undefined, undefined)
-      const ended = yield* Deferred.make<ExitCode, PlatformError.PlatformError>()
+      const pumps: Array<Fiber.Fiber<unknown, never>> = []
+      const exit = exitOf(process, prepared.display, pumps)
+      /** Whether it runs, without waiting: an end that is known wins. */
+      const isRunning = Effect.raceFirst(Effect.as(Effect.exit(process.exit), false), Effect.as(Effect.yieldNow, true))
       let referenced = true
       if (options.killSignal !== undefined || options.forceKillAfter !== undefined) {
         // Before the machine's own TERM, grace and KILL: how this program wants to be ended.
         yield* Effect.addFinalizer(() =>
-          Effect.suspend(() =>
-            !referenced || Deferred.isDoneUnsafe(ended)
-              ? Effect.void
-              : Effect.ignore(
+          Effect.flatMap(isRunning, (running) =>
+            referenced && running
+              ? Effect.ignore(
                   process.signal(options.killSignal ?? "SIGTERM", { forceAfter: options.forceKillAfter ?? patience })
                 )
+              : Effect.void
           )
         )
       }
@@ -229,7 +255,6 @@ export const make = (self: Core, commands: Commands) => {
       if (source !== undefined) yield* feed(source, stdin)
 
       const streams = yield* split(process)
-      const pumps: Array<Fiber.Fiber<unknown, never>> = []
       const visible = Effect.fnUntraced(function* (name: "stdout" | "stderr", output: typeof stdout) {
         const stream = streams[name]
         if (Sink.isSink(output)) return Stream.transduce(stream, output)
@@ -262,24 +287,6 @@ export const make = (self: Core, commands: Commands) => {
         }
       }
 
-      const exit = Effect.mapError(process.exit, toPlatform("exitCode")).pipe(
-        // What is inherited is there when the program has ended.
-        Effect.tap(() => Effect.forEach(pumps, Fiber.await, { discard: true })),
-        Effect.flatMap((end) =>
-          end._tag === "Exited"
-            ? Effect.succeed(ExitCode(end.code))
-            : Effect.fail(
-                PlatformError.systemError({
-                  _tag: "Unknown",
-                  module: "ChildProcess",
-                  method: "exitCode",
-                  pathOrDescriptor: prepared.display,
-                  cause: new Error(`Process interrupted due to receipt of signal: '${end.signal}'`)
-                })
-              )
-        )
-      )
-      yield* Effect.forkScoped(Deferred.into(exit, ended))
       const kill = (how?: ChildProcess.KillOptions) =>
         process
           .signal(how?.killSignal ?? options.killSignal ?? "SIGTERM", {
@@ -291,12 +298,13 @@ export const make = (self: Core, commands: Commands) => {
               () => Effect.void
             ),
             Effect.mapError(toPlatform("kill")),
-            Effect.andThen(Effect.ignore(Deferred.await(ended)))
+            Effect.andThen(Effect.exit(process.exit)),
+            Effect.asVoid
           )
       const handle = makeHandle({
         pid: ProcessId(numberOf(process)),
-        exitCode: Effect.raceFirst(Deferred.await(ended), Deferred.await(failed)),
-        isRunning: Effect.map(Deferred.isDone(ended), (done) => !done),
+        exitCode: Effect.raceFirst(exit, Deferred.await(failed)),
+        isRunning,
         kill,
         stdin: input.stream === "ignore" ? Sink.drain : stdin,
         stdout: out,

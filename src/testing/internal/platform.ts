@@ -55,6 +55,8 @@ export interface Options {
   readonly bindingModes?: boolean | undefined
   /** Whether they may give files away (as root). Default false. */
   readonly chown?: boolean | undefined
+  /** Variables that the platform gives every program, also one whose environment is said in full. */
+  readonly ownVariables?: ReadonlyArray<string> | undefined
   /** How many argument lists the property test tries; 20. */
   readonly propertyRuns?: number | undefined
   /** Deadline of one test in ms; 30 s. */

@@ -239,15 +239,12 @@ const registerGroups = (test: P.Test, options: Options, assertKilled: AssertKill
         yield* P.assertGone(pids)
       }))
   } else {
-    test("unref: succeeds, and the end of the Scope ends it all the same", () =>
+    test("unref: is BadArgument, which says why", ({ spawner }) =>
       Effect.gen(function* () {
-        const scope = yield* Scope.make()
-        const handle = yield* Scope.provide(P.sh("echo $$; exec sleep 300"), scope)
-        const pids = yield* pidsOf(handle)
-        yield* yield* handle.unref
-        yield* Effect.asVoid(handle.unref)
-        yield* Scope.close(scope, Exit.void)
-        yield* P.assertGone(pids)
+        const handle = yield* spawner.spawn(ChildProcess.make("true"))
+        const error = yield* Effect.flip(handle.unref)
+        assert.strictEqual(error.reason._tag, "BadArgument")
+        assert.include(error.message, "Scope")
       }))
   }
 

@@ -49,7 +49,7 @@ export const register = (it: It, options: Options): void => {
 
   registerPrograms(test, options)
   registerDirectories(test, options)
-  registerEnvironment(test)
+  registerEnvironment(test, options)
   registerShells(test, options)
   registerSecrets(test, options)
 }
@@ -203,14 +203,19 @@ const registerDirectories = (test: P.Test, options: Options): void => {
     }))
 }
 
-const registerEnvironment = (test: P.Test): void => {
+const registerEnvironment = (test: P.Test, options: Options): void => {
+  /** What a program finds, less what the platform gives every one. */
+  const environment = (spawner: P.Subject["spawner"], env: NonNullable<ChildProcess.CommandOptions["env"]>) =>
+    Effect.map(spawner.lines(ChildProcess.make("env", [], { env })), (lines) =>
+      lines.filter((line) => !(options.ownVariables ?? []).some((name) => line.startsWith(`${name}=`)))
+    )
+
   test("the environment: without `extendEnv` exactly what is given", ({ spawner }) =>
     Effect.gen(function* () {
       const env = { PLAIN: "a b", EMPTY: "", GONE: undefined, SECRET: Redacted.make("s3cret'\"") }
-      const lines = yield* spawner.lines(ChildProcess.make("env", [], { env }))
-      assert.sameMembers(lines, ["PLAIN=a b", "EMPTY=", "SECRET=s3cret'\""])
-      assert.deepStrictEqual(yield* spawner.lines(ChildProcess.make("env", [], { env: {} })), [])
-      assert.deepStrictEqual(yield* spawner.lines(ChildProcess.make("env", [], { env: { GONE: undefined } })), [])
+      assert.sameMembers(yield* environment(spawner, env), ["PLAIN=a b", "EMPTY=", "SECRET=s3cret'\""])
+      assert.deepStrictEqual(yield* environment(spawner, {}), [])
+      assert.deepStrictEqual(yield* environment(spawner, { GONE: undefined }), [])
     }))
 
   test("the environment: without PATH programs are found in the usual places, with another one only there", ({
@@ -257,9 +262,7 @@ const registerEnvironment = (test: P.Test): void => {
 
   test("the environment: names that a shell could not assign arrive", ({ spawner }) =>
     Effect.gen(function* () {
-      const lines = yield* spawner.lines(
-        ChildProcess.make("env", [], { env: { "a.b-c": "1", "with space": "2", "9": "3" } })
-      )
+      const lines = yield* environment(spawner, { "a.b-c": "1", "with space": "2", "9": "3" })
       assert.sameMembers(lines, ["a.b-c=1", "with space=2", "9=3"])
     }))
 }

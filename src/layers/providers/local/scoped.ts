@@ -16,6 +16,7 @@ import * as NodeStream from "@effect/platform-node/NodeStream"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
+import { PassThrough } from "node:stream"
 import type { SandboxError } from "../../../errors.ts"
 import { InvalidArgument, ProcessEnded } from "../../../errors.ts"
 import type { EndReason } from "../../../model/Process.ts"
@@ -327,8 +328,11 @@ const additionalEnds = (child: ChildProcess.ChildProcess, command: StartCommand)
     // A "pipe" of Node's is a duplex socket, whatever its type says.
     if (!(socket instanceof Net.Socket)) continue
     sockets.push(socket)
-    // Before anybody reads or writes; whoever does gets it from the stream or sink.
-    socket.on("error", () => {})
+    // What nobody reads when the process exits, Node throws away: it is taken at once, up to what this holds.
+    const output = new PassThrough()
+    output.on("error", () => {})
+    socket.on("error", (error) => output.destroy(error))
+    if (type !== "input") socket.pipe(output)
     // The process may close its side and go on reading.
     if (type === "duplex") socket.allowHalfOpen = true
     const onError = (error: unknown) => platformError("ChildProcess", `fd${fd}`, command.command, error)
@@ -336,7 +340,7 @@ const additionalEnds = (child: ChildProcess.ChildProcess, command: StartCommand)
       ...(type === "output" ? {} : { sink: NodeSink.fromWritable({ evaluate: () => socket, onError }) }),
       ...(type === "input"
         ? {}
-        : { stream: NodeStream.fromReadable({ evaluate: () => socket, onError, closeOnDone: false }) })
+        : { stream: NodeStream.fromReadable({ evaluate: () => output, onError, closeOnDone: false }) })
     })
   }
   return { ends, sockets }
