@@ -190,7 +190,16 @@ const suite = (guest: Guest) => {
         assert.strictEqual(pids.filter(isAlive).length, 2)
         yield* Scope.close(scope, Exit.void)
         assert.deepStrictEqual(pids.filter(isAlive), [])
-        const fiber = yield* Effect.forkChild(sh(guest, "sleep 300 & echo $! $$ >more; wait"))
+        let running = false
+        const script = "sleep 300 & echo $! $$ >more; wait"
+        const fiber = yield* startSh(guest, script).pipe(
+          Effect.tap(() => Effect.sync(() => (running = true))),
+          Effect.flatMap((process) => collect(process)),
+          Effect.scoped,
+          Effect.forkChild
+        )
+        // Before that its directory would stay, lest it started later.
+        yield* eventually("it is known to run", () => running)
         const more = (yield* written(guest, "more")).split(" ")
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(more.filter(isAlive), [])

@@ -78,6 +78,14 @@ ring() {
     fi
   done
 }
+# Removes directories in which somebody may just be making a last file.
+vanish() {
+  _i=0
+  until rm -rf "$@" 2>/dev/null || [ $_i -ge 50 ]; do
+    nap 0.02
+    _i=$((_i + 1))
+  done
+}
 # The size of file $1, in _z; some wc read all of it for that.
 size() {
   set -- $(ls -ln "$1")
@@ -104,7 +112,7 @@ pump() {
       if [ -s "$_D/q$1" ]; then read -r _q <"$_D/q$1" || _q=0; fi
       _r=$(((_quota - _o + _q) / 65536))
       [ $_r -lt 1 ] || break
-      if [ -e "$_D/cut" ] || ! kill -0 $$ 2>/dev/null; then break 2; fi
+      if [ -e "$_D/cut" ] || ! [ -d "$_D" ] || ! kill -0 $$ 2>/dev/null; then break 2; fi
       echo >"$_D/$1.held"
       nap 0.1
     done
@@ -468,6 +476,8 @@ reader() {
         echo t >&8
       fi
     done
+    # Without its directory the reader has nothing to wait for.
+    echo t >&8
   ) </dev/null >/dev/null 2>&1 &
   _tick=$!
   while [ -p "$_D/b.$$" ]; do
@@ -554,9 +564,7 @@ case $_M in
       # the command ignore INT and QUIT for good.
       setsid sh -c 'exec setsid "$@"' sh sh -c "$0" "$0" "$_S" runner "$_D" "$_N" "$_W" "$@" </dev/null >/dev/null 2>&1
     fi
-    if [ -n "$_forget" ]; then
-      (cd "\${_D%/*}" && rm -rf $_forget)
-    fi
+    if [ -n "$_forget" ]; then (cd "\${_D%/*}" && vanish $_forget); fi
     reader 0 0
     ;;
   runner)
@@ -611,7 +619,7 @@ case $_M in
       nap 0.02
       _l=$((_l + 1))
     done
-    if [ "$2" = 1 ] && [ $_r = ok ]; then rm -rf "$_D"; fi
+    if [ "$2" = 1 ] && [ $_r = ok ]; then vanish "$_D"; fi
     say $_r
     ;;
   # $1 and $2 what is stored elsewhere, $3 whether that is all.
@@ -648,7 +656,7 @@ case $_M in
     ;;
   # The names beside each other in $D that go.
   remove)
-    cd "$_D" && rm -rf "$@"
+    cd "$_D" && vanish "$@"
     say ok
     ;;
 esac
