@@ -1,6 +1,7 @@
 /**
- * The whole library for a test, in one line: the service over a provider and the memory store, both with faults. What machines and
- * records there are outlives the service, so that a test can let it die and start {@link another}.
+ * The whole library for a test, in one line: the service over the provider `fake` (or {@link layerOver} another) and the memory
+ * store, both with faults. What machines and records there are outlives the service, so that a test can let it die and start
+ * {@link another}.
  *
  * Nothing of the environment is read. Time is the test's: with a `TestClock`, {@link passing} lets as much of it pass as an effect
  * needs.
@@ -14,6 +15,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
 import type { SandboxError } from "../errors.ts"
+import * as Fake from "../layers/providers/Fake.ts"
 import * as Memory from "../layers/stores/Memory.ts"
 import { ProcessLog } from "../services/ProcessLog.ts"
 import * as ProviderRegistry from "../services/ProviderRegistry.ts"
@@ -81,6 +83,18 @@ export const layerOver = <E = never, R = never>(
     Layer.provideMerge(world),
     Layer.provideMerge(Faults.layer(options.faults))
   )
+}
+
+/** Options of {@link layer}: those of the provider `fake`, such as `commands`, too. */
+export interface FakeOptions extends Options, Omit<Fake.Options, "cloud"> {}
+
+/** The library over machines in memory, whose `Fake.Cloud` a test can look into. */
+export const layer = (options: FakeOptions = {}): Layer.Layer<Services | Fake.Cloud, SandboxError> => {
+  const { faults, settings, ...fake } = options
+  return layerOver(
+    Effect.flatMap(Fake.Cloud, (cloud) => Fake.make({ ...fake, cloud })),
+    { faults, settings }
+  ).pipe(Layer.provideMerge(Layer.effect(Fake.Cloud, Fake.makeCloud)))
 }
 
 /** Another service over the same machines and records: the one that is started after the first has died. */

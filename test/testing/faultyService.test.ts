@@ -147,48 +147,51 @@ describe("one fault anywhere in a recorded command", () => {
     [Faults.fail(), Faults.loseAnswer()].flatMap((fault) => [1, 2].map((call) => ({ call, fault, operation })))
   )
 
-  it.effect("is made good or is a typed failure; nothing runs twice, and the log has no gap", () =>
-    Effect.gen(function* () {
-      let happened = 0
-      for (const { call, fault, operation } of cases) {
-        // Lost answers of streams do not exist, which the types know, and a list of all operations does not.
-        const rule = Faults.on(operation, fault as Faults.FaultOf<"create">, { call })
-        const what = `${operation} ${call} ${fault._tag}`
-        yield* over(
-          [rule],
-          ({ faults, sandboxes, vendor }) =>
-            Effect.gen(function* () {
-              const result = yield* Effect.gen(function* () {
-                const { sandboxId } = yield* Testing.passing(sandboxes.createSandbox())
-                return yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
-              }).pipe(Effect.result)
-              if (faults.unused.length > 0) return
-              happened++
-              assert.isAtMost(vendor.count("start"), 1, what)
-              assert.isAtMost(vendor.rows.size, 1, what)
-              if (result._tag === "Failure") {
-                const error = result.failure
-                assert.strictEqual(error._tag, "SandboxError", what)
-                if (operation === "create") assert.strictEqual(vendor.rows.size, 0, what)
-                return
-              }
-              assert.strictEqual(result.success.result?.stdout, "abcdefgh", what)
-              const log = yield* Stream.runCollect(sandboxes.readProcessStream(result.success.processId)).pipe(
-                // The fault may only now be due, at the one read that is left.
-                Effect.retry({ times: 1 })
-              )
-              assert.deepStrictEqual(
-                log.map(({ seq }) => seq),
-                log.map((_, index) => index + 1),
-                what
-              )
-              assert.strictEqual(log.at(-1)?._tag, "status", what)
-            }),
-          { output: ["abcd", "efgh"] }
-        )
-      }
-      assert.isAbove(happened, 20)
-    })
+  it.effect(
+    "is made good or is a typed failure; nothing runs twice, and the log has no gap",
+    () =>
+      Effect.gen(function* () {
+        let happened = 0
+        for (const { call, fault, operation } of cases) {
+          // Lost answers of streams do not exist, which the types know, and a list of all operations does not.
+          const rule = Faults.on(operation, fault as Faults.FaultOf<"create">, { call })
+          const what = `${operation} ${call} ${fault._tag}`
+          yield* over(
+            [rule],
+            ({ faults, sandboxes, vendor }) =>
+              Effect.gen(function* () {
+                const result = yield* Effect.gen(function* () {
+                  const { sandboxId } = yield* Testing.passing(sandboxes.createSandbox())
+                  return yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+                }).pipe(Effect.result)
+                if (faults.unused.length > 0) return
+                happened++
+                assert.isAtMost(vendor.count("start"), 1, what)
+                assert.isAtMost(vendor.rows.size, 1, what)
+                if (result._tag === "Failure") {
+                  const error = result.failure
+                  assert.strictEqual(error._tag, "SandboxError", what)
+                  if (operation === "create") assert.strictEqual(vendor.rows.size, 0, what)
+                  return
+                }
+                assert.strictEqual(result.success.result?.stdout, "abcdefgh", what)
+                const log = yield* Stream.runCollect(sandboxes.readProcessStream(result.success.processId)).pipe(
+                  // The fault may only now be due, at the one read that is left.
+                  Effect.retry({ times: 1 })
+                )
+                assert.deepStrictEqual(
+                  log.map(({ seq }) => seq),
+                  log.map((_, index) => index + 1),
+                  what
+                )
+                assert.strictEqual(log.at(-1)?._tag, "status", what)
+              }),
+            { output: ["abcd", "efgh"] }
+          )
+        }
+        assert.isAbove(happened, 20)
+      }),
+    120_000
   )
 
   it.effect.fails("a lost answer of the process's insert does not cost the command", () =>
@@ -220,31 +223,34 @@ describe("one fault anywhere in a recorded command", () => {
 describe("a service that dies", () => {
   const sandboxId = "00000000-0000-4000-8000-000000000001"
 
-  it.effect("at any call of a creation leaves a sandbox that the next service finishes, and one machine", () =>
-    Effect.gen(function* () {
-      let deaths = 0
-      for (const operation of everyOperation) {
-        for (const when of ["before", "after"] as const) {
-          for (const call of [1, 2]) {
-            const what = `${when} ${operation} ${call}`
-            yield* over([Faults.on(operation, Faults.kill(when), { call })], ({ faults, sandboxes, vendor }) =>
-              Effect.gen(function* () {
-                const exit = yield* Effect.exit(Testing.passing(sandboxes.createSandbox({}, { sandboxId })))
-                if (faults.unused.length > 0) return
-                deaths++
-                assert.isTrue(Exit.isFailure(exit) || vendor.rows.size === 1, what)
-                const next = yield* Testing.another()
-                yield* Testing.passing(next.createSandbox({}, { sandboxId }))
-                assert.strictEqual((yield* next.runCommand(sandboxId, "true")).exitCode, 0, what)
-                assert.strictEqual((yield* next.getSandbox(sandboxId)).status, "active", what)
-                assert.strictEqual(vendor.rows.size, 1, what)
-              })
-            )
+  it.effect(
+    "at any call of a creation leaves a sandbox that the next service finishes, and one machine",
+    () =>
+      Effect.gen(function* () {
+        let deaths = 0
+        for (const operation of everyOperation) {
+          for (const when of ["before", "after"] as const) {
+            for (const call of [1, 2]) {
+              const what = `${when} ${operation} ${call}`
+              yield* over([Faults.on(operation, Faults.kill(when), { call })], ({ faults, sandboxes, vendor }) =>
+                Effect.gen(function* () {
+                  const exit = yield* Effect.exit(Testing.passing(sandboxes.createSandbox({}, { sandboxId })))
+                  if (faults.unused.length > 0) return
+                  deaths++
+                  assert.isTrue(Exit.isFailure(exit) || vendor.rows.size === 1, what)
+                  const next = yield* Testing.another()
+                  yield* Testing.passing(next.createSandbox({}, { sandboxId }))
+                  assert.strictEqual((yield* next.runCommand(sandboxId, "true")).exitCode, 0, what)
+                  assert.strictEqual((yield* next.getSandbox(sandboxId)).status, "active", what)
+                  assert.strictEqual(vendor.rows.size, 1, what)
+                })
+              )
+            }
           }
         }
-      }
-      assert.isAbove(deaths, 15)
-    })
+        assert.isAbove(deaths, 15)
+      }),
+    120_000
   )
 
   it.live("in the middle of an output and of its writing loses and doubles none of it", () =>
@@ -291,66 +297,69 @@ describe("a service that dies", () => {
     }).pipe(Effect.scoped, Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))))
   )
 
-  it.live("at any call of a recorded command leaves a process that ran at most once and whose log is whole", () =>
-    Effect.gen(function* () {
-      const root = yield* tempDirectory
-      const local = yield* Local.make({ root, isolation: "none" })
-      const owner = { ...LeaseOwner.LeaseOwner.defaultValue(), isDead: () => Effect.succeed(true) }
-      const store = yield* records
-      const maker = yield* Layer.build(service(local, store)).pipe(
-        Effect.provideService(Faults.Faults, yield* Faults.make())
-      )
-      const sandboxes = Context.get(maker, SandboxService)
-      yield* sandboxes.createSandbox({}, { sandboxId })
-      yield* Effect.addFinalizer(() => Effect.orDie(sandboxes.stopSandbox(sandboxId, { delete: true })))
-      let deaths = 0
-      const script = "echo run >> $0; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 7"
-      for (const operation of everyOperation) {
-        for (const when of ["before", "after"] as const) {
-          const what = `${when} ${operation}`
-          const processId = crypto.randomUUID()
-          const faults = yield* Faults.make([Faults.on(operation, Faults.kill(when))])
-          const build = Layer.build(
-            service(local, store).pipe(Layer.provide(Layer.succeed(LeaseOwner.LeaseOwner, owner)))
-          ).pipe(
-            Effect.map((context) => Context.get(context, SandboxService)),
-            Effect.provideService(Faults.Faults, faults)
-          )
-          const run = (sandboxes: SandboxService["Service"]) =>
-            sandboxes.runCommandWithProcessStream(sandboxId, "sh", ["-c", script, processId], { processId })
-          const first = yield* Scope.make()
-          yield* Scope.provide(build, first).pipe(
-            Effect.flatMap(run),
-            // What waits for a fiber that died waits for ever, as it would in a program that is no more.
-            Effect.raceFirst(Effect.andThen(faults.exhausted, Effect.interrupt)),
-            Effect.exit
-          )
-          yield* Scope.close(first, Exit.void)
-          if (faults.unused.length > 0) continue
-          deaths++
-          yield* Effect.gen(function* () {
-            const next = yield* build
-            const result = yield* Effect.result(run(next))
-            // One that was not yet started when its service died is not started by another.
-            const started = !["before start", "after insertProcess"].includes(what)
-            if (!started) {
-              assert.strictEqual(result._tag === "Failure" && result.failure.reason._tag, "OutcomeUnknown", what)
-              assert.strictEqual((yield* Effect.flip(next.readFile(sandboxId, processId))).reason._tag, "NotFound")
-              return
-            }
-            const stdout = Array.from({ length: 300 }, (_, i) => `line ${i}\n`).join("")
-            assert.deepInclude(result._tag === "Success" ? result.success.result : {}, { exitCode: 7, stdout }, what)
-            assert.strictEqual(Buffer.from(yield* next.readFile(sandboxId, processId)).toString(), "run\n", what)
-            const events = yield* Stream.runCollect(next.readProcessStream(processId))
-            assert.deepStrictEqual(
-              events.map(({ seq }) => seq),
-              events.map((_, index) => index + 1),
-              what
+  it.live(
+    "at any call of a recorded command leaves a process that ran at most once and whose log is whole",
+    () =>
+      Effect.gen(function* () {
+        const root = yield* tempDirectory
+        const local = yield* Local.make({ root, isolation: "none" })
+        const owner = { ...LeaseOwner.LeaseOwner.defaultValue(), isDead: () => Effect.succeed(true) }
+        const store = yield* records
+        const maker = yield* Layer.build(service(local, store)).pipe(
+          Effect.provideService(Faults.Faults, yield* Faults.make())
+        )
+        const sandboxes = Context.get(maker, SandboxService)
+        yield* sandboxes.createSandbox({}, { sandboxId })
+        yield* Effect.addFinalizer(() => Effect.orDie(sandboxes.stopSandbox(sandboxId, { delete: true })))
+        let deaths = 0
+        const script = "echo run >> $0; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 7"
+        for (const operation of everyOperation) {
+          for (const when of ["before", "after"] as const) {
+            const what = `${when} ${operation}`
+            const processId = crypto.randomUUID()
+            const faults = yield* Faults.make([Faults.on(operation, Faults.kill(when))])
+            const build = Layer.build(
+              service(local, store).pipe(Layer.provide(Layer.succeed(LeaseOwner.LeaseOwner, owner)))
+            ).pipe(
+              Effect.map((context) => Context.get(context, SandboxService)),
+              Effect.provideService(Faults.Faults, faults)
             )
-          }).pipe(Effect.scoped)
+            const run = (sandboxes: SandboxService["Service"]) =>
+              sandboxes.runCommandWithProcessStream(sandboxId, "sh", ["-c", script, processId], { processId })
+            const first = yield* Scope.make()
+            yield* Scope.provide(build, first).pipe(
+              Effect.flatMap(run),
+              // What waits for a fiber that died waits for ever, as it would in a program that is no more.
+              Effect.raceFirst(Effect.andThen(faults.exhausted, Effect.interrupt)),
+              Effect.exit
+            )
+            yield* Scope.close(first, Exit.void)
+            if (faults.unused.length > 0) continue
+            deaths++
+            yield* Effect.gen(function* () {
+              const next = yield* build
+              const result = yield* Effect.result(run(next))
+              // One that was not yet started when its service died is not started by another.
+              const started = !["before start", "after insertProcess"].includes(what)
+              if (!started) {
+                assert.strictEqual(result._tag === "Failure" && result.failure.reason._tag, "OutcomeUnknown", what)
+                assert.strictEqual((yield* Effect.flip(next.readFile(sandboxId, processId))).reason._tag, "NotFound")
+                return
+              }
+              const stdout = Array.from({ length: 300 }, (_, i) => `line ${i}\n`).join("")
+              assert.deepInclude(result._tag === "Success" ? result.success.result : {}, { exitCode: 7, stdout }, what)
+              assert.strictEqual(Buffer.from(yield* next.readFile(sandboxId, processId)).toString(), "run\n", what)
+              const events = yield* Stream.runCollect(next.readProcessStream(processId))
+              assert.deepStrictEqual(
+                events.map(({ seq }) => seq),
+                events.map((_, index) => index + 1),
+                what
+              )
+            }).pipe(Effect.scoped)
+          }
         }
-      }
-      assert.isAbove(deaths, 12)
-    }).pipe(Effect.scoped, Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))))
+        assert.isAbove(deaths, 12)
+      }).pipe(Effect.scoped, Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({})))),
+    120_000
   )
 })

@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Fiber, Stream } from "effect"
+import * as Fake from "../../src/layers/providers/Fake.ts"
+import * as ProcessEvent from "../../src/model/ProcessEvent.ts"
 import { ProviderRegistry } from "../../src/services/ProviderRegistry.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
 import { SandboxStore } from "../../src/services/SandboxStore.ts"
@@ -92,4 +94,164 @@ describe("Testing.passing", () => {
       assert.isTrue(interrupted)
     })
   )
+})
+
+/** Says eight bytes in two pieces, a second apart, and ends with 7. */
+const slow: Fake.Command = () =>
+  Stream.fromIterable(["abcd", "efgh"]).pipe(
+    Stream.mapEffect((text) => Effect.as(Effect.sleep("1 second"), Fake.stdout(text))),
+    Stream.concat(Stream.succeed(Fake.exit(7)))
+  )
+
+const faked = (faults: Faults.Plan, options: Testing.FakeOptions = {}) =>
+  Effect.provide(Testing.layer({ commands: { slow }, persistent: false, faults, ...options }))
+
+describe("Testing.layer", () => {
+  it.effect("runs registered commands and scripts in machines that the test can look into", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { exitCode, stdout } = yield* Testing.passing(sandboxes.runCommand(sandboxId, "slow"))
+      assert.deepStrictEqual([exitCode, stdout], [7, "abcdefgh"])
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "a", content: "text" }])
+      const cloud = yield* Fake.Cloud
+      assert.strictEqual(cloud.commands.length, 1)
+      assert.deepStrictEqual(Object.keys(yield* cloud.files(sandboxId)), ["a"])
+      assert.deepStrictEqual((yield* Faults.Faults).injected, [])
+    }).pipe(faked([]))
+  )
+
+  it.effect("waits a burst of refusals out in virtual time", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const before = yield* Clock.currentTimeMillis
+      yield* Testing.passing(sandboxes.createSandbox(), { step: "1 second" })
+      assert.approximately((yield* Clock.currentTimeMillis) - before, 100_000, 10_000)
+      assert.deepStrictEqual((yield* Faults.Faults).unused, [])
+    }).pipe(faked([Faults.on("create", Faults.rateLimited({ retryAfter: "30 seconds" }), { times: 3 })]))
+  )
+
+  it.effect("makes a vanished machine anew", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const first = yield* sandboxes.getSandbox(sandboxId)
+      const { exitCode } = yield* Testing.passing(sandboxes.runCommand(sandboxId, "slow"))
+      const second = yield* sandboxes.getSandbox(sandboxId)
+      assert.strictEqual(exitCode, 7)
+      assert.notStrictEqual(second.incarnation, first.incarnation)
+      assert.deepStrictEqual(
+        (yield* Fake.Cloud).machines.map(({ incarnation }) => incarnation),
+        [second.incarnation]
+      )
+      assert.deepStrictEqual((yield* Faults.Faults).unused, [])
+    }).pipe(faked([Faults.on("start", Faults.vanish)]))
+  )
+
+  it.effect("a machine that vanishes in mid-output never ends the command well", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const result = yield* Testing.passing(sandboxes.runCommand(sandboxId, "slow"))
+      assert.deepInclude(result, { exitCode: 137, signal: "SIGKILL", stdout: "abcd" })
+      assert.deepStrictEqual((yield* Faults.Faults).unused, [])
+    }).pipe(faked([Faults.on("output", Faults.at({ byte: 4 }, Faults.vanish))]))
+  )
+
+  it.effect("a cut output fails typed when it cannot be read again, and is whole when it can", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const error = yield* Effect.flip(Testing.passing(sandboxes.runCommand(sandboxId, "slow")))
+      assert.deepInclude(error.reason, { _tag: "Unavailable", accepted: "unknown" })
+      const run = yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "slow"))
+      assert.deepInclude(run.result, { exitCode: 7, stdout: "abcdefgh" })
+      assert.deepStrictEqual((yield* Faults.Faults).unused, [])
+    }).pipe(faked([Faults.on("output", Faults.cut({ atByte: 6 }), { times: 2 })]))
+  )
+
+  it.effect("a lost answer of a creation leaves no orphan, one of a start starts nothing twice", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const cloud = yield* Fake.Cloud
+      const error = yield* Effect.flip(Testing.passing(sandboxes.createSandbox()))
+      assert.strictEqual(error.reason._tag, "Unavailable")
+      assert.deepStrictEqual(cloud.machines, [])
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const run = yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "slow"))
+      assert.deepInclude(run.result, { exitCode: 7, stdout: "abcdefgh" })
+      assert.strictEqual(cloud.commands.length, 1)
+      assert.deepStrictEqual((yield* Faults.Faults).unused, [])
+    }).pipe(faked([Faults.on(["create"], Faults.loseAnswer()), Faults.on("start", Faults.loseAnswer())]))
+  )
+
+  it.effect("lost appends are written once", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId } = yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "slow"))
+      const events = yield* Stream.runCollect(sandboxes.readProcessStream(processId))
+      assert.deepStrictEqual(
+        events.map(({ seq }) => seq),
+        events.map((_, index) => index + 1)
+      )
+      const bytes = events.filter(ProcessEvent.isOutput).map((event) => event.bytes)
+      assert.strictEqual(Buffer.concat(bytes).toString(), "abcdefgh")
+      assert.isAbove((yield* Faults.Faults).injected.length, 2)
+    }).pipe(
+      faked([Faults.on("append", Faults.loseAnswer(), { times: Infinity, when: ({ count }) => count % 2 === 1 })])
+    )
+  )
+
+  it.effect("a recorded command outlives its service: the next one follows it to its end", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "slow")
+      yield* Testing.passing(faults.exhausted)
+      const next = yield* Testing.another()
+      const process = yield* next.attachProcess(processId)
+      assert.deepStrictEqual(yield* Testing.passing(process.exit), { _tag: "Exited", code: 7 })
+      const events = yield* Stream.runCollect(next.readProcessStream(processId))
+      const bytes = events.filter(ProcessEvent.isOutput).map((event) => event.bytes)
+      assert.strictEqual(Buffer.concat(bytes).toString(), "abcdefgh")
+      assert.strictEqual((yield* Fake.Cloud).commands.length, 1)
+    }).pipe(Effect.scoped, faked([Faults.on("output", Faults.at({ byte: 4 }, Faults.kill("before")))]))
+  )
+
+  for (const seed of ["one", "two", "three", "four"]) {
+    it.effect(`under faults by chance (${seed}) a command has its whole output or a typed failure, and one run`, () =>
+      Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const cloud = yield* Fake.Cloud
+        let ended = 0
+        for (let i = 0; i < 20; i++) {
+          const result = yield* Effect.gen(function* () {
+            const { sandboxId } = yield* Testing.passing(sandboxes.createSandbox())
+            yield* cloud.forget
+            return yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "slow"))
+          }).pipe(Effect.result)
+          assert.isAtMost(cloud.commands.length, 1)
+          if (result._tag === "Failure") {
+            assert.strictEqual(result.failure._tag, "SandboxError")
+            continue
+          }
+          ended++
+          assert.deepInclude(result.success.result, { exitCode: 7, stdout: "abcdefgh" })
+        }
+        assert.isAbove(ended, 5)
+        assert.isAbove((yield* Faults.Faults).injected.length, 5)
+      }).pipe(
+        faked([
+          Faults.seeded({
+            seed,
+            rates: { fail: 0.05, rateLimited: 0.05, loseAnswer: 0.05, delay: 0.1, cut: 0.1, duplicate: 0.2 },
+            maxByte: 10,
+            operations: [...Faults.providerOperations, ...Faults.machineOperations, "output", "append"]
+          })
+        ])
+      )
+    )
+  }
 })
