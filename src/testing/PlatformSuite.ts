@@ -15,6 +15,11 @@ import * as FilesNames from "./internal/platformFilesNames.ts"
 import * as FilesOpen from "./internal/platformFilesOpen.ts"
 import * as FilesTree from "./internal/platformFilesTree.ts"
 import * as FilesWatch from "./internal/platformFilesWatch.ts"
+import * as Paths from "./internal/platformPaths.ts"
+import * as ProcessesEnds from "./internal/platformProcessesEnds.ts"
+import * as ProcessesPipes from "./internal/platformProcessesPipes.ts"
+import * as ProcessesStart from "./internal/platformProcessesStart.ts"
+import * as ProcessesStreams from "./internal/platformProcessesStreams.ts"
 
 /** What the platform is expected to be; see the fields. */
 export type Options = Platform.Options
@@ -29,5 +34,10 @@ export const suite = <E>(name: string, layer: Layer.Layer<Platform.Services, E>,
     FilesNames.register(it, options)
     FilesErrors.register(it, options)
     FilesWatch.register(it, options)
+    Paths.register(it, options)
+    ProcessesStart.register(it, options)
+    ProcessesStreams.register(it, options)
+    ProcessesEnds.register(it, options)
+    ProcessesPipes.register(it, options)
   })
 }

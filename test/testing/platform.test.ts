@@ -20,6 +20,8 @@ suite("Node", NodeServices.layer, {
   inheritsStdio: false,
   redactedArguments: true,
   recursiveListingFollows: true,
+  failureEndsGroup: true,
+  startErrorsTyped: false,
   bindingModes: !root,
   chown: root
 })

@@ -1,7 +1,7 @@
 /** What the parts of the platform suite share. Guests need `sh` and the core utilities, nothing else. */
 import type { Vitest } from "@effect/vitest"
 import { assert } from "@effect/vitest"
-import type * as Context from "effect/Context"
+import type * as Cause from "effect/Cause"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -9,6 +9,7 @@ import * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -33,6 +34,15 @@ export interface Options {
   readonly redactedArguments: boolean
   /** `unref` keeps a program alive when its Scope closes; else `unref` succeeds and changes nothing. Default true. */
   readonly unref?: boolean | undefined
+  /** `detached: false` is accepted; else it is `BadArgument`. Default true. */
+  readonly attached?: boolean | undefined
+  /** A program that ends with another code than 0 takes its background children with it at once. Default false. */
+  readonly failureEndsGroup?: boolean | undefined
+  /**
+   * What keeps a program from starting is always a typed failure. Off for Node's layer, which dies of what `spawn` throws: an
+   * empty command, a bad name of a variable, a path through a file, arguments that are too long. Default true.
+   */
+  readonly startErrorsTyped?: boolean | undefined
   /** A script's `shell` may be any program; else only `true` and `sh` are known, others `BadArgument`. Default true. */
   readonly shells?: boolean | undefined
   /** There are FIFOs (`mkfifo`) and character devices (`/dev/null`). Default true. */
@@ -83,10 +93,11 @@ export const subject: Effect.Effect<Subject, PlatformError.PlatformError, Servic
   }
 )
 
+/** `concurrent` cases run some at a time: for those that mostly wait. */
 export const tester =
-  (it: It, options: Options): Test =>
+  (it: It, options: Options, { concurrent = false } = {}): Test =>
   (name, body) =>
-    it.effect(name, () => Effect.flatMap(subject, body), options.timeout ?? 30_000)
+    it.effect(name, () => Effect.flatMap(subject, body), { timeout: options.timeout ?? 30_000, concurrent })
 
 /** The tag of the failure's reason, or `success`. */
 export const outcome = <A, R>(
@@ -129,6 +140,9 @@ export const collect = <E, R>(stream: Stream.Stream<Uint8Array, E, R>): Effect.E
 export const collectText = <E, R>(stream: Stream.Stream<Uint8Array, E, R>): Effect.Effect<string, E, R> =>
   Effect.map(collect(stream), text)
 
+/** Where programs usually are: what the guest has itself may hold directories that must not be entered. */
+export const usualPath = { PATH: "/usr/bin:/bin" }
+
 /** A script with arguments. */
 export const sh = (
   script: string,
@@ -136,20 +150,54 @@ export const sh = (
   options: ChildProcess.CommandOptions = {}
 ): ChildProcess.StandardCommand => ChildProcess.make("sh", ["-c", script, "sh", ...args], options)
 
-/** The standard output of a script that must succeed. */
-export const output = Effect.fnUntraced(function* (
-  script: string,
-  args: ReadonlyArray<string> = [],
-  options: ChildProcess.CommandOptions = {}
-) {
-  const handle = yield* sh(script, args, options)
+/** What came out of a command, and its exit code. */
+export const run = Effect.fnUntraced(function* (command: ChildProcess.Command) {
+  const handle = yield* command
   const [stdout, stderr, code] = yield* Effect.all(
     [collectText(handle.stdout), collectText(handle.stderr), handle.exitCode],
     { concurrency: "unbounded" }
   )
-  assert.strictEqual(code, 0, stderr)
-  return stdout
+  return { stdout, stderr, code }
 }, Effect.scoped)
+
+/** The standard output of a script that must succeed. */
+export const output = (script: string, args: ReadonlyArray<string> = [], options: ChildProcess.CommandOptions = {}) =>
+  Effect.map(run(sh(script, args, options)), ({ code, stderr, stdout }) => {
+    assert.strictEqual(code, 0, stderr)
+    return stdout
+  })
+
+/** The lines of a program that runs on: each time it is run, the effect waits for the next one. */
+export const lines = Effect.fnUntraced(function* <E>(stream: Stream.Stream<Uint8Array, E>) {
+  const queue = yield* Queue.unbounded<string, E | Cause.Done>()
+  yield* stream.pipe(Stream.decodeText, Stream.splitLines, Stream.runIntoQueue(queue), Effect.forkScoped)
+  return Queue.take(queue)
+})
+
+/** True while a process of the guest lives; a zombie does not. */
+const isAlive = (pid: string) =>
+  Effect.map(
+    output(
+      `kill -0 "$1" 2>/dev/null || { echo gone; exit; }
+       case "$(cat "/proc/$1/stat" 2>/dev/null)" in *") Z "*) echo gone;; *) echo alive;; esac`,
+      [pid]
+    ),
+    (answer) => answer.trim() === "alive"
+  )
+
+export const assertAlive = (pid: string) =>
+  Effect.map(isAlive(pid), (alive) => assert.isTrue(alive, `process ${pid} is gone`))
+
+/** Waits until these processes of the guest are gone; the deadline of the test bounds it. */
+export const assertGone = (pids: ReadonlyArray<string>) =>
+  Effect.forEach(
+    pids,
+    (pid) => {
+      assert.match(pid, /^\d+$/)
+      return Effect.repeat(isAlive(pid), { while: (alive) => alive, schedule: Schedule.spaced("20 millis") })
+    },
+    { discard: true }
+  )
 
 /** Tries again until it succeeds; the deadline of the test bounds it. */
 export const eventually = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -196,10 +244,3 @@ export const shown = (name: string): string => {
   const json = JSON.stringify(name)
   return json.length > 40 ? `${json.slice(0, 20)}… (${name.length})` : json
 }
-
-/** Provides a service to a case without losing the suite's own. */
-export const using = <I, S>(
-  tag: Context.Key<I, S>,
-  service: S
-): (<A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, I>>) =>
-  Effect.provideService(tag, service)

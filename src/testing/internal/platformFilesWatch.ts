@@ -1,6 +1,7 @@
 /** The platform suite: watching files. Each change is waited for before the next, so that polling sees it too. */
 import { assert } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
@@ -28,7 +29,7 @@ const watching = Effect.fnUntraced(function* ({ fs }: Subject, path: string, opt
 })
 
 export const register = (it: It, options: Options): void => {
-  const test = P.tester(it, options)
+  const test = P.tester(it, options, { concurrent: true })
 
   test("watch: what is created, changed, removed in a directory", (subject) =>
     Effect.gen(function* () {
@@ -87,6 +88,29 @@ export const register = (it: It, options: Options): void => {
       yield* fs.writeFileString(at("file"), "longer")
       yield* next("Update", "file")
     }))
+
+  if (options.files.watchEvents) {
+    test("watch: what comes and goes at once is told of", (subject) =>
+      Effect.gen(function* () {
+        const { at, fs } = subject
+        const { next } = yield* watching(subject, at("."))
+        yield* fs.writeFileString(at("brief"), "x")
+        yield* fs.remove(at("brief"))
+        yield* next("Remove", "brief")
+      }))
+  } else {
+    test("watch: it looks about once a second", (subject) =>
+      Effect.gen(function* () {
+        const { at, fs } = subject
+        const { next } = yield* watching(subject, at("."))
+        for (const name of ["one", "two", "three"]) {
+          yield* fs.writeFileString(at(name), "x")
+          const [elapsed] = yield* Effect.timed(next("Create", name))
+          // A busy machine may take its time; one that looks once a minute is found out.
+          assert.isBelow(Duration.toMillis(elapsed), 5_000)
+        }
+      }))
+  }
 
   test("watch: it ends with whoever listens", ({ at, fs }) =>
     Effect.gen(function* () {
