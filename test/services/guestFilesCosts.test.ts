@@ -1,6 +1,7 @@
 /** What the files of a guest cost, and what happens when the guest plays tricks. */
 import { assert, describe, it } from "@effect/vitest"
-import { ByteSize, Deferred, Effect, Exit, Fiber, FileSystem, Option, PlatformError, Stream } from "effect"
+import { ByteSize, Deferred, Effect, Exit, Fiber, Option, PlatformError, Stream } from "effect"
+import type { FileSystem } from "effect"
 import { TestClock } from "effect/testing"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"

@@ -107,10 +107,12 @@ export const make = (shell: Shell, identities: Identities) => {
       )
     )
 
-  const stream: FileSystem.FileSystem["stream"] = (path, options) =>
+  const read = (
+    subject: Subject,
+    options: Parameters<FileSystem.FileSystem["stream"]>[1]
+  ): Stream.Stream<Uint8Array, PlatformError.PlatformError> =>
     Stream.unwrap(
       Effect.gen(function* () {
-        const subject = { method: "open", path }
         yield* checked(subject)
         const size = options?.chunkSize ?? defaultChunk
         if (!Number.isInteger(size) || size < 0) {
@@ -119,7 +121,7 @@ export const make = (shell: Shell, identities: Identities) => {
         const offset = options?.offset === undefined ? 0n : ByteSize.fromInputUnsafe(options.offset)
         const count =
           size === 0 ? 0n : options?.bytesToRead === undefined ? "" : ByteSize.fromInputUnsafe(options.bytesToRead)
-        const process = yield* shell.start(subject, Scripts.read, [path, String(offset), String(count)], false)
+        const process = yield* shell.start(subject, Scripts.read, [subject.path, String(offset), String(count)], false)
         const words = new Words()
         const bytes = process.output.pipe(
           Stream.map(({ bytes, stream }) => {
@@ -138,5 +140,7 @@ export const make = (shell: Shell, identities: Identities) => {
       })
     )
 
-  return { writeFile, sink, stream }
+  const stream: FileSystem.FileSystem["stream"] = (path, options) => read({ method: "open", path }, options)
+
+  return { writeFile, sink, stream, read }
 }
