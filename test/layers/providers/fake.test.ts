@@ -19,5 +19,5 @@ suite("fake", Fake.make(), {
   },
   holdsBack: true,
   redactedArguments: true,
-  timeout: 5000
+  interpreted: true
 })

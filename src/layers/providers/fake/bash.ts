@@ -86,6 +86,19 @@ const isShell = (program: string): boolean => program === "sh" || program === "b
 /** Stands for an input that nobody has asked for yet. */
 const unasked = "\u0001effect-sandbox input\u0001"
 
+/** Keeps an argument that is called `--help` from being taken for the option; it is no byte. */
+const notHelp = "\ue000"
+
+/** `\\u00e9` and the like as the characters that they are. */
+const unescapeCharacters = (text: string): string =>
+  text.replace(
+    /(?<!\\)((?:\\\\)*)\\(?:u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8}))/g,
+    (whole, before: string, short?: string, long?: string) => {
+      const code = Number.parseInt(short ?? long ?? "", 16)
+      return code < 0x80 || code > 0x10ffff ? whole : before + String.fromCodePoint(code)
+    }
+  )
+
 /** Builtins of the shell that take input past its commands: for these it is read to its end beforehand. */
 const takesInput = (script: string): boolean => /\b(read|mapfile|readarray)\b|<&/.test(script)
 
@@ -285,33 +298,32 @@ export const run = (options: Options): Effect.Effect<number> =>
         return withInput(name, args, context)
       }
 
-    /** Arguments as bytes, one character each, so that escapes for bytes and text come out alike. */
-    const bytewise = async (args: ReadonlyArray<string>, context: ResolvedCommandContext): Promise<ExecResult> => {
-      const bytes = (text: string) => toLatin1(new TextEncoder().encode(text))
+    /**
+     * Arguments as bytes, one character each, so that escapes for bytes and text come out alike. `escaped` of them, from the
+     * first on, may hold escapes for characters.
+     */
+    const bytewise = async (
+      args: ReadonlyArray<string>,
+      context: ResolvedCommandContext,
+      escaped: number
+    ): Promise<ExecResult> => {
       const result = await original(
-        args.map((argument) =>
-          bytes(
-            argument.replace(
-              /(?<!\\)((?:\\\\)*)\\(?:u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8}))/g,
-              (whole, before: string, short?: string, long?: string) => {
-                const code = Number.parseInt(short ?? long ?? "", 16)
-                return code < 0x80 || code > 0x10ffff ? whole : before + String.fromCodePoint(code)
-              }
-            )
-          )
-        ),
+        args.map((argument, index) => {
+          const text = index < escaped ? unescapeCharacters(argument) : argument
+          return (argument === "--help" ? notHelp : "") + toLatin1(new TextEncoder().encode(text))
+        }),
         context
       )
-      return bytesResult(
-        result.stdout.replace(/[^\0-\xff]+/g, bytes),
-        textOf(fromLatin1(result.stderr.replace(/[^\0-\xff]+/g, bytes))),
-        result.exitCode
-      )
+      // Beyond the bytes there is only our own mark.
+      return bytesResult(result.stdout.replaceAll(notHelp, ""), result.stderr, result.exitCode)
     }
 
     const own: Record<string, (args: ReadonlyArray<string>, context: ResolvedCommandContext) => Promise<ExecResult>> = {
-      printf: (args, context) => (args[0] === "-v" ? original(args, context) : bytewise(args, context)),
-      echo: (args, context) => (/^-[neE]*e/.test(args[0] ?? "") ? bytewise(args, context) : original(args, context)),
+      printf: (args, context) => (args[0] === "-v" ? original(args, context) : bytewise(args, context, 1)),
+      echo: (args, context) =>
+        args.includes("--help") || /^-[neE]*e/.test(args[0] ?? "")
+          ? bytewise(args, context, /^-[neE]*e/.test(args[0] ?? "") ? args.length : 0)
+          : original(args, context),
       date: (args, context) =>
         original(
           args.some((argument) => /^(-[drsf]|--(date|reference|set|file))/.test(argument))
