@@ -40,6 +40,8 @@ export const SandboxRecord = Schema.Struct({
   /** The compare-and-set counter; absent = 0. */
   version: Schema.optionalKey(Count),
   incarnation: Schema.optionalKey(Schema.String),
+  /** How many machines were meant to be made for it; absent = 1. The vendor's name of each carries it. */
+  generation: Schema.optionalKey(Count),
   lease: Schema.optionalKey(Lease),
   persistent: Schema.optionalKey(Schema.Boolean),
   deleteOnStop: Schema.optionalKey(Schema.Boolean),

@@ -94,7 +94,10 @@ export interface ResolvedConfig {
   readonly name?: { readonly externalId: string; readonly reuse: boolean }
 }
 
-/** One creation. `version` is the record's, so that the names of two incarnations differ. */
+/**
+ * One creation. `version` counts the machines of the sandbox, so that the names of two differ; a creation that is tried again, by
+ * whomever, has the same.
+ */
 export interface CreateRequest {
   readonly sandboxId: SandboxId
   readonly version: number

@@ -17,6 +17,7 @@ import type { Core } from "./core.ts"
 import * as core from "./core.ts"
 import { markOpenProcessesLost } from "./lost.ts"
 import type { Held, Machines } from "./Machines.ts"
+import { nextGeneration } from "./Machines.ts"
 
 export interface CheckpointOptions {
   /** For people; kept by the vendor where it can. */
@@ -129,9 +130,10 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
         const namespace = yield* self.store.namespace
         const ref = yield* Effect.option(core.machineRef(record, operation))
         const before = record.status
-        const intent = yield* held.update({ status: "recreating" })
+        const generation = nextGeneration(record)
+        yield* held.update({ status: "recreating", generation })
         const machine = yield* checkpoints
-          .restore(checkpointId, { sandboxId: id, version: intent.version ?? 0, namespace, config, resolved }, ref)
+          .restore(checkpointId, { sandboxId: id, version: generation, namespace, config, resolved }, ref)
           .pipe(
             // Nothing was changed, so the record is what it was.
             Effect.tapError((error) =>

@@ -93,6 +93,16 @@ const renewEvery = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
 const strategyOf = (record: SandboxRecord): Config.Recovery =>
   record.config?.recovery ?? (record.persistent === true ? "resume" : "recreate")
 
+/** Which machine of the sandbox it is: the first is 1. */
+const generationOf = (record: SandboxRecord): number => record.generation ?? 1
+
+/**
+ * That of the machine to be made. One whose making was cut off is made again under the same number, and so under the same name:
+ * should the first attempt arrive after all, the vendor has one machine.
+ */
+export const nextGeneration = (record: SandboxRecord): number =>
+  generationOf(record) + (record.status === "active" || record.status === "shutdown" ? 1 : 0)
+
 /** A holder may be done long before its lease would expire, so the wait is the schedule's alone. */
 const withoutRetryAfter = (error: SandboxError): SandboxError =>
   error.reason._tag === "Busy" ? new SandboxError({ ...error, reason: new Busy({ owner: error.reason.owner }) }) : error
@@ -312,7 +322,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         const machine = yield* provider
           .create({
             sandboxId: record.id,
-            version: record.version ?? 0,
+            version: generationOf(record),
             namespace,
             config,
             resolved
@@ -339,9 +349,10 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
     const recreate = (held: Held, supplied?: Config.SandboxConfig): Effect.Effect<Reconnected, SandboxError> =>
       Effect.gen(function* () {
         const config = supplied ?? (yield* configOf(held.record))
-        // The intent first, under a new version, which the machine's name will carry.
+        // The intent first, with the number that the machine's name will carry.
         const record = yield* held.update({
           status: held.record.status === "creating" ? "creating" : "recreating",
+          generation: nextGeneration(held.record),
           error: undefined
         })
         const connection = yield* create({ ...held, record }, config)
@@ -363,8 +374,9 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         const config = yield* configOf(record)
         const resolved = yield* provider.resolve(config)
         const namespace = yield* self.store.namespace
-        const intent = yield* held.update({ status: "recreating" })
-        const request = { sandboxId: record.id, version: intent.version ?? 0, namespace, config, resolved }
+        const generation = nextGeneration(record)
+        yield* held.update({ status: "recreating", generation })
+        const request = { sandboxId: record.id, version: generation, namespace, config, resolved }
         const machine = yield* checkpoints.restore(newest.value.id, request, ref).pipe(
           Effect.retry({ schedule: schedulesOf(provider).recreate, while: core.mayRetryStart }),
           // Nothing was changed, so the record is what it was, and the next use decides anew.

@@ -242,7 +242,7 @@ const registerGroups = (test: P.Test, options: Options, assertKilled: AssertKill
     test("unref: is BadArgument, which says why", ({ spawner }) =>
       Effect.gen(function* () {
         const handle = yield* spawner.spawn(ChildProcess.make("true"))
-        const error = yield* Effect.flip(handle.unref)
+        const error = yield* Effect.flip(Effect.asVoid(handle.unref))
         assert.strictEqual(error.reason._tag, "BadArgument")
         assert.include(error.message, "Scope")
       }))

@@ -200,7 +200,7 @@ export const registerLife = (it: It, options: Options): void => {
         const { created, machine, provider } = yield* P.machineFor({ persistent: true })
         const { sandboxId } = created
         yield* P.writeFile(machine, "kept", "here")
-        const seen = yield* P.observe(yield* P.startSh(machine, "sleep 300 & echo $! $$; wait"))
+        const seen = yield* P.observe(yield* P.startSh(machine, P.staying(options)))
         yield* seen.until(() => seen.stdout().endsWith("\n"))
         yield* machine.stop("stop")
         yield* machine.stop("stop")
@@ -286,7 +286,7 @@ export const registerLife = (it: It, options: Options): void => {
       }))
   }
 
-  if (capabilities.checkpoints !== false) registerCheckpoints(test, capabilities.checkpoints)
+  if (capabilities.checkpoints !== false) registerCheckpoints(test, options, capabilities.checkpoints)
 }
 
 type Test = <A, E>(name: string, body: () => Effect.Effect<A, E, P.Subject | Scope.Scope>) => void
@@ -298,7 +298,7 @@ const fingerprint = (machine: Machine) =>
     `find . | LC_ALL=C sort | while read -r f; do ls -ld -- "$f" | cut -c1-10; echo "$f"; [ -f "$f" ] && cat -- "$f"; [ -L "$f" ] && readlink "$f"; done; :`
   )
 
-const registerCheckpoints = (test: Test, flags: { readonly comments: boolean }): void => {
+const registerCheckpoints = (test: Test, options: Options, flags: { readonly comments: boolean }): void => {
   test("checkpoints bring files back as they were", () =>
     Effect.gen(function* () {
       const { created, machine: original, provider } = yield* P.machineFor()
@@ -366,7 +366,7 @@ const registerCheckpoints = (test: Test, flags: { readonly comments: boolean }):
       const checkpoints = yield* P.power(provider.checkpoints)
       const checkpoint = yield* (yield* P.power(original.createCheckpoint))({})
       const machine = yield* afterCheckpoint(provider, original, created.sandboxId)
-      const seen = yield* P.observe(yield* P.startSh(machine, "sleep 300 & echo $! $$; wait"))
+      const seen = yield* P.observe(yield* P.startSh(machine, P.staying(options)))
       yield* seen.until(() => seen.stdout().endsWith("\n"))
       const restored = yield* checkpoints.restore(checkpoint.id, { ...created, version: 2 }, Option.some(machine.ref))
       yield* P.assertGone(restored, seen.stdout().trim().split(" "))

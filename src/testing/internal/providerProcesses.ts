@@ -70,6 +70,10 @@ export const register = (it: It, options: Options): void => {
   const machine = Effect.map(P.Subject, (subject) => subject.machine)
   const test = <A, E>(name: string, body: (machine: Machine) => Effect.Effect<A, E, P.Subject | Scope.Scope>) =>
     it.effect(name, () => Effect.flatMap(machine, body), options.timeout ?? 30_000)
+  /** Needs a shell that is a program of its own. */
+  const shellTest: Test = (name, body) => {
+    if (options.interpreted !== true) test(name, body)
+  }
 
   const echoes = (args: ReadonlyArray<string>) =>
     Effect.gen(function* () {
@@ -147,7 +151,7 @@ export const register = (it: It, options: Options): void => {
       }))
   }
 
-  test("what nobody consumes does not pile up here, and nothing of it is lost", (machine) =>
+  shellTest("what nobody consumes does not pile up here, and nothing of it is lost", (machine) =>
     Effect.gen(function* () {
       const marker = P.fresh("marker")
       const size = 16 << 20
@@ -171,16 +175,18 @@ export const register = (it: It, options: Options): void => {
       )
       assert.strictEqual(bytes, size)
       assert.deepStrictEqual(yield* process.exit, P.exited(0))
-    }))
+    })
+  )
 
-  test("output that a descendant holds open ends soon after the exit", (machine) =>
+  shellTest("output that a descendant holds open ends soon after the exit", (machine) =>
     Effect.gen(function* () {
       const begun = yield* now
       const result = yield* P.sh(machine, "sleep 60 & echo $!")
       assert.deepStrictEqual(result.exit, P.exited(0))
       assert.isBelow((yield* now) - begun, 20_000)
       yield* P.assertGone(machine, [result.stdout.toString().trim()])
-    }))
+    })
+  )
 
   test("what cannot be started says why, as Node's layer does", (machine) =>
     Effect.gen(function* () {
@@ -235,7 +241,7 @@ export const register = (it: It, options: Options): void => {
 
   test("signals reach the whole group; afterwards there is nothing left to signal", (machine) =>
     Effect.gen(function* () {
-      const seen = yield* P.observe(yield* P.startSh(machine, "sleep 300 & echo $! $$; wait"))
+      const seen = yield* P.observe(yield* P.startSh(machine, P.staying(options)))
       yield* seen.until(() => seen.stdout().endsWith("\n"))
       yield* seen.process.signal("SIGTERM")
       assert.strictEqual((yield* seen.process.exit).code, 143)
@@ -243,7 +249,7 @@ export const register = (it: It, options: Options): void => {
       assert.strictEqual(yield* P.reason(seen.process.signal("SIGTERM")), P.tag("ProcessEnded"))
     }))
 
-  test("a signal can be trapped, and forced when it is ignored", (machine) =>
+  shellTest("a signal can be trapped, and forced when it is ignored", (machine) =>
     Effect.gen(function* () {
       const trapped = yield* P.observe(
         yield* P.startSh(machine, "trap 'echo caught; exit 5' USR1; echo up; while :; do sleep 0.02; done")
@@ -256,7 +262,8 @@ export const register = (it: It, options: Options): void => {
       yield* deaf.until(() => deaf.stdout() === "up\n")
       yield* deaf.process.signal("SIGTERM", { forceAfter: "100 millis" })
       assert.strictEqual((yield* deaf.process.exit).code, 137)
-    }))
+    })
+  )
 
   test("an unknown signal is InvalidArgument", (machine) =>
     Effect.gen(function* () {
@@ -291,7 +298,7 @@ export const register = (it: It, options: Options): void => {
       assert.strictEqual(result.stdout.length, 0)
     }))
 
-  if (processes.stdin) registerInput(test)
+  if (processes.stdin) registerInput(test, shellTest)
 
   test("the environment: the sandbox's own, the command's over it, nothing of the service's", (machine) =>
     Effect.gen(function* () {
@@ -324,7 +331,7 @@ export const register = (it: It, options: Options): void => {
       assert.notInclude(JSON.stringify(error), "hush-hush")
     }))
 
-  test("a deadline kills the group, also a child that ignores TERM", (machine) =>
+  shellTest("a deadline kills the group, also a child that ignores TERM", (machine) =>
     Effect.gen(function* () {
       const seen = yield* P.observe(
         yield* P.startSh(
@@ -338,13 +345,14 @@ export const register = (it: It, options: Options): void => {
       assert.strictEqual(exit.reason, "deadline")
       assert.strictEqual(exit.code, 137)
       yield* P.assertGone(machine, seen.stdout().trim().split(" "))
-    }))
+    })
+  )
 
   test("the end of the Scope kills the group", (machine) =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const pids = yield* Effect.gen(function* () {
-        const seen = yield* P.observe(yield* P.startSh(machine, "sleep 300 & echo $! $$; wait"))
+        const seen = yield* P.observe(yield* P.startSh(machine, P.staying(options)))
         yield* seen.until(() => seen.stdout().endsWith("\n"))
         return seen.stdout().trim().split(" ")
       }).pipe(Scope.provide(scope))
@@ -357,7 +365,14 @@ export const register = (it: It, options: Options): void => {
     Effect.gen(function* () {
       const file = P.fresh("pids")
       const fiber = yield* Effect.forkChild(
-        P.sh(machine, `sleep 300 & echo $! $$ > "$1".tmp; mv "$1".tmp "$1"; wait`, {}, [file])
+        P.sh(
+          machine,
+          options.interpreted === true
+            ? `echo $$ > "$1"; sleep 300`
+            : `sleep 300 & echo $! $$ > "$1".tmp; mv "$1".tmp "$1"; wait`,
+          {},
+          [file]
+        )
       )
       const pids = yield* P.readFile(machine, file).pipe(
         Effect.retry(Schedule.max([Schedule.spaced("20 millis"), Schedule.recurs(500)]))
@@ -383,8 +398,8 @@ export const register = (it: It, options: Options): void => {
 
 type Test = <A, E>(name: string, body: (machine: Machine) => Effect.Effect<A, E, P.Subject | Scope.Scope>) => void
 
-const registerInput = (test: Test): void => {
-  test("input is live: each line is answered before the next is sent", (machine) =>
+const registerInput = (test: Test, shellTest: Test): void => {
+  shellTest("input is live: each line is answered before the next is sent", (machine) =>
     Effect.gen(function* () {
       const seen = yield* P.observe(
         yield* P.startSh(machine, `while read -r line; do printf '<%s>' "$line"; done; printf end`, { stdin: true })
@@ -398,7 +413,8 @@ const registerInput = (test: Test): void => {
       yield* seen.process.closeInput
       assert.deepStrictEqual(yield* seen.process.exit, P.exited(0))
       yield* seen.until(() => seen.stdout() === `${expected}end`)
-    }))
+    })
+  )
 
   test("input: 16 MiB of anything, through the sink, and its end", (machine) =>
     Effect.gen(function* () {
@@ -421,7 +437,7 @@ const registerInput = (test: Test): void => {
       assert.strictEqual(written._tag, "None")
     }))
 
-  test("input: a program that ends early ends the writer with ProcessEnded", (machine) =>
+  shellTest("input: a program that ends early ends the writer with ProcessEnded", (machine) =>
     Effect.gen(function* () {
       const process = yield* P.startSh(machine, "read -r line; exit 3", { stdin: true })
       const error = yield* Effect.flip(
@@ -430,7 +446,8 @@ const registerInput = (test: Test): void => {
       assert.strictEqual(P.reasonOf(error), P.tag("ProcessEnded"))
       assert.deepStrictEqual(yield* process.exit, P.exited(3))
       assert.strictEqual(yield* P.reason(process.write(new Uint8Array(1))), P.tag("ProcessEnded"))
-    }))
+    })
+  )
 
   test("input can be opened by name", (machine) =>
     Effect.gen(function* () {

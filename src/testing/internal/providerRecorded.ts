@@ -19,6 +19,11 @@ export const register = (it: Vitest.MethodsNonLive<P.Subject>, options: Options)
       options.timeout ?? 30_000
     )
 
+  /** Needs a shell that is a program of its own. */
+  const shellTest: typeof test = (name, body) => {
+    if (options.interpreted !== true) test(name, body)
+  }
+
   const find = Effect.fnUntraced(function* (machine: Machine, processId: ReturnType<typeof P.newProcessId>) {
     return yield* P.power(yield* machine.findProcess(processId))
   })
@@ -122,7 +127,7 @@ export const register = (it: Vitest.MethodsNonLive<P.Subject>, options: Options)
       assert.isTrue(Option.isNone(yield* machine.findProcess(processId)))
     }))
 
-  test("keeps its deadline while nobody watches", (machine) =>
+  shellTest("keeps its deadline while nobody watches", (machine) =>
     Effect.gen(function* () {
       const processId = P.newProcessId()
       const pids = P.fresh("pids")
@@ -139,9 +144,10 @@ export const register = (it: Vitest.MethodsNonLive<P.Subject>, options: Options)
       assert.strictEqual(exit.reason, "deadline")
       assert.strictEqual(exit.code, 137)
       yield* P.assertGone(machine, (yield* P.readFile(machine, pids)).toString().trim().split(" "))
-    }))
+    })
+  )
 
-  test("can be signalled by whoever resumes it", (machine) =>
+  shellTest("can be signalled by whoever resumes it", (machine) =>
     Effect.gen(function* () {
       const processId = P.newProcessId()
       yield* Effect.scoped(
@@ -159,7 +165,8 @@ export const register = (it: Vitest.MethodsNonLive<P.Subject>, options: Options)
       yield* process.signal("SIGTERM", { forceAfter: "100 millis" })
       assert.strictEqual((yield* process.exit).code, 137)
       assert.strictEqual(yield* P.reason(process.signal("SIGTERM")), P.tag("ProcessEnded"))
-    }))
+    })
+  )
 
   test("output comes while it runs", (machine) =>
     Effect.gen(function* () {
@@ -179,7 +186,7 @@ export const register = (it: Vitest.MethodsNonLive<P.Subject>, options: Options)
     }))
 
   if (options.capabilities.processes.stdin) {
-    test("input stays open when the service goes, and is written by the next", (machine) =>
+    shellTest("input stays open when the service goes, and is written by the next", (machine) =>
       Effect.gen(function* () {
         const processId = P.newProcessId()
         yield* Effect.scoped(
@@ -200,7 +207,8 @@ export const register = (it: Vitest.MethodsNonLive<P.Subject>, options: Options)
         yield* process.closeInput
         assert.strictEqual((yield* P.collect(process)).stdout.toString(), "<one><two>end")
         assert.strictEqual(yield* P.reason(process.write(new Uint8Array(1))), P.tag("ProcessEnded"))
-      }))
+      })
+    )
 
     test("a program that never reads holds the writer back", (machine) =>
       Effect.gen(function* () {

@@ -36,11 +36,20 @@ export interface Options {
   readonly redactedArguments?: boolean | undefined
   /** Whether the commands run as a user whom file modes bind (not as root). */
   readonly bindingModes?: boolean | undefined
+  /**
+   * Whether `sh` is an interpreter in the provider's own process: one without `&`, `trap`, endless devices and processes of
+   * its own for what it runs, whose `read` waits for the end of the input.
+   */
+  readonly interpreted?: boolean | undefined
   /** How many argument lists the property test tries; 30. */
   readonly propertyRuns?: number | undefined
   /** Deadline of one test in ms; 30 s. */
   readonly timeout?: number | undefined
 }
+
+/** A script that prints the pids of its group, in a line, and stays. */
+export const staying = (options: Options): string =>
+  options.interpreted === true ? "echo $$; sleep 300" : "sleep 300 & echo $! $$; wait"
 
 /** The provider under test and a machine that cases share which do not stop it. */
 export class Subject extends Context.Service<

@@ -176,10 +176,15 @@ export const follow = Effect.fnUntraced(function* (
     )
   }
 
-  const lost = (detail: string) =>
+  const lost = (detail: string, cause?: SandboxError) =>
     failure(
       "process",
-      new OutcomeUnknown({ ...(start === undefined ? {} : { startedAt }), position: { ...position }, detail })
+      new OutcomeUnknown({
+        ...(start === undefined ? {} : { startedAt }),
+        position: { ...position },
+        detail,
+        ...(cause === undefined ? {} : { cause })
+      })
     )
 
   const roomToRead: Effect.Effect<void> = Effect.suspend(() =>
@@ -329,10 +334,10 @@ export const follow = Effect.fnUntraced(function* (
           const error = Exit.findErrorOption(ended)
           if (Option.isNone(error)) return Effect.failCause(ended.cause)
           if (known !== undefined) return Queue.fail(output, lost("a part of the output is not in the guest any more"))
-          const why =
-            start !== undefined && !running && !error.value.provesNotAccepted
-              ? failure("start", new OutcomeUnknown({ detail: error.value.message, cause: error.value }))
-              : error.value
+          // What the last attempt failed with says nothing of those before it; and once it runs, no failure of the way to it, nor
+          // a machine that is gone, may read as if it had never been started.
+          const ambiguous = running ? scoped : submissions > 0
+          const why = start !== undefined && ambiguous ? lost(error.value.message, error.value) : error.value
           Deferred.doneUnsafe(started, Exit.fail(why))
           Deferred.doneUnsafe(exit, Exit.fail(why))
           return Queue.fail(output, why)

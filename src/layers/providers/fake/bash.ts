@@ -6,20 +6,28 @@
  * it says it has, and a slow reader holds the script back.
  */
 import * as Clock from "effect/Clock"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Stream from "effect/Stream"
-import type { Command as BashCommand, CustomCommand, ExecResult, ResolvedCommandContext } from "just-bash"
+import type * as JustBashModule from "just-bash"
+import type {
+  Command as BashCommand,
+  CustomCommand,
+  ExecResult,
+  ResolvedCommandContext,
+  TransformPlugin
+} from "just-bash"
 import { MissingPackage, type SandboxError, Unknown } from "../../../errors.ts"
 import type { Special } from "./bashFiles.ts"
 import * as BashFiles from "./bashFiles.ts"
 import { fromLatin1, toLatin1 } from "./bashFiles.ts"
 import { failWith } from "./failures.ts"
 import type { Output } from "./pipes.ts"
-import type { Tree } from "./tree.ts"
+import type { Inode, Tree } from "./tree.ts"
 import { hasCode, join } from "./tree.ts"
 
-export type JustBash = typeof import("just-bash")
+export type JustBash = typeof JustBashModule
 
 /** Loads the interpreter. */
 export type Load = () => Promise<JustBash>
@@ -78,6 +86,19 @@ const isShell = (program: string): boolean => program === "sh" || program === "b
 /** Stands for an input that nobody has asked for yet. */
 const unasked = "\u0001effect-sandbox input\u0001"
 
+/** Keeps an argument that is called `--help` from being taken for the option; it is no byte. */
+const notHelp = "\ue000"
+
+/** `\\u00e9` and the like as the characters that they are. */
+const unescapeCharacters = (text: string): string =>
+  text.replace(
+    /(?<!\\)((?:\\\\)*)\\(?:u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8}))/g,
+    (whole, before: string, short?: string, long?: string) => {
+      const code = Number.parseInt(short ?? long ?? "", 16)
+      return code < 0x80 || code > 0x10ffff ? whole : before + String.fromCodePoint(code)
+    }
+  )
+
 /** Builtins of the shell that take input past its commands: for these it is read to its end beforehand. */
 const takesInput = (script: string): boolean => /\b(read|mapfile|readarray)\b|<&/.test(script)
 
@@ -113,7 +134,59 @@ const parseShell = (args: ReadonlyArray<string>): Shell => {
     : { set, script: undefined, file: first, rest: first === undefined ? [] : [first, ...rest] }
 }
 
-const streams = (out: string, err: string): string => `exec >${out} 2>${err}; `
+/** What `sh` is asked to run. Its own `--help` would win over an argument of that name: then a function takes the arguments. */
+const invocation = (
+  out: string,
+  err: string,
+  script: string,
+  rest: ReadonlyArray<string>
+): { readonly line: string; readonly args: ReadonlyArray<string> } => {
+  const text = `exec >${out} 2>${err}; ${script}`
+  const [, ...own] = rest
+  return rest.includes("--help")
+    ? { line: `effect_sandbox_main() { ${text}\n}\neffect_sandbox_main`, args: own }
+    : { line: "sh", args: ["-c", text, ...rest] }
+}
+
+const change = (node: unknown, edit: (node: object) => void): void => {
+  if (typeof node !== "object" || node === null) return
+  edit(node)
+  for (const child of Object.values(node)) change(child, edit)
+}
+
+const isRedirectionTo = (node: unknown, path: string): boolean =>
+  Predicate.hasProperty(node, "type") &&
+  node.type === "Redirection" &&
+  Predicate.hasProperty(node, "operator") &&
+  /^>>?$/.test(String(node.operator)) &&
+  Predicate.hasProperty(node, "fd") &&
+  (node.fd === null || node.fd === 1) &&
+  Predicate.hasProperty(node, "target") &&
+  JSON.stringify(node.target).includes(`"parts":[{"type":"Literal","value":"${path}"}]`)
+
+/**
+ * Repairs on the syntax tree: a loop without words loses the arguments that are blank, and `>/dev/stdout` goes past a
+ * redirection that holds for the whole script, where it should do nothing.
+ */
+const repairs: TransformPlugin = {
+  name: "effect-sandbox",
+  transform: ({ ast }) => {
+    change(ast, (node) => {
+      if ("type" in node && node.type === "For" && "words" in node && node.words === null) {
+        node.words = [
+          {
+            type: "Word",
+            parts: [{ type: "DoubleQuoted", parts: [{ type: "ParameterExpansion", parameter: "@", operation: null }] }]
+          }
+        ]
+      }
+      if ("redirections" in node && Array.isArray(node.redirections)) {
+        node.redirections = node.redirections.filter((one) => !isRedirectionTo(one, "/dev/stdout"))
+      }
+    })
+    return { ast }
+  }
+}
 
 const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 
@@ -160,6 +233,8 @@ export const run = (options: Options): Effect.Effect<number> =>
     })
     special.set("/proc/self/fd/1", writer("stdout"))
     special.set("/proc/self/fd/2", writer("stderr"))
+    special.set("/dev/stdout", writer("stdout"))
+    special.set("/dev/stderr", writer("stderr"))
     special.set("/dev/null", { read: async () => new Uint8Array(0), write: async () => {} })
     for (const path of ["/dev/stdin", "/proc/self/fd/0"]) special.set(path, { read: input, write: async () => {} })
 
@@ -223,33 +298,32 @@ export const run = (options: Options): Effect.Effect<number> =>
         return withInput(name, args, context)
       }
 
-    /** Arguments as bytes, one character each, so that escapes for bytes and text come out alike. */
-    const bytewise = async (args: ReadonlyArray<string>, context: ResolvedCommandContext): Promise<ExecResult> => {
-      const bytes = (text: string) => toLatin1(new TextEncoder().encode(text))
+    /**
+     * Arguments as bytes, one character each, so that escapes for bytes and text come out alike. `escaped` of them, from the
+     * first on, may hold escapes for characters.
+     */
+    const bytewise = async (
+      args: ReadonlyArray<string>,
+      context: ResolvedCommandContext,
+      escaped: number
+    ): Promise<ExecResult> => {
       const result = await original(
-        args.map((argument) =>
-          bytes(
-            argument.replace(
-              /(?<!\\)((?:\\\\)*)\\(?:u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8}))/g,
-              (whole, before: string, short?: string, long?: string) => {
-                const code = Number.parseInt(short ?? long ?? "", 16)
-                return code < 0x80 || code > 0x10ffff ? whole : before + String.fromCodePoint(code)
-              }
-            )
-          )
-        ),
+        args.map((argument, index) => {
+          const text = index < escaped ? unescapeCharacters(argument) : argument
+          return (argument === "--help" ? notHelp : "") + toLatin1(new TextEncoder().encode(text))
+        }),
         context
       )
-      return bytesResult(
-        result.stdout.replace(/[^\0-\xff]+/g, bytes),
-        textOf(fromLatin1(result.stderr.replace(/[^\0-\xff]+/g, bytes))),
-        result.exitCode
-      )
+      // Beyond the bytes there is only our own mark.
+      return bytesResult(result.stdout.replaceAll(notHelp, ""), result.stderr, result.exitCode)
     }
 
     const own: Record<string, (args: ReadonlyArray<string>, context: ResolvedCommandContext) => Promise<ExecResult>> = {
-      printf: (args, context) => (args[0] === "-v" ? original(args, context) : bytewise(args, context)),
-      echo: (args, context) => (/^-[neE]*e/.test(args[0] ?? "") ? bytewise(args, context) : original(args, context)),
+      printf: (args, context) => (args[0] === "-v" ? original(args, context) : bytewise(args, context, 1)),
+      echo: (args, context) =>
+        args.includes("--help") || /^-[neE]*e/.test(args[0] ?? "")
+          ? bytewise(args, context, /^-[neE]*e/.test(args[0] ?? "") ? args.length : 0)
+          : original(args, context),
       date: (args, context) =>
         original(
           args.some((argument) => /^(-[drsf]|--(date|reference|set|file))/.test(argument))
@@ -270,6 +344,11 @@ export const run = (options: Options): Effect.Effect<number> =>
         }
         return bytesResult("", "", 0)
       },
+      ls: (args, context) =>
+        args.some((argument) => /^-[adlA1]*l/.test(argument)) &&
+        args.every((argument) => !argument.startsWith("-") || /^(-[adlA1]+|--)$/.test(argument))
+          ? Promise.resolve(longListing(tree, context.cwd, args))
+          : plain("ls")(args, context),
       env: (args, context) =>
         args.length === 0 ? Promise.resolve(exported(context, [])) : plain("env")(args, context),
       printenv: (args, context) => Promise.resolve(exported(context, args)),
@@ -324,10 +403,17 @@ export const run = (options: Options): Effect.Effect<number> =>
       if (inherits(context) && takesInput(shell.script)) return withInput("sh", args, context)
       const out = sink()
       const err = sink()
-      const result = await original(
-        ["-c", streams(out.path, err.path) + shell.set + shell.script, ...shell.rest],
-        context
-      )
+      const { args: words, line } = invocation(out.path, err.path, shell.set + shell.script, shell.rest)
+      const result =
+        line === "sh" || context.exec === undefined
+          ? await original(words, context)
+          : await context.exec(line, {
+              args: [...words],
+              cwd: context.cwd,
+              stdin: bash.latin1FromBytes(context.stdin),
+              stdinKind: "bytes",
+              ...abort(context)
+            })
       return bytesResult(toLatin1(out.take()) + result.stdout, textOf(err.take()) + result.stderr, result.exitCode)
     }
 
@@ -366,7 +452,8 @@ export const run = (options: Options): Effect.Effect<number> =>
       })
     }
 
-    const shell = new bash.Bash({
+    const stop: { signal?: AbortSignal } = {}
+    const interpreter = new bash.Bash({
       fs: BashFiles.make(tree, special, now),
       cwd: options.cwd,
       env: { ...options.env },
@@ -379,25 +466,37 @@ export const run = (options: Options): Effect.Effect<number> =>
       // It patches globals that the registered commands need.
       defenseInDepth: false
     })
-    const stop = { signal: undefined as AbortSignal | undefined }
+    interpreter.registerTransformPlugin(repairs)
 
     return yield* Effect.promise(async (signal) => {
       stop.signal = signal
-      const target = streams("/proc/self/fd/1", "/proc/self/fd/2")
-      let args: ReadonlyArray<string>
+      let script: string
+      let rest: ReadonlyArray<string>
       let asks = false
       if (isShell(options.program)) {
-        const script = await prepared(options.args, (path) => tree.readFile(join(options.cwd, path)), input)
-        if (Predicate.isString(script)) {
-          await promise(output.write("stderr", new TextEncoder().encode(script)))
+        const shell = await prepared(options.args, (path) => tree.readFile(join(options.cwd, path)), input)
+        if (Predicate.isString(shell)) {
+          await promise(output.write("stderr", new TextEncoder().encode(shell)))
           return 127
         }
-        asks = takesInput(script.script)
-        args = ["-c", target + script.set + script.script, ...script.rest]
-      } else args = ["-c", `${target}"$0" "$@"`, options.program, ...options.args]
+        asks = takesInput(shell.script)
+        script = shell.set + shell.script
+        rest = shell.rest
+      } else {
+        script = `${options.program} "$@"`
+        rest = ["sh", ...options.args]
+      }
+      const { args, line } = invocation("/proc/self/fd/1", "/proc/self/fd/2", script, rest)
+      outermost = line === "sh"
       const stdin =
         options.input === undefined ? "" : asks || gathered !== undefined ? toLatin1(await input()) : unasked
-      const result = await shell.exec("sh", { args: [...args], cwd: options.cwd, stdin, stdinKind: "bytes", signal })
+      const result = await interpreter.exec(line, {
+        args: [...args],
+        cwd: options.cwd,
+        stdin,
+        stdinKind: "bytes",
+        signal
+      })
       // What went past the two files: `time`, `>/dev/stdout`, a script that does not parse.
       await promise(output.write("stdout", new TextEncoder().encode(result.stdout)))
       await promise(output.write("stderr", new TextEncoder().encode(result.stderr)))
@@ -424,6 +523,52 @@ const prepared = async (
 
 /** These account for their output in a way that only the interpreter itself can start. */
 const needsScope = new Set(["find", "xargs", "env", "time", "sh", "bash"])
+
+const kindLetters = { file: "-", directory: "d", link: "l" } as const
+
+const modeText = (inode: Inode): string =>
+  kindLetters[inode.kind] +
+  [...inode.mode.toString(8).slice(-3).padStart(3, "0")]
+    .map((digit) => ["---", "--x", "-w-", "-wx", "r--", "r-x", "rw-", "rwx"][Number(digit)])
+    .join("")
+
+/** `ls -l`, because the interpreter's own shows the same modes for everything. */
+const longListing = (tree: Tree, cwd: string, args: ReadonlyArray<string>): ExecResult => {
+  const end = args.indexOf("--")
+  const isFlag = (word: string, index: number) => word.startsWith("-") && (end < 0 || index <= end)
+  const flags = args.filter(isFlag).join("")
+  const operands = args.filter((word, index) => !isFlag(word, index))
+  const lines: Array<string> = []
+  const errors: Array<string> = []
+  const row = (inode: Inode, name: string) => {
+    const size = inode.kind === "file" ? inode.size : inode.kind === "link" ? inode.target.length : 4096
+    const when = DateTime.formatIso(DateTime.makeUnsafe(inode.mtime)).slice(0, 16).replace("T", " ")
+    const target = inode.kind === "link" ? ` -> ${inode.target}` : ""
+    lines.push(`${modeText(inode)} ${Math.max(1, inode.names.length)} root root ${size} ${when} ${name}${target}`)
+  }
+  for (const operand of operands.length === 0 ? ["."] : operands) {
+    try {
+      const path = join(cwd, operand)
+      const inode = tree.lstat(path)
+      if (inode.kind !== "directory" || flags.includes("d")) row(inode, operand)
+      else {
+        if (operands.length > 1) lines.push(`${operand}:`)
+        for (const [name, entry] of [...inode.entries].sort(([one], [other]) => (one < other ? -1 : 1))) {
+          if (!name.startsWith(".") || /[aA]/.test(flags)) row(entry, name)
+        }
+      }
+    } catch {
+      // Whatever stands in the way, it cannot be listed.
+      errors.push(`ls: ${operand}: No such file or directory\n`)
+    }
+  }
+  return {
+    stdout: lines.map((line) => `${line}\n`).join(""),
+    stdoutKind: "text",
+    stderr: errors.join(""),
+    exitCode: errors.length === 0 ? 0 : 2
+  }
+}
 
 const exported = (context: ResolvedCommandContext, names: ReadonlyArray<string>): ExecResult => {
   const env = context.exportedEnv ?? {}

@@ -2,7 +2,7 @@
 import type { IFileSystem } from "just-bash"
 import { copy } from "./fileSystem.ts"
 import type { Inode } from "./tree.ts"
-import { FsError, normalize, Tree } from "./tree.ts"
+import { dateOf, FsError, normalize, type Tree } from "./tree.ts"
 
 /** Each character is one byte. */
 export const toLatin1 = (bytes: Uint8Array): string => {
@@ -40,7 +40,7 @@ const statOf = (inode: Inode) => ({
   isSymbolicLink: inode.kind === "link",
   mode: inode.mode,
   size: inode.kind === "file" ? inode.size : 0,
-  mtime: new Date(inode.mtime),
+  mtime: dateOf(inode.mtime),
   dev: 1,
   ino: inode.ino
 })
@@ -54,7 +54,7 @@ export const make = (tree: Tree, special: ReadonlyMap<string, Special>, now: () 
     isSymbolicLink: false,
     mode: 0o666,
     size: 0,
-    mtime: new Date(now())
+    mtime: dateOf(now())
   })
   const read = async (path: string): Promise<Uint8Array> => specialAt(path)?.read() ?? tree.readFile(path)
   const write = async (path: string, content: string | Uint8Array, options: unknown, append: boolean) => {

@@ -2,7 +2,7 @@
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import type { Checkpoint } from "../../../model/Checkpoint.ts"
 import type { ProcessId, SandboxId } from "../../../model/Ids.ts"
 import type { EndReason, ProcessExit } from "../../../model/Process.ts"

@@ -9,7 +9,7 @@ import * as Stream from "effect/Stream"
 import { asPlatform, badArgument, onFiles } from "./failures.ts"
 import type { SandboxError } from "../../../errors.ts"
 import type { Directory, File, Inode } from "./tree.ts"
-import { basename, FsError, hasCode, join, normalize, Tree } from "./tree.ts"
+import { basename, dateOf, FsError, hasCode, join, normalize, type Tree } from "./tree.ts"
 
 const types = { file: "File", directory: "Directory", link: "SymbolicLink" } as const
 const typeBits = { file: 0o100000, directory: 0o040000, link: 0o120000 } as const
@@ -27,9 +27,9 @@ const nlinkOf = (inode: Inode): number =>
 
 const infoOf = (inode: Inode): FileSystem.File.Info => ({
   type: types[inode.kind],
-  mtime: Option.some(new Date(inode.mtime)),
-  atime: Option.some(new Date(inode.atime)),
-  birthtime: Option.some(new Date(inode.birthtime)),
+  mtime: Option.some(dateOf(inode.mtime)),
+  atime: Option.some(dateOf(inode.atime)),
+  birthtime: Option.some(dateOf(inode.birthtime)),
   dev: 1n,
   rdev: Option.some(0n),
   ino: Option.some(BigInt(inode.ino)),

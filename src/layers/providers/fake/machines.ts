@@ -16,7 +16,7 @@ import {
   NotRunning,
   PortNotExposed,
   Superseded,
-  UnsupportedCapability
+  type UnsupportedCapability
 } from "../../../errors.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
 import type { SandboxConfig } from "../../../model/SandboxConfig.ts"
@@ -159,7 +159,7 @@ const writeOne = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, SandboxError | PlatformError.PlatformError> {
   const path = entry.path === "" ? "" : join(Start.workspaceRoot, entry.path)
   // A name that cannot be one is refused before its content is read.
-  yield* onFiles("writeFile", path, () => {})
+  yield* onFiles("writeFile", path, () => void machine.tree.exists(path, "open"))
   const content = yield* collect(entry.content)
   yield* onFiles("writeFile", path, (now) => {
     machine.tree.mkdir(path.endsWith("/") ? path : path.slice(0, path.lastIndexOf("/")), { recursive: true }, now)
@@ -477,7 +477,7 @@ export const primitives = (context: Context): Primitives => ({
           context.state.checkpoints
             .filter(({ checkpoint }) => checkpoint.sandboxId === id)
             .map(({ checkpoint }) => checkpoint)
-            .reverse()
+            .toReversed()
         )
       ),
     restore: (checkpointId, request) => restore(context, checkpointId, request),

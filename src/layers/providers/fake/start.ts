@@ -1,7 +1,7 @@
 /** From a `StartCommand` to a running process: what it is, why it cannot be, and what it does. */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as PlatformError from "effect/PlatformError"
 import * as Redacted from "effect/Redacted"

@@ -2,6 +2,7 @@
  * The disk of a fake machine: inodes in memory, with the rules and error codes of Linux. Permissions are kept and not enforced:
  * the guest is root. Everything here is synchronous, so each operation is atomic.
  */
+import * as DateTime from "effect/DateTime"
 import * as Predicate from "effect/Predicate"
 
 /** A failure with the code that Node gives. */
@@ -107,7 +108,9 @@ export const normalize = (base: string, path: string): string => {
 /** Like {@link normalize}, but only joins: `..` behind a symlink is the parent of its target. */
 export const join = (base: string, path: string): string => (path.startsWith("/") ? path : `${base}/${path}`)
 
-export const dirname = (path: string): string => normalize("/", `${path}/..`)
+/** A time of an inode as others want it. */
+export const dateOf = (millis: number): Date => DateTime.toDateUtc(DateTime.makeUnsafe(millis))
+
 export const basename = (path: string): string => path.slice(path.lastIndexOf("/") + 1)
 
 export class Tree {
@@ -160,12 +163,13 @@ export class Tree {
     return this.need(this.find(path, false, syscall), path, syscall)
   }
 
-  exists(path: string): boolean {
+  /** False also for what cannot be reached; with a call to blame, only for what is missing. */
+  exists(path: string, syscall?: string): boolean {
     try {
-      this.stat(path)
+      this.stat(path, syscall)
       return true
-    } catch {
-      // Nothing there, or nothing that can be reached: the same answer.
+    } catch (error) {
+      if (syscall !== undefined && !hasCode(error, "ENOENT")) throw error
       return false
     }
   }

@@ -10,7 +10,7 @@ import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Command } from "@vercel/sandbox"
-import type { SandboxError } from "../../../errors.ts"
+import { SandboxError, Unavailable } from "../../../errors.ts"
 import type { RecoverySchedule } from "../../../services/RecoveryPolicy.ts"
 import { inline, type Launcher, make as makeLauncher } from "../../internal/launcher/launcher.ts"
 import type { GuestTransport } from "../../internal/launcher/transport.ts"
@@ -60,7 +60,24 @@ const logOf = (
       current.log.return(undefined).catch(() => {})
     })
     yield* Effect.addFinalizer(() => close)
-    const failed = (error: unknown) => Effect.flatMap(guest.explain(guest.sdk.classify(error, question)), Effect.fail)
+    /** The command was accepted: no failure of its log may read as if it had not been. */
+    const failed = (error: unknown) => {
+      const classified = guest.sdk.classify(error, question)
+      const { retryAfter } = classified
+      return Effect.fail(
+        classified.provesNotAccepted
+          ? new SandboxError({
+              ...classified,
+              reason: new Unavailable({
+                accepted: "unknown",
+                detail: classified.message,
+                cause: classified,
+                ...(retryAfter === undefined ? {} : { retryAfter })
+              })
+            })
+          : classified
+      )
+    }
 
     const next = Effect.callback<Line, SandboxError>((resume) => {
       const { gate, log } = current

@@ -1,5 +1,6 @@
 /** What a user gets on Vercel: the service over the real SDK and the emulator, and how many requests it takes. */
 import { assert, describe, it, layer } from "@effect/vitest"
+import { vi } from "vitest"
 import { Effect, Exit, FileSystem, Option, Redacted, Stream } from "effect"
 import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
 import * as Sandbox from "../../../../src/services/Sandbox.ts"
@@ -360,17 +361,8 @@ describe("without a record", () => {
     Effect.gen(function* () {
       const jwt = (owner: string) =>
         ["e30", Buffer.from(JSON.stringify({ owner_id: owner, project_id: "x" })).toString("base64url"), "s"].join(".")
-      const previous = process.env["VERCEL_OIDC_TOKEN"]
-      yield* Effect.acquireRelease(
-        Effect.sync(() => {
-          process.env["VERCEL_OIDC_TOKEN"] = jwt("ambient")
-        }),
-        () =>
-          Effect.sync(() => {
-            if (previous === undefined) delete process.env["VERCEL_OIDC_TOKEN"]
-            else process.env["VERCEL_OIDC_TOKEN"] = previous
-          })
-      )
+      vi.stubEnv("VERCEL_OIDC_TOKEN", jwt("ambient"))
+      yield* Effect.addFinalizer(() => Effect.sync(() => vi.unstubAllEnvs()))
       const credentials = { token: jwt("given"), teamId: "team_given", projectId: "prj_given" }
       yield* Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world

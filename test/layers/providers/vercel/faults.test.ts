@@ -1,0 +1,318 @@
+/** What goes wrong at Vercel, one switch of the emulator after the other, and what the user gets. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Option, Stream } from "effect"
+import { SandboxService } from "../../../../src/services/SandboxService.ts"
+import * as Fault from "../../../emulators/vercel/faults.ts"
+import { service, Vendor } from "./support.ts"
+
+const world = Effect.gen(function* () {
+  return { vendor: yield* Vendor, sandboxes: yield* SandboxService }
+})
+
+/** A sandbox whose name is `box`. */
+const box = Effect.gen(function* () {
+  const { sandboxes, vendor } = yield* world
+  const { sandboxId } = yield* sandboxes.createSandbox({
+    persistent: true,
+    deleteOnStop: true,
+    vercel: { name: "box" }
+  })
+  yield* sandboxes.runCommand(sandboxId, "true")
+  vendor.requests.reset()
+  return { sandboxes, sandboxId, vendor }
+})
+
+const live = (name: string, body: () => Effect.Effect<void, unknown, SandboxService | Vendor>) =>
+  it.live(name, () => Effect.scoped(Effect.provide(body(), service())), 60_000)
+
+/** A command that tells in the sandbox how often it ran. */
+const counted = ["-c", "echo run >>runs; echo out; echo err >&2; exit 3"]
+const runs = (sandboxes: SandboxService["Service"], sandboxId: string) =>
+  Effect.map(sandboxes.readFile(sandboxId, "runs"), (bytes) => new TextDecoder().decode(bytes))
+
+const whole = { exitCode: 3, stdout: "out\n", stderr: "err\n" }
+
+describe("Vercel: a creation", () => {
+  for (const [name, fault] of [
+    ["whose connection is reset before it is taken up", Fault.resetBefore],
+    ["whose connection is reset after it was taken up", Fault.resetAfter],
+    ["whose answer a proxy loses", Fault.serverError(502, { executed: true })],
+    ["that meets 429", Fault.rateLimited(0)],
+    ["whose answer does not decode", Fault.invalidBody],
+    ["whose answer is slow", Fault.slow(300)]
+  ] as const) {
+    live(`${name} makes one sandbox`, () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        vendor.faults.inject("sandbox.create", fault)
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        assert.strictEqual(vendor.sandboxes().length, 1)
+        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+        assert.strictEqual(vendor.faults.pending, 0)
+      })
+    )
+  }
+
+  live("that succeeds only after we gave up is the one that the next attempt finds", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      vendor.faults.inject("sandbox.create", Fault.late)
+      const sandboxId = crypto.randomUUID()
+      const fiber = yield* Effect.forkChild(sandboxes.createSandbox({}, { sandboxId }))
+      while (vendor.requests.count("sandbox.create") === 0) yield* Effect.sleep("5 millis")
+      // The caller goes; the vendor makes it all the same.
+      yield* Fiber.interrupt(fiber)
+      while (vendor.sandboxes().length === 0) yield* Effect.sleep("5 millis")
+      const { outcome } = yield* sandboxes.createSandbox({}, { sandboxId })
+      assert.strictEqual(outcome, "resumed")
+      assert.strictEqual(vendor.sandboxes().length, 1)
+      assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+    })
+  )
+
+  live("that is refused says why and leaves nothing", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      vendor.faults.inject("sandbox.create", Fault.rejected(402))
+      const error = yield* Effect.flip(sandboxes.createSandbox())
+      assert.strictEqual(error.reason._tag, "Quota")
+      assert.strictEqual(vendor.requests.count("sandbox.create"), 1, "what waiting does not help is asked once")
+    })
+  )
+})
+
+describe("Vercel: a command", () => {
+  for (const [name, fault, submissions] of [
+    ["whose start is reset before it is taken up", Fault.resetBefore, 2],
+    ["whose start is reset after it was taken up", Fault.resetAfter, 2],
+    ["whose start meets 429", Fault.rateLimited(0), 2],
+    ["whose start meets a proxy that loses the answer", Fault.serverError(502, { executed: true }), 2],
+    ["whose start meets a server error", Fault.serverError(500), 2],
+    ["that meets a snapshot in progress", Fault.snapshotting, 2],
+    ["that meets a stop that is no stop", Fault.stopping, 2]
+  ] as const) {
+    live(`${name} runs once`, () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes, vendor } = yield* box
+        vendor.faults.inject("command.start", fault)
+        assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", counted), whole)
+        assert.strictEqual(vendor.requests.count("command.start"), submissions)
+        assert.strictEqual(yield* runs(sandboxes, sandboxId), "run\n")
+      })
+    )
+  }
+
+  for (const [name, fault] of [
+    ["is cut", Fault.torn(40)],
+    ["is cut before its first byte", Fault.torn(0)],
+    ["ends early but in order", Fault.short(1)],
+    ["is closed by the vendor", Fault.inBand(1)],
+    ["holds what is no JSON", Fault.garbage(1)],
+    ["meets 429", Fault.rateLimited(0)],
+    ["meets 502", Fault.serverError(502)],
+    ["comes in split characters", Fault.split]
+  ] as const) {
+    live(`whose log ${name} is whole and runs once`, () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes, vendor } = yield* box
+        vendor.faults.inject("command.logs", fault)
+        assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", counted), whole)
+        assert.strictEqual(yield* runs(sandboxes, sandboxId), "run\n")
+        assert.strictEqual(vendor.faults.pending, 0)
+      })
+    )
+  }
+
+  live("has exact bytes, whatever the platform does to text", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      vendor.faults.inject("command.logs", Fault.split, { times: 9 })
+      const bytes = yield* sandboxes.streamCommand(sandboxId, "printf", ["\\000\\377\\303é€😀"]).pipe(Stream.runCollect)
+      const out = bytes.flatMap((event) => (event._tag === "stdout" ? [...event.bytes] : []))
+      assert.deepStrictEqual(out, [0, 255, 0xc3, ...new TextEncoder().encode("é€😀")])
+    })
+  )
+
+  live("whose session ends before its log is read is not run again on another", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const gate = Promise.withResolvers<void>()
+      vendor.faults.inject("command.logs", Fault.gate({ before: gate.promise }))
+      const fiber = yield* Effect.forkChild(Effect.flip(sandboxes.runCommand(sandboxId, "sh", counted)))
+      while (vendor.requests.count("command.logs") === 0) yield* Effect.sleep("5 millis")
+      yield* vendor.expire("box")
+      gate.resolve()
+      const error = yield* Fiber.join(fiber)
+      assert.strictEqual(error.reason._tag, "OutcomeUnknown")
+      // The session's end may have come before the program did anything.
+      const told = yield* Effect.catch(runs(sandboxes, sandboxId), () => Effect.succeed(""))
+      assert.isAtMost(told.length, "run\n".length)
+    })
+  )
+
+  live("whose session ends in the middle has an unknown outcome, never an exit", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const first = Promise.withResolvers<void>()
+      const fiber = yield* sandboxes.streamCommand(sandboxId, "sh", ["-c", "echo begun; sleep 300"]).pipe(
+        Stream.tap(() => Effect.sync(() => first.resolve())),
+        Stream.runCollect,
+        Effect.flip,
+        Effect.forkChild
+      )
+      yield* Effect.promise(() => first.promise)
+      yield* vendor.expire("box")
+      const error = yield* Fiber.join(fiber)
+      assert.strictEqual(error.reason._tag, "OutcomeUnknown")
+    })
+  )
+
+  live("that is interrupted is killed there, with its group", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const seen = Promise.withResolvers<string>()
+      const fiber = yield* sandboxes.streamCommand(sandboxId, "sh", ["-c", "sleep 301 & echo $!; wait"]).pipe(
+        Stream.runForEach((event) =>
+          Effect.sync(() => event._tag === "stdout" && seen.resolve(new TextDecoder().decode(event.bytes).trim()))
+        ),
+        Effect.forkChild
+      )
+      const pid = Number(yield* Effect.promise(() => seen.promise))
+      assert.include(vendor.processes("box"), pid)
+      yield* Fiber.interrupt(fiber)
+      assert.notInclude(vendor.processes("box"), pid)
+    })
+  )
+
+  live("on a session that says 410 finds the sandbox resumed, and runs there", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      yield* vendor.expire("box")
+      assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", counted), whole)
+      assert.strictEqual(vendor.requests.count("sandbox.resume"), 1)
+      assert.strictEqual(yield* runs(sandboxes, sandboxId), "run\n")
+    })
+  )
+
+  live("that nobody reads holds little of its output here", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes } = yield* box
+      const total = 64 * 1024 * 1024
+      globalThis.gc?.()
+      const before = process.memoryUsage.rss()
+      let peak = before
+      let bytes = 0
+      yield* sandboxes.streamCommand(sandboxId, "head", ["-c", String(total), "/dev/zero"]).pipe(
+        Stream.runForEach((event) =>
+          Effect.suspend(() => {
+            peak = Math.max(peak, process.memoryUsage.rss())
+            if (event._tag !== "stdout") return Effect.void
+            const first = bytes === 0
+            bytes += event.bytes.length
+            // Long enough for an SDK that knows no backpressure to have read all of it.
+            return first ? Effect.sleep("1500 millis") : Effect.void
+          })
+        )
+      )
+      assert.strictEqual(bytes, total)
+      assert.isBelow((peak - before) / 1024 / 1024, 160)
+    })
+  )
+})
+
+describe("Vercel: a recorded process", () => {
+  live("whose log breaks off is gapless, and exits with its own code", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      vendor.faults.inject("command.logs", Fault.torn(5_000), { times: 2 })
+      vendor.faults.inject("command.logs", Fault.inBand(2))
+      const run = yield* sandboxes.runCommandWithProcessStream(sandboxId, "sh", ["-c", "seq 1 3000; exit 4"])
+      assert.strictEqual(run.result?.exitCode, 4)
+      const log = yield* sandboxes.readProcessStream(run.processId).pipe(Stream.runCollect)
+      const out = Buffer.concat(log.flatMap((event) => (event._tag === "stdout" ? [event.bytes] : []))).toString()
+      assert.strictEqual(out, Array.from({ length: 3000 }, (_, index) => `${index + 1}\n`).join(""))
+      assert.strictEqual(vendor.faults.pending, 0)
+    })
+  )
+
+  live("with a deadline beyond the lease extends the lease, or is refused before it starts", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      const { sandboxId } = yield* sandboxes.createSandbox({ vercel: { name: "lease", timeout: "1 minute" } })
+      yield* sandboxes.runCommandProcess(sandboxId, "true", [], { timeout: "10 minutes", mode: "foreground" })
+      assert.strictEqual(vendor.requests.count("session.extendTimeout"), 1)
+      const error = yield* Effect.flip(sandboxes.runCommandProcess(sandboxId, "true", [], { timeout: "40 days" }))
+      assert.strictEqual(error.reason._tag, "LeaseTooShort")
+      assert.strictEqual(vendor.requests.count("command.start"), 1)
+    })
+  )
+})
+
+describe("Vercel: files", () => {
+  live("a missing file is told from a missing sandbox", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const missing = yield* Effect.flip(sandboxes.readFile(sandboxId, "nothing"))
+      assert.strictEqual(`${missing._tag}.${missing.reason._tag}`, "PlatformError.NotFound")
+      yield* vendor.vanish("box")
+      const gone = yield* Effect.flip(sandboxes.readFile(sandboxId, "nothing"))
+      assert.strictEqual(`${gone._tag}.${gone.reason._tag}`, "SandboxError.Gone")
+    })
+  )
+
+  live("an upload that breaks fails whole and typed; a retried one is whole", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      vendor.faults.inject("file.write", Fault.resetBefore)
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "content" }])
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "content")
+      vendor.faults.inject("file.write", Fault.serverError(500), { times: 99 })
+      const error = yield* Effect.flip(sandboxes.writeFiles(sandboxId, [{ path: "f", content: "other" }]))
+      assert.strictEqual(error.reason._tag, "Unavailable")
+      vendor.faults.clear()
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "content")
+    })
+  )
+
+  live("a large file goes up and comes down in bounded memory", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes } = yield* box
+      const piece = new Uint8Array(1024 * 1024).fill(7)
+      const total = 64
+      globalThis.gc?.()
+      const before = process.memoryUsage.rss()
+      let peak = before
+      const watched = Stream.make(piece).pipe(
+        Stream.forever,
+        Stream.take(total),
+        Stream.tap(() =>
+          Effect.sync(() => {
+            peak = Math.max(peak, process.memoryUsage.rss())
+          })
+        )
+      )
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "large", content: watched }])
+      const { stdout } = yield* sandboxes.runCommand(sandboxId, "wc", ["-c", "large"])
+      assert.strictEqual(stdout.split(" ")[0], String(total * piece.length))
+      // The emulator's part is in it too: it unpacks each archive in the same process.
+      assert.isBelow((peak - before) / 1024 / 1024, 160)
+    })
+  )
+})
+
+describe("Vercel: a stop", () => {
+  live("that fails is StopIncomplete, and is finished by the next", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      vendor.faults.inject("sandbox.delete", Fault.serverError(500), { times: 99 })
+      const error = yield* Effect.flip(sandboxes.stopSandbox(sandboxId))
+      assert.strictEqual(error.reason._tag, "StopIncomplete")
+      const record = yield* sandboxes.getSandbox(sandboxId)
+      assert.deepInclude(record, { status: "shutdown", stopPending: "delete", externalSandboxId: "box" })
+      vendor.faults.clear()
+      yield* sandboxes.stopSandbox(sandboxId)
+      assert.deepStrictEqual(vendor.sandboxes(), [])
+      assert.isTrue(Option.isSome(Option.fromUndefinedOr((yield* sandboxes.getSandbox(sandboxId)).shutdownAt)))
+    })
+  )
+})
