@@ -227,6 +227,21 @@ const cases = (tools: string, pathOf: PathOf, births: boolean) => {
       )
     }
 
+    it.live("an open file that was made anew is another one, whatever inode it has got", () =>
+      Effect.gen(function* () {
+        const { at, fs } = yield* guest(pathOf)
+        yield* fs.writeFileString(at("file"), "mine")
+        const file = yield* fs.open(at("file"), { flag: "r+" })
+        Fs.rmSync(at("file"))
+        assert.strictEqual(yield* tagOf(file.writeAll(bytes("!"))), "NotFound")
+        assert.isFalse(Fs.existsSync(at("file")))
+        Fs.writeFileSync(at("file"), "else")
+        assert.strictEqual(yield* tagOf(file.writeAll(bytes("!"))), "Busy")
+        assert.strictEqual(yield* tagOf(file.readAlloc(4)), "Busy")
+        assert.strictEqual(Fs.readFileSync(at("file"), "utf8"), "else")
+      })
+    )
+
     it.live(
       births
         ? "an open file that somebody else writes to is the same file"
