@@ -23,7 +23,8 @@ export const codes = {
   crossDevice: 75,
   notEmpty: 76,
   conflict: 77,
-  fifo: 78
+  fifo: 78,
+  noProc: 79
 } as const
 
 /** The programs that the scripts use. */
@@ -154,10 +155,12 @@ made() { # path how
   esac
   finish /proc/self/fd/3
 }
+opened() { [ -e /proc/self/fd/3 ] || exit 79; }
 there() { # path flag
   [ -e "$1" ] || reach "$1"
   case $2 in *+) [ ! -d "$1" ] || exit 66 ;; esac
   { command exec 3<"$1"; } || unopened "$1" r
+  opened
   case $2 in *+) { command exec 4<>/proc/self/fd/3; } || unopened "$1" w ;; esac
 }
 # Opens the file of a handle, if that is what the path leads to: path, format, what stat says in it.
@@ -165,6 +168,7 @@ held() {
   [ -e "$1" ] || reach "$1"
   [ ! -p "$1" ] || exit 68
   if [ -r "$1" ]; then { command exec 3<"$1"; } || why "$1"; else { command exec 3>>"$1"; } || unopened "$1" w; fi
+  opened
   [ "$(stat -L -c "$2" /proc/self/fd/3)" = "$3" ] || exit 68
 }
 `
@@ -232,7 +236,8 @@ export const statEnd = "//\n"
 export const readDirectoryEntries = script(["find", "stat"], ({ find }) =>
   find === "gnu"
     ? `${entered}find . -mindepth 1 -maxdepth 1 -printf '%y %P\\0' || exit 69`
-    : `${entered}find . -mindepth 1 -maxdepth 1 -exec stat -c '%f %n//' {} + || exit 69`
+    : // What has gone since it was listed is left out.
+      `${entered}find . -mindepth 1 -maxdepth 1 -exec sh -c 'stat -c "%f %n//" "$@" 2>/dev/null; :' sh {} + || exit 69`
 )
 
 /** path; "1" for all levels. What tells a change of each entry: type and mode, inode, size, times, then the name. */
@@ -493,6 +498,7 @@ r | r+) there "$1" "$2" ;;
 *x*) exclusive "$1" ;;
 *) made "$1" append ;;
 esac
+opened
 [ -z "$4" ] || [ "$(stat -c %d:%i -- "$1")" = "$(stat -L -c %d:%i /proc/self/fd/3)" ] || exit 66
 case $2 in w*) [ ! -s /proc/self/fd/3 ] || : >/proc/self/fd/3 || exit 69 ;; esac
 stat -L -c "$5" /proc/self/fd/3 || exit 69`
