@@ -104,6 +104,7 @@ export const options = (subSecondTimes: boolean): Options => ({
   stdin: true,
   inheritsStdio: false,
   redactedArguments: true,
+  bindingModes: process.getuid?.() !== 0,
   chown: process.getuid?.() === 0,
   timeout: 120_000
 })

@@ -43,7 +43,7 @@ export const writing = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer((exit) =>
     // What came before a failure is written, as by a system call; who interrupts does not wait for it.
     Exit.isFailure(exit) && !Exit.hasInterrupts(exit)
-      ? Effect.raceFirst(Effect.ignore(finish), Effect.sleep(drain))
+      ? Effect.interruptible(Effect.raceFirst(Effect.ignore(finish), Effect.sleep(drain)))
       : Effect.void
   )
   const gone = (error: SandboxError | PlatformError.PlatformError) =>

@@ -23,7 +23,8 @@ export const codes = {
   crossDevice: 75,
   notEmpty: 76,
   conflict: 77,
-  fifo: 78
+  fifo: 78,
+  noProc: 79
 } as const
 
 /** The programs that the scripts use. */
@@ -94,27 +95,36 @@ looped() {
   done
   return 1
 }
-# Why a path leads to nothing.
+# Why a path leads to nothing, or why nothing could be made there ("make") or above it as well ("parents").
 reach() {
   p=$1
   case $p in ?*/)
     while :; do case $p in ?*/) p=\${p%/} ;; *) break ;; esac; done
     [ ! -e "$p" ] || exit 66 ;;
   esac
+  wanted=$p
   while :; do
     ! looped "$p" || exit 66
     split "$p"
     if [ -d "$up" ]; then
       [ -x "$up" ] || exit 67
       [ \${#name} -le 255 ] || exit 71
+      case $2 in
+      parents) [ -L "$p" ] || { [ -w "$up" ] || exit 67; exit 69; } ;;
+      make) [ "$p" != "$wanted" ] || { [ -L "$p" ] || [ -w "$up" ] || exit 67; exit 69; } ;;
+      esac
       exit 64
     fi
     [ ! -e "$up" ] || exit 66
     p=$up
   done
 }
-why() { [ -e "$1" ] || reach "$1"; exit 69; }
-unopened() { [ -e "$1" ] || reach "$1"; [ "-$2" "$1" ] || exit 67; exit 69; }
+why() { [ -e "$1" ] || reach "$1" "$2"; exit 69; }
+unopened() {
+  [ -e "$1" ] || case $2 in r) reach "$1" ;; w) reach "$1" make ;; esac
+  [ "-$2" "$1" ] || exit 67
+  exit 69
+}
 # A file can be made under this name.
 creatable() { case $1 in */) split "$1"; [ -d "$up" ] || reach "$1"; exit 66 ;; esac; }
 # As open(2) treats a mode: what is made from here on gets at most these bits, and $bits at the end.
@@ -131,7 +141,7 @@ exclusive() {
   ! here "$1" || exit 65
   creatable "$1"
   set -C
-  { command exec 3>"$1"; } || { ! here "$1" || exit 65; why "$1"; }
+  { command exec 3>"$1"; } || { ! here "$1" || exit 65; why "$1" make; }
   set +C
   finish /proc/self/fd/3
 }
@@ -145,10 +155,12 @@ made() { # path how
   esac
   finish /proc/self/fd/3
 }
+opened() { [ -e /proc/self/fd/3 ] || exit 79; }
 there() { # path flag
   [ -e "$1" ] || reach "$1"
   case $2 in *+) [ ! -d "$1" ] || exit 66 ;; esac
   { command exec 3<"$1"; } || unopened "$1" r
+  opened
   case $2 in *+) { command exec 4<>/proc/self/fd/3; } || unopened "$1" w ;; esac
 }
 # Opens the file of a handle, if that is what the path leads to: path, format, what stat says in it.
@@ -156,6 +168,7 @@ held() {
   [ -e "$1" ] || reach "$1"
   [ ! -p "$1" ] || exit 68
   if [ -r "$1" ]; then { command exec 3<"$1"; } || why "$1"; else { command exec 3>>"$1"; } || unopened "$1" w; fi
+  opened
   [ "$(stat -L -c "$2" /proc/self/fd/3)" = "$3" ] || exit 68
 }
 `
@@ -223,7 +236,8 @@ export const statEnd = "//\n"
 export const readDirectoryEntries = script(["find", "stat"], ({ find }) =>
   find === "gnu"
     ? `${entered}find . -mindepth 1 -maxdepth 1 -printf '%y %P\\0' || exit 69`
-    : `${entered}find . -mindepth 1 -maxdepth 1 -exec stat -c '%f %n//' {} + || exit 69`
+    : // What has gone since it was listed is left out.
+      `${entered}find . -mindepth 1 -maxdepth 1 -exec sh -c 'stat -c "%f %n//" "$@" 2>/dev/null; :' sh {} + || exit 69`
 )
 
 /** path; "1" for all levels. What tells a change of each entry: type and mode, inode, size, times, then the name. */
@@ -255,11 +269,11 @@ export const makeDirectory = script(
 if [ -n "$2" ]; then
   mkdir -p -- "$1" && exit 0
   case $1 in */) ;; *) [ ! -e "$1" ] || exit 65 ;; esac
-  reach "$1"
+  reach "$1" parents
 fi
 split "$1"
 ! here "$up/$name" || exit 65
-mkdir -- "$1" || { ! here "$1" || exit 65; why "$1"; }
+mkdir -- "$1" || { ! here "$1" || exit 65; why "$1" make; }
 [ -z "$bits" ] || [ $((bits & 01000)) = 0 ] || chmod "$(printf %05o "$bits")" "$1" || exit 69`
 )
 
@@ -271,7 +285,7 @@ export const makeTemporary = script(
 [ "$d" != / ] || d=
 d=$d/$2
 u=$(umask); umask 077
-mkdir -- "$d" || { ! here "$d" || exit 65; why "$d"; }
+mkdir -- "$d" || { ! here "$d" || exit 65; why "$d" make; }
 umask "$u"
 [ -z "$3" ] || { d=$d/$3; { : >"$d"; }; } || { rm -rf -- "\${d%/*}"; why "$d"; }
 printf %s "$d"`
@@ -299,7 +313,7 @@ export const link = script(
   `${links}! here "$up/$name" || exit 65
 case $2 in */) reach "$2" ;; esac
 [ -L "$1" ] || [ ! -d "$1" ] || exit 67
-ln -T -- "$1" "$2" || { ! here "$2" || exit 65; why "$2"; }`
+ln -T -- "$1" "$2" || { ! here "$2" || exit 65; why "$2" make; }`
 )
 
 /** target, path. */
@@ -309,7 +323,7 @@ export const symlink = script(
 split "$2"; [ -d "$up" ] || reach "$2"
 ! here "$up/$name" || exit 65
 case $2 in */) reach "$2" ;; esac
-ln -s -T -- "$1" "$2" || { ! here "$2" || exit 65; why "$2"; }`
+ln -s -T -- "$1" "$2" || { ! here "$2" || exit 65; why "$2" make; }`
 )
 
 /** from, to: as rename(2), which never moves into a directory or from one file system to another. */
@@ -442,7 +456,7 @@ if isdir "$1"; then
   done
   split "$2"
 fi
-[ -d "$up" ] || mkdir -p -- "$up" || why "$up"
+[ -d "$up" ] || mkdir -p -- "$up" || why "$up" parents
 tree "$1" "$2"`
 })
 
@@ -484,6 +498,7 @@ r | r+) there "$1" "$2" ;;
 *x*) exclusive "$1" ;;
 *) made "$1" append ;;
 esac
+opened
 [ -z "$4" ] || [ "$(stat -c %d:%i -- "$1")" = "$(stat -L -c %d:%i /proc/self/fd/3)" ] || exit 66
 case $2 in w*) [ ! -s /proc/self/fd/3 ] || : >/proc/self/fd/3 || exit 69 ;; esac
 stat -L -c "$5" /proc/self/fd/3 || exit 69`

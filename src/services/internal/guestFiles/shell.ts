@@ -110,6 +110,7 @@ export const failureOf = (subject: Subject, { exit, stderr }: Outcome): Platform
   }
   if (exit.code === 0) return undefined
   if (exit.code === codes.fifo) return unsupported(subject, "open", "a FIFO is not the same when it is opened again")
+  if (exit.code === codes.noProc) return unsupported(subject, "/proc", "an open file is held through /proc/self/fd")
   const known = descriptions[exit.code]
   if (known !== undefined) return systemError(subject, known[0], known[1])
   const words = stderr.trim()
