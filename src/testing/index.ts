@@ -3,5 +3,6 @@
  * `@effect/vitest`.
  */
 export * as LogSuite from "./LogSuite.ts"
+export * as PlatformSuite from "./PlatformSuite.ts"
 export * as ProviderSuite from "./ProviderSuite.ts"
 export * as StoreSuite from "./StoreSuite.ts"

@@ -18,9 +18,9 @@ import * as P from "./providers.ts"
 type It = Vitest.MethodsNonLive<P.Subject>
 
 /** Every argument followed by a NUL, which none of them can hold. */
-const printArguments = `for argument; do printf '%s\\0' "$argument"; done`
+export const printArguments = `for argument; do printf '%s\\0' "$argument"; done`
 
-const hazards: ReadonlyArray<string> = [
+export const hazards: ReadonlyArray<string> = [
   "",
   " ",
   "a b",
@@ -58,7 +58,7 @@ const hazards: ReadonlyArray<string> = [
   "x".repeat(100_000)
 ]
 
-const argumentLists = Arbitrary.map(Arbitrary.schema(Schema.Array(Schema.String)), (list) =>
+export const argumentLists = Arbitrary.map(Arbitrary.schema(Schema.Array(Schema.String)), (list) =>
   list.map((item) => item.toWellFormed().replaceAll("\0", ""))
 )
 
