@@ -26,6 +26,7 @@ import type { SandboxError } from "../../errors.ts"
 import * as ProviderRegistry from "../../services/ProviderRegistry.ts"
 import type { SandboxProvider } from "../../services/SandboxProvider.ts"
 import type * as CloudParts from "./fake/cloud.ts"
+import * as Build from "./fake/build.ts"
 import * as Commands from "./fake/command.ts"
 import * as Fake from "./fake/provider.ts"
 
@@ -83,7 +84,7 @@ export const constant: (output: {
 export const makeCloud: Effect.Effect<Cloud["Service"]> = Fake.makeCloud
 
 /** A provider over a cloud. A missing `just-bash` shows at the first command that needs it, as `MissingPackage`. */
-export const make = (options?: Options): Effect.Effect<SandboxProvider, SandboxError> => Fake.make(options)
+export const make = (options?: Options): Effect.Effect<SandboxProvider, SandboxError> => Build.make(options)
 
 /** Registers the provider as the only one, and provides its cloud. */
 export const layer = (options: Options = {}): Layer.Layer<ProviderRegistry.ProviderRegistry | Cloud, SandboxError> =>
