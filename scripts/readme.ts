@@ -7,6 +7,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import * as Fake from "../src/layers/providers/Fake.ts"
 import * as Local from "../src/layers/providers/Local.ts"
 import type { SandboxProvider } from "../src/services/SandboxProvider.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
@@ -57,7 +58,7 @@ const providers = async (): Promise<string> => {
       "`extendTimeout`",
       "disk outlives a stop"
     ]
-    const all = [local]
+    const all = [local, await Effect.runPromise(Fake.make())]
     return table(
       ["what it can do", ...all.map((provider) => `\`${provider.name}\``)],
       names.map((name, index) => [name, ...all.map((provider) => column(provider)[index] ?? "")])

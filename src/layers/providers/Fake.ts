@@ -11,9 +11,10 @@
  *
  * - there is no `&`, no `trap` and no `umask`; `$!` is 0, and what ends by a signal ends at once
  * - `read` and `mapfile` see nothing of the input before its end, also in a script that other commands would feed
- * - what a compound command as a whole writes into a file or a pipe is text there: bytes that are no UTF-8 arrive changed
- *   unless all of it is so; `$'\377'`, `$(…)` and the standard error of a command hold text only
- * - `>/dev/stdout` and what `time` says come at the end; `>/proc/self/fd/1` comes in its place
+ * - what a function, or a compound command with a redirection or in a pipe, writes as a whole is text: bytes that are no UTF-8
+ *   arrive changed unless all of it is so; `$'\377'`, `$(…)` and the standard error of a command hold text only
+ * - the errors of a command in a pipe but the last, what `time` says, and the output of a script that has an `exec >file` come
+ *   at the end; with `2>` in the middle of a pipe a command that writes both bytes and errors fails with code 126
  * - loops end after 100,000 rounds, `/dev/zero` is not there, and `$SECONDS`, `$RANDOM` and `find -mmin` are real
  *
  * This is no security boundary: a registered command is code of this program.
@@ -25,6 +26,7 @@ import type { SandboxError } from "../../errors.ts"
 import * as ProviderRegistry from "../../services/ProviderRegistry.ts"
 import type { SandboxProvider } from "../../services/SandboxProvider.ts"
 import type * as CloudParts from "./fake/cloud.ts"
+import * as Build from "./fake/build.ts"
 import * as Commands from "./fake/command.ts"
 import * as Fake from "./fake/provider.ts"
 
@@ -82,7 +84,7 @@ export const constant: (output: {
 export const makeCloud: Effect.Effect<Cloud["Service"]> = Fake.makeCloud
 
 /** A provider over a cloud. A missing `just-bash` shows at the first command that needs it, as `MissingPackage`. */
-export const make = (options?: Options): Effect.Effect<SandboxProvider, SandboxError> => Fake.make(options)
+export const make = (options?: Options): Effect.Effect<SandboxProvider, SandboxError> => Build.make(options)
 
 /** Registers the provider as the only one, and provides its cloud. */
 export const layer = (options: Options = {}): Layer.Layer<ProviderRegistry.ProviderRegistry | Cloud, SandboxError> =>

@@ -1,9 +1,8 @@
 /**
  * What is not registered is interpreted by `just-bash`, which is loaded at the first use.
  *
- * Its results are text in which bytes and characters cannot be told apart any more. So a script is run with its streams
- * redirected to two files that are this process's: each command in it is written as it ends, in the encoding that
- * it says it has, and a slow reader holds the script back.
+ * Its results are text in which bytes and characters cannot be told apart any more. So the commands of a script write to two
+ * files that are this process's, see `script.ts`: each as it ends, and a slow reader holds the script back.
  */
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
@@ -11,18 +10,13 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Stream from "effect/Stream"
 import type * as JustBashModule from "just-bash"
-import type {
-  Command as BashCommand,
-  CustomCommand,
-  ExecResult,
-  ResolvedCommandContext,
-  TransformPlugin
-} from "just-bash"
+import type { Command as BashCommand, CustomCommand, ExecResult, ResolvedCommandContext } from "just-bash"
 import { MissingPackage, type SandboxError, Unknown } from "../../../errors.ts"
 import type { Special } from "./bashFiles.ts"
 import * as BashFiles from "./bashFiles.ts"
 import { fromLatin1, toLatin1 } from "./bashFiles.ts"
 import { failWith } from "./failures.ts"
+import * as Script from "./script.ts"
 import type { Output } from "./pipes.ts"
 import type { Inode, Tree } from "./tree.ts"
 import { hasCode, join } from "./tree.ts"
@@ -132,60 +126,6 @@ const parseShell = (args: ReadonlyArray<string>): Shell => {
   return inline
     ? { set, script: first, file: undefined, rest }
     : { set, script: undefined, file: first, rest: first === undefined ? [] : [first, ...rest] }
-}
-
-/** What `sh` is asked to run. Its own `--help` would win over an argument of that name: then a function takes the arguments. */
-const invocation = (
-  out: string,
-  err: string,
-  script: string,
-  rest: ReadonlyArray<string>
-): { readonly line: string; readonly args: ReadonlyArray<string> } => {
-  const text = `exec >${out} 2>${err}; ${script}`
-  const [, ...own] = rest
-  return rest.includes("--help")
-    ? { line: `effect_sandbox_main() { ${text}\n}\neffect_sandbox_main`, args: own }
-    : { line: "sh", args: ["-c", text, ...rest] }
-}
-
-const change = (node: unknown, edit: (node: object) => void): void => {
-  if (typeof node !== "object" || node === null) return
-  edit(node)
-  for (const child of Object.values(node)) change(child, edit)
-}
-
-const isRedirectionTo = (node: unknown, path: string): boolean =>
-  Predicate.hasProperty(node, "type") &&
-  node.type === "Redirection" &&
-  Predicate.hasProperty(node, "operator") &&
-  /^>>?$/.test(String(node.operator)) &&
-  Predicate.hasProperty(node, "fd") &&
-  (node.fd === null || node.fd === 1) &&
-  Predicate.hasProperty(node, "target") &&
-  JSON.stringify(node.target).includes(`"parts":[{"type":"Literal","value":"${path}"}]`)
-
-/**
- * Repairs on the syntax tree: a loop without words loses the arguments that are blank, and `>/dev/stdout` goes past a
- * redirection that holds for the whole script, where it should do nothing.
- */
-const repairs: TransformPlugin = {
-  name: "effect-sandbox",
-  transform: ({ ast }) => {
-    change(ast, (node) => {
-      if ("type" in node && node.type === "For" && "words" in node && node.words === null) {
-        node.words = [
-          {
-            type: "Word",
-            parts: [{ type: "DoubleQuoted", parts: [{ type: "ParameterExpansion", parameter: "@", operation: null }] }]
-          }
-        ]
-      }
-      if ("redirections" in node && Array.isArray(node.redirections)) {
-        node.redirections = node.redirections.filter((one) => !isRedirectionTo(one, "/dev/stdout"))
-      }
-    })
-    return { ast }
-  }
 }
 
 const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
@@ -403,7 +343,11 @@ export const run = (options: Options): Effect.Effect<number> =>
       if (inherits(context) && takesInput(shell.script)) return withInput("sh", args, context)
       const out = sink()
       const err = sink()
-      const { args: words, line } = invocation(out.path, err.path, shell.set + shell.script, shell.rest)
+      const { args: words, line } = Script.invocation(
+        { out: out.path, err: err.path },
+        shell.set + shell.script,
+        shell.rest
+      )
       const result =
         line === "sh" || context.exec === undefined
           ? await original(words, context)
@@ -466,7 +410,7 @@ export const run = (options: Options): Effect.Effect<number> =>
       // It patches globals that the registered commands need.
       defenseInDepth: false
     })
-    interpreter.registerTransformPlugin(repairs)
+    interpreter.registerTransformPlugin(Script.plugin)
 
     return yield* Effect.promise(async (signal) => {
       stop.signal = signal
@@ -486,7 +430,7 @@ export const run = (options: Options): Effect.Effect<number> =>
         script = `${options.program} "$@"`
         rest = ["sh", ...options.args]
       }
-      const { args, line } = invocation("/proc/self/fd/1", "/proc/self/fd/2", script, rest)
+      const { args, line } = Script.invocation({ out: "/proc/self/fd/1", err: "/proc/self/fd/2" }, script, rest)
       outermost = line === "sh"
       const stdin =
         options.input === undefined ? "" : asks || gathered !== undefined ? toLatin1(await input()) : unasked

@@ -241,10 +241,9 @@ export const copy = (
 const copyFile = (tree: Tree, from: string, to: string, now: number): void => {
   const source = tree.stat(from, "copyfile")
   if (source.kind !== "file") throw new FsError("EISDIR", "copyfile", from)
-  const existed = tree.exists(to)
-  if (existed && tree.stat(to) === source) return
+  if (tree.exists(to) && tree.stat(to) === source) return
   const file = tree.writeFile(to, source.data.slice(0, source.size), now)
-  if (!existed) tree.chmod(file, source.mode)
+  tree.chmod(file, source.mode)
 }
 
 const entriesBelow = (tree: Tree, path: string, prefix = ""): Array<string> =>
@@ -409,8 +408,7 @@ export const make = (options: Options): FileSystem.FileSystem => {
       run("writeFile", path, (now) => {
         const flags = flagsOf(writeOptions?.flag ?? "w")
         const file = tree.open(at(path), { ...flags, mode: writeOptions?.mode }, now)
-        if (file.kind !== "file") throw new FsError("EISDIR", "open", path)
-        if (!flags.write) throw new FsError("EBADF", "write", path)
+        if (!flags.write || file.kind !== "file") throw new FsError("EBADF", "write", path)
         tree.write(file, data, flags.append ? file.size : 0, now)
       })
   })

@@ -1,22 +1,18 @@
-/** The provider put together, and the cloud as tests see it. */
+/**
+ * The options and the cloud as tests see it. What declares types for users is here, apart from what needs those of `just-bash`: they may
+ * not be installed.
+ */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import { NotFound, type SandboxError } from "../../../errors.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
 import type { RecoverySchedules } from "../../../services/RecoveryPolicy.ts"
-import type { SandboxProvider } from "../../../services/SandboxProvider.ts"
-import * as Provider from "../../../services/SandboxProvider.ts"
-import * as SandboxSettings from "../../../services/SandboxSettings.ts"
-import type { Load } from "./bash.ts"
-import * as Bash from "./bash.ts"
 import type { Call, CommandRecord, MachineView } from "./cloud.ts"
 import { halt, State } from "./cloud.ts"
 import type { Command } from "./command.ts"
 import { failWith } from "./failures.ts"
-import * as Machines from "./machines.ts"
 import { workspaceRoot } from "./start.ts"
 import type { Directory, Tree } from "./tree.ts"
 
@@ -46,7 +42,8 @@ export class Cloud extends Context.Service<
   }
 >()("effect-sandbox/layers/providers/Fake/Cloud") {}
 
-const state = Symbol.for("effect-sandbox/layers/providers/Fake/State")
+/** Leads from a cloud to what the provider has in it. */
+export const state = Symbol.for("effect-sandbox/layers/providers/Fake/State")
 
 /** Options of {@link make}. */
 export interface Options {
@@ -124,25 +121,3 @@ export const makeCloud: Effect.Effect<Cloud["Service"]> = Effect.map(Clock.Clock
     })
   })
 })
-
-/** `load` is where a test takes the interpreter away; everybody else leaves it out. */
-export const make = (options: Options = {}, load: Load = Bash.load): Effect.Effect<SandboxProvider, SandboxError> =>
-  Effect.gen(function* () {
-    const cloud = options.cloud ?? (yield* makeCloud)
-    const requestTimeout = yield* SandboxSettings.get(SandboxSettings.requestTimeout)
-    return Provider.make({
-      ...Machines.primitives({
-        state: cloud[state],
-        name: options.name,
-        recovery: options.recovery,
-        commands: new Map(Object.entries(options.commands ?? {})),
-        load,
-        bootDelay: Duration.fromInputUnsafe(options.bootDelay ?? Duration.zero),
-        killGrace: Duration.fromInputUnsafe(options.killGrace ?? Duration.seconds(2)),
-        stopsProcesses: options.stopsProcesses ?? false,
-        persistent: options.persistent ?? true,
-        portUrl: options.portUrl ?? ((port) => `http://fake.invalid:${port}`)
-      }),
-      requestTimeout: Option.getOrUndefined(requestTimeout)
-    })
-  })

@@ -99,7 +99,7 @@ const resolveProgram = Effect.fnUntraced(function* (
     if (registered !== undefined) return { kind: "registered", command: registered, args: own } as const
     const bash = yield* Bash.loaded(options.load)
     const names = [...bash.getCommandNames(), "kill"]
-    yield* installPrograms(options, names)
+    yield* installPrograms(options, [...names, ...options.commands.keys()])
     return names.includes(name) ? ({ kind: "interpreted", bash, program: name, args: own } as const) : undefined
   })
   if (!command.includes("/")) {

@@ -258,13 +258,18 @@ export class Tree {
   ): void {
     const syscall = "mkdir"
     if (options.recursive === true) {
+      if (path === "") throw new FsError("ENOENT", syscall, path)
       let current = ""
       for (const part of path.split("/").filter((part) => part !== "" && part !== ".")) {
         current += `/${part}`
         const there = this.find(current, true, syscall, true)
-        if (there.inode === undefined) this.mkdir(current, { mode: options.mode }, now)
-        else if (there.inode.kind !== "directory") {
-          throw new FsError(normalize("/", path) === normalize("/", current) ? "EEXIST" : "ENOTDIR", syscall, path)
+        if (there.inode === undefined) {
+          // A symlink to nothing is no place for a directory.
+          if (this.find(current, false, syscall, true).inode !== undefined) throw new FsError("ENOENT", syscall, path)
+          this.mkdir(current, { mode: options.mode }, now)
+        } else if (there.inode.kind !== "directory") {
+          const whole = !path.endsWith("/") && normalize("/", path) === normalize("/", current)
+          throw new FsError(whole ? "EEXIST" : "ENOTDIR", syscall, path)
         }
       }
       return
@@ -282,18 +287,14 @@ export class Tree {
   }
 
   symlink(target: string, path: string, now: number): void {
-    const found = this.find(path, false, "symlink", true)
-    if (target === "" || path.endsWith("/")) throw new FsError("ENOENT", "symlink", path)
-    if (found.inode !== undefined) throw new FsError("EEXIST", "symlink", path)
-    this.add(found, { ...this.common(0o777, now), kind: "link", target }, now)
+    if (target === "") throw new FsError("ENOENT", "symlink", path)
+    this.add(this.vacant(path, "symlink"), { ...this.common(0o777, now), kind: "link", target }, now)
   }
 
   link(from: string, to: string, now: number): void {
     const inode = this.lstat(from, "link")
     if (inode.kind === "directory") throw new FsError("EPERM", "link", from)
-    const found = this.find(to, false, "link", true)
-    if (found.inode !== undefined) throw new FsError("EEXIST", "link", to)
-    this.add(found, inode, now)
+    this.add(this.vacant(to, "link"), inode, now)
   }
 
   readlink(path: string): string {
@@ -409,6 +410,7 @@ export class Tree {
    */
   private find(path: string, follow: boolean, syscall: string, missing = false, links = 0): Found {
     if (path === "") throw new FsError("ENOENT", syscall, path)
+    if (path.length > 4095) throw new FsError("ENAMETOOLONG", syscall, path)
     if (links > maxLinks) throw new FsError("ELOOP", syscall, path)
     const parts = path.split("/").filter((part) => part !== "" && part !== ".")
     const slash = /\/\.?$/.test(path)
@@ -446,6 +448,14 @@ export class Tree {
     }
     const [own] = current.names
     return { directory: own?.directory ?? current, name: own?.name ?? "", inode: current }
+  }
+
+  /** A name for something that is no directory; a slash behind it makes it none. */
+  private vacant(path: string, syscall: string): Found {
+    const found = this.find(path.replace(/(?<=.)\/+$/, ""), false, syscall, true)
+    if (found.inode !== undefined) throw new FsError("EEXIST", syscall, path)
+    if (path.endsWith("/")) throw new FsError("ENOENT", syscall, path)
+    return found
   }
 
   private need(found: Found, path: string, syscall: string): Inode {
