@@ -58,8 +58,7 @@ export class CommandLog {
 
   /** Everything from the beginning, then what comes, until the end. */
   async *read(signal: AbortSignal): AsyncGenerator<Buffer> {
-    const aborted = deferred()
-    signal.addEventListener("abort", () => aborted.resolve(), { once: true })
+    signal.addEventListener("abort", () => this.#notify(), { once: true })
     let offset = 0
     while (!signal.aborted) {
       const changed = this.#changed.promise
@@ -77,7 +76,7 @@ export class CommandLog {
         await this.#tail
         if (offset === this.#size) return
       } else {
-        await Promise.race([changed, aborted.promise])
+        await changed
       }
     }
   }

@@ -2,6 +2,7 @@
  * Scripted misbehaviour: by endpoint and number of requests. A fault acts before the request is executed, after it, or on the
  * stream of the answer. What the SDK makes of each is asserted in `test/emulators/vercel.test.ts`.
  */
+import { setTimeout as delay } from "node:timers/promises"
 import { errorBody, errorLine } from "./http.ts"
 
 /** Every endpoint by name; `sandbox.resume` is the GET with `resume=true`, `command.run` the start that waits. */
@@ -243,6 +244,8 @@ async function* splitCharacters(from: AsyncIterable<Buffer>): AsyncGenerator<Buf
     for (let at = 0; at < chunk.length; at++) {
       if ((chunk[at] ?? 0) < 0xc0) continue
       yield chunk.subarray(start, at + 1)
+      // What arrives before the client reads is one chunk for it, so this one must have been read.
+      await delay(5)
       start = at + 1
     }
     if (start < chunk.length) yield chunk.subarray(start)

@@ -15,8 +15,8 @@ import { promisify } from "node:util"
 import { CommandLog, deferred } from "./commandLog.ts"
 import { badRequest, refuse } from "./http.ts"
 
-/** How long output may still come after the exit, where a descendant holds the pipe. */
-const drainMillis = 200
+/** So many rounds of the event loop without output end a log after the exit, where a descendant holds the pipe. */
+const quietRounds = 10
 
 /** What `kill` and a command's timeout hit. The vendor does not say, so tests can have both. */
 export type KillScope = "process" | "group"
@@ -84,18 +84,21 @@ export class Machine {
   async start(options: StartOptions): Promise<Running> {
     const directory = await FsPromises.stat(options.cwd).catch(() => undefined)
     if (directory?.isDirectory() !== true) return badRequest(`The working directory ${options.cwd} does not exist.`)
+    // Before the spawn: what nobody reads when a child exits, Node throws away.
     const log = await CommandLog.open(options.logPath)
-    const { child, pumped } = await spawned(options, log).catch(async (error: unknown) => {
+    this.#logs.add(log)
+    const child = await spawned(options).catch(async (error: unknown) => {
+      this.#logs.delete(log)
       await log.close()
       throw error
     })
-    this.#logs.add(log)
     const pid = child.pid ?? NaN
     let exitCode: number | null = null
     const done = deferred<number>()
+    const pumps = [new Pump(child.stdout, "stdout", log), new Pump(child.stderr, "stderr", log)]
     const onExit = async () => {
       const code = child.exitCode ?? 128 + Os.constants.signals[child.signalCode ?? "SIGKILL"]
-      await Promise.race([pumped, delay(drainMillis)])
+      await Promise.all(pumps.map((pump) => pump.drained()))
       await log.end()
       exitCode = code
       done.resolve(code)
@@ -128,14 +131,8 @@ export class Machine {
   }
 }
 
-interface Spawned {
-  readonly child: ChildProcess.ChildProcessByStdio<null, Readable, Readable>
-  readonly pumped: Promise<unknown>
-}
-
-/** Reads from the start: what nobody reads yet when a child exits, Node throws away. */
-const spawned = (options: StartOptions, log: CommandLog) =>
-  new Promise<Spawned>((resolve, reject) => {
+const spawned = (options: StartOptions) =>
+  new Promise<ChildProcess.ChildProcessByStdio<null, Readable, Readable>>((resolve, reject) => {
     try {
       const child = ChildProcess.spawn(options.command, [...options.args], {
         cwd: options.cwd,
@@ -143,8 +140,7 @@ const spawned = (options: StartOptions, log: CommandLog) =>
         detached: true,
         stdio: ["ignore", "pipe", "pipe"]
       })
-      const pumped = Promise.all([pump(child.stdout, "stdout", log), pump(child.stderr, "stderr", log)])
-      child.once("spawn", () => resolve({ child, pumped }))
+      child.once("spawn", () => resolve(child))
       child.once("error", reject)
     } catch (error) {
       reject(error)
@@ -156,10 +152,37 @@ const spawned = (options: StartOptions, log: CommandLog) =>
   )
 
 /** Bytes become text here, as at the vendor: what is not UTF-8 is replaced and lost. */
-const pump = async (from: AsyncIterable<Buffer>, stream: "stdout" | "stderr", log: CommandLog): Promise<void> => {
-  const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
-  for await (const chunk of from) await log.write(stream, decoder.decode(chunk, { stream: true }))
-  await log.write(stream, decoder.decode())
+class Pump {
+  #writing = false
+  #chunks = 0
+  #ended = false
+  readonly #end: Promise<void>
+
+  constructor(from: AsyncIterable<Buffer>, stream: "stdout" | "stderr", log: CommandLog) {
+    this.#end = this.#run(from, stream, log)
+  }
+
+  async #run(from: AsyncIterable<Buffer>, stream: "stdout" | "stderr", log: CommandLog): Promise<void> {
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+    for await (const chunk of from) {
+      this.#chunks += 1
+      this.#writing = true
+      await log.write(stream, decoder.decode(chunk, { stream: true }))
+      this.#writing = false
+    }
+    await log.write(stream, decoder.decode())
+    this.#ended = true
+  }
+
+  /** At the end of the pipe, or when nothing comes any more. */
+  async drained(): Promise<void> {
+    let seen = this.#chunks
+    for (let quiet = 0; quiet < quietRounds && !this.#ended; quiet++) {
+      await Promise.race([this.#end, delay(20)])
+      if (this.#writing || this.#chunks !== seen) quiet = 0
+      seen = this.#chunks
+    }
+  }
 }
 
 const exec = promisify(ChildProcess.execFile)

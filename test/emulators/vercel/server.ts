@@ -51,6 +51,8 @@ export interface VercelEmulator {
   readonly sandbox: (name: string) => SandboxState
   /** Deleted ones too. */
   readonly snapshots: () => ReadonlyArray<SnapshotState>
+  /** How many streams of output are open: one that a client forgot stays. */
+  readonly streams: () => number
   /** What runs in a sandbox now. */
   readonly processes: (name: string) => ReadonlyArray<number>
   /** The session's time is over now, as when its timeout passes: processes die, a persistent sandbox is snapshotted. */
@@ -109,13 +111,14 @@ export const make = Effect.fnUntraced(function* (
   const faults = new Faults()
   const table = routes(world, lifecycle)
   const open = new Set<Promise<void>>()
+  const streams = new Set<Http.ServerResponse>()
 
   const server = yield* Effect.acquireRelease(
     Effect.promise(
       () =>
         new Promise<Http.Server>((resolve) => {
           const server = Http.createServer((request, response) => {
-            const served = serve({ world, table, requests, faults }, request, response).finally(() =>
+            const served = serve({ world, table, requests, faults, streams }, request, response).finally(() =>
               open.delete(served)
             )
             open.add(served)
@@ -161,6 +164,7 @@ export const make = Effect.fnUntraced(function* (
     sandboxes: () => [...world.sandboxes.values()],
     sandbox,
     snapshots: () => [...world.snapshots.values()],
+    streams: () => streams.size,
     processes: (name) => processesOf(sandbox(name).machine.root),
     expire: (name) => end(name, "timeout"),
     crash: (name) => end(name, "crash"),
@@ -184,6 +188,7 @@ interface Served {
   readonly table: ReadonlyArray<Route>
   readonly requests: Requests
   readonly faults: Faults
+  readonly streams: Set<Http.ServerResponse>
 }
 
 const parse = (text: string): unknown => {
@@ -196,7 +201,7 @@ const parse = (text: string): unknown => {
 }
 
 const serve = async (
-  { faults, requests, table, world }: Served,
+  { faults, requests, streams, table, world }: Served,
   request: Http.IncomingMessage,
   response: Http.ServerResponse
 ): Promise<void> => {
@@ -268,6 +273,10 @@ const serve = async (
   }
   if (reply === undefined || gone.signal.aborted) return
   recorded.status = reply._tag === "Json" ? reply.status : 200
+  if (reply._tag === "Lines") {
+    streams.add(response)
+    response.once("close", () => streams.delete(response))
+  }
   await send(response, reply, {}, fault, gone.signal)
 }
 
@@ -309,10 +318,8 @@ const send = async (
   const told = tell(reply.lines(gone), fault)
   for await (const chunk of told.bytes) {
     if (gone.aborted) return
-    await new Promise<void>((resolve) => {
-      gone.addEventListener("abort", () => resolve(), { once: true })
-      response.write(chunk, () => resolve())
-    })
+    // The next chunk is read when this one is with the kernel, or the connection is closed: the client's pace is ours.
+    await new Promise<void>((resolve) => response.write(chunk, () => resolve()))
   }
   if (told.cut) response.destroy()
   else response.end()

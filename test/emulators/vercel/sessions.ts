@@ -101,6 +101,7 @@ export const sessions = (world: World, lifecycle: Lifecycle) => {
     const [session, found] = commandOf(call)
     if (call.query.get("wait") === "true") {
       await found.running.exited
+      await session.transition
       alive(call)
     }
     return json({ command: commandAnswer(session, found) })
