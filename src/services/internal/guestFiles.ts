@@ -175,11 +175,18 @@ export const derive = (machine: Machine): Fs => {
       Effect.map(one("readDirectoryEntries", path, Scripts.readDirectoryEntries), Info.entries),
     readFile: (path) => {
       const subject = { method: "readFile", path }
-      // Whoever resolves `..` by the text alone comes out elsewhere after a symlink.
-      const bytes = path.split("/").includes("..")
-        ? contents.read(subject, {})
-        : Stream.mapError(machine.readFile(path), Shell.toPlatform(subject))
-      return Effect.andThen(Shell.checked(subject), Shell.collect(bytes))
+      const byCommand = Shell.collect(contents.read(subject, {}))
+      // Whoever resolves a path by its text comes out elsewhere: `..` after a symlink, a slash behind a file.
+      const bytes =
+        path.split("/").includes("..") || path.endsWith("/")
+          ? byCommand
+          : Effect.catchIf(
+              Shell.collect(Stream.mapError(machine.readFile(path), Shell.toPlatform(subject))),
+              // A vendor may know regular files only, or not say what is wrong; a machine that failed is not asked again.
+              (error) => error.reason._tag !== "BadArgument" && !isSandboxError(error.reason.cause),
+              () => byCommand
+            )
+      return Effect.andThen(Shell.checked(subject), bytes)
     },
     readLink: (path) => Effect.map(one("readLink", path, Scripts.readLink), Info.decode),
     realPath: (path) => Effect.map(one("realPath", path, Scripts.realPath), Info.decode),

@@ -221,8 +221,14 @@ export const make = (self: Core, commands: Commands) => {
       const process = yield* commands.start(operation, id, prepared, undefined, undefined)
       const pumps: Array<Fiber.Fiber<unknown, never>> = []
       const exit = exitOf(process, prepared.display, pumps)
-      /** Whether it runs, without waiting: an end that is known wins. */
-      const isRunning = Effect.raceFirst(Effect.as(Effect.exit(process.exit), false), Effect.as(Effect.yieldNow, true))
+      /** Whether it runs, without waiting for the end. */
+      const isRunning = Effect.gen(function* () {
+        const fiber = yield* Effect.forkChild(Effect.exit(process.exit), { startImmediately: true })
+        yield* Effect.yieldNow
+        const running = fiber.pollUnsafe() === undefined
+        yield* Fiber.interrupt(fiber)
+        return running
+      })
       let referenced = true
       if (options.killSignal !== undefined || options.forceKillAfter !== undefined) {
         // Before the machine's own TERM, grace and KILL: how this program wants to be ended.

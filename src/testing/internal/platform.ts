@@ -43,6 +43,8 @@ export interface Options {
    * empty command, a bad name of a variable, a path through a file, arguments that are too long. Default true.
    */
   readonly startErrorsTyped?: boolean | undefined
+  /** A script whose `#!` names no program does not start; else it ends with 127. Default true. */
+  readonly interpreters?: boolean | undefined
   /** A script's `shell` may be any program; else only `true` and `sh` are known, others `BadArgument`. Default true. */
   readonly shells?: boolean | undefined
   /** There are FIFOs (`mkfifo`) and character devices (`/dev/null`). Default true. */

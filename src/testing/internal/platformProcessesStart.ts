@@ -83,7 +83,7 @@ const registerPrograms = (test: P.Test, options: Options): void => {
         ["suite-no-such-program", "NotFound"],
         ["/no/such/program", "NotFound"],
         [at("missing"), "NotFound"],
-        [at("odd"), "NotFound"],
+        ...((options.interpreters ?? true) ? ([[at("odd"), "NotFound"]] as const) : []),
         [at("plain"), "PermissionDenied"],
         [directory, "PermissionDenied"]
       ] as const) {
@@ -93,6 +93,7 @@ const registerPrograms = (test: P.Test, options: Options): void => {
         yield* P.fails(spawner.exitCode(ChildProcess.make(command, [], { env })), tag)
         yield* P.fails(spawner.string(ChildProcess.make(command, [], { env })), tag)
       }
+      if (options.interpreters === false) assert.strictEqual(yield* spawner.exitCode(ChildProcess.make(at("odd"))), 127)
     }))
 
   if (options.bindingModes === true) {

@@ -126,10 +126,7 @@ export const sessions = (world: World, lifecycle: Lifecycle) => {
     if (typeof base !== "string" || !base.startsWith("/")) return badRequest("x-cwd is an absolute path.")
     for (const { content, mode, name } of await filesOf(call.bytes)) {
       const path = machine.resolveOwn(Path.join(base, name))
-      await FsPromises.mkdir(Path.dirname(path), { recursive: true })
-        .then(() => FsPromises.writeFile(path, content))
-        .then(() => FsPromises.chmod(path, mode))
-        .catch(fileError)
+      await writeTo(path, content, mode).catch(fileError)
     }
     return json({})
   }
@@ -206,5 +203,17 @@ export const sessions = (world: World, lifecycle: Lifecycle) => {
     snapshot,
     extendTimeout,
     networkPolicy
+  }
+}
+
+/** By the open file: whoever waits for it in the guest may take it away as soon as it is whole. */
+const writeTo = async (path: string, content: Uint8Array, mode: number): Promise<void> => {
+  await FsPromises.mkdir(Path.dirname(path), { recursive: true })
+  const handle = await FsPromises.open(path, "w", mode)
+  try {
+    await handle.chmod(mode)
+    await handle.writeFile(content)
+  } finally {
+    await handle.close()
   }
 }

@@ -38,7 +38,8 @@ export type Frame =
   | { readonly type: "lost" }
   | { readonly type: "none" }
 
-const decodeExit = Schema.decodeUnknownOption(Schema.fromJsonString(ExitJson))
+/** The text of an exit file. */
+export const decodeExit = Schema.decodeUnknownOption(Schema.fromJsonString(ExitJson))
 
 const count = (text: string | undefined): number | undefined =>
   text !== undefined && /^\d{1,16}$/.test(text) ? Number(text) : undefined

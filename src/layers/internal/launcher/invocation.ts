@@ -84,6 +84,33 @@ const problemOf = (
   return undefined
 }
 
+const bytesOf = (text: string): number => Buffer.byteLength(text)
+
+/** What the kernel of a guest cannot start, which its shell would tell as a program that failed: lengths in bytes. */
+const tooLong = (
+  command: StartCommand,
+  env: ReadonlyMap<string, Value | undefined>
+): PlatformError.PlatformError | undefined => {
+  const failure = (code: string) =>
+    PlatformError.systemError({
+      _tag: "Unknown",
+      module: "ChildProcess",
+      method: "spawn",
+      pathOrDescriptor: command.command.slice(0, 256),
+      syscall: "spawn",
+      cause: Object.assign(new Error(code), { code })
+    })
+  if (command.command.split("/").some((part) => bytesOf(part) > 255) || bytesOf(command.command) > 4095) {
+    return failure("ENAMETOOLONG")
+  }
+  // Of one argument or variable, with the NUL behind it (Linux's MAX_ARG_STRLEN).
+  const limit = 128 * 1024
+  const long =
+    command.args.some((argument) => bytesOf(unwrap(argument)) >= limit) ||
+    [...env].some(([name, value]) => value !== undefined && bytesOf(`${name}=${unwrap(value)}`) >= limit)
+  return long ? failure("E2BIG") : undefined
+}
+
 /** Shell text for a word; NUL, the only thing that it cannot hold, was refused before. */
 const quote = (word: Value): string => Result.getOrThrow(CommandLine.quote(word))
 
@@ -115,6 +142,8 @@ export const encodeStart = (
   const secretArguments = command.args.some((argument) => Redacted.isRedacted(argument))
   const problem = problemOf(command, env, secretArguments)
   if (problem !== undefined) return Effect.fail(badArgument(problem))
+  const long = tooLong(command, env)
+  if (long !== undefined) return Effect.fail(long)
 
   const directory = `${options.directory}/${nameOf(command.lifetime, command.processId)}`
   const set: Array<readonly [name: string, value: Value]> = []

@@ -25,7 +25,7 @@ import {
 } from "../../../errors.ts"
 import { type OutputPosition, ProcessExit } from "../../../model/Process.ts"
 import type { ExternalProcess, MachineProcess, OutputChunk } from "../../../services/SandboxProvider.ts"
-import { type ExitJson, type Frame, Decoder } from "./frames.ts"
+import { type ExitJson, type Frame, decodeExit, Decoder } from "./frames.ts"
 import * as Input from "./input.ts"
 import { call, killGraceMillis, segmentBytes } from "./invocation.ts"
 import type { GuestFile, GuestOptions, GuestTransport } from "./transport.ts"
@@ -165,9 +165,13 @@ export const follow = Effect.fnUntraced(function* (
         }
         return tell("end", String(killGraceMillis(options)), clean && running ? "1" : "0").pipe(
           Effect.retry({ schedule: options.retry, while: (error) => error.isRetryable }),
-          Effect.flatMap((answer) =>
-            answer === "ok" ? Effect.void : Effect.logWarning(`process ${processId} survived SIGKILL`)
-          ),
+          Effect.flatMap((answer) => {
+            // Whoever holds the handle still is told how it ended.
+            const [outcome, json] = answer.split(" ")
+            const end = decodeExit(json)
+            if (Option.isSome(end)) Deferred.doneUnsafe(exit, Exit.succeed(end.value))
+            return outcome === "ok" ? Effect.void : Effect.logWarning(`process ${processId} survived SIGKILL`)
+          }),
           // Its machine is gone, and so is the process.
           Effect.catchReasons("SandboxError", { Gone: () => Effect.void, NotRunning: () => Effect.void }),
           Effect.catch((error) => Effect.logWarning(`process ${processId} may still run`, error))

@@ -619,8 +619,10 @@ case $_M in
       nap 0.02
       _l=$((_l + 1))
     done
+    _x=
+    if [ -s "$_D/exit" ]; then read -r _x <"$_D/exit" || _x=; fi
     if [ "$2" = 1 ] && [ $_r = ok ]; then vanish "$_D"; fi
-    say $_r
+    say $_r $_x
     ;;
   # $1 and $2 what is stored elsewhere, $3 whether that is all.
   free)

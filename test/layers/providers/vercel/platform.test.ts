@@ -6,7 +6,9 @@ import { service } from "./support.ts"
 
 const root = process.getuid?.() === 0
 
-const vercel = Layer.unwrap(Effect.map(Sandbox.create(), (sandbox) => sandbox.platform)).pipe(Layer.provide(service()))
+const vercel = Layer.unwrap(Effect.map(Sandbox.create({ timeout: "2 hours" }), (sandbox) => sandbox.platform)).pipe(
+  Layer.provide(service())
+)
 
 suite("vercel", vercel, {
   files: {
@@ -24,6 +26,7 @@ suite("vercel", vercel, {
   redactedArguments: true,
   unref: false,
   attached: false,
+  interpreters: false,
   bindingModes: !root,
   chown: root,
   timeout: 60_000
