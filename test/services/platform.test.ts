@@ -2,6 +2,7 @@
 import { Effect, Layer } from "effect"
 import * as Sandbox from "../../src/services/Sandbox.ts"
 import { suite } from "../../src/testing/PlatformSuite.ts"
+import * as Testing from "../../src/testing/Testing.ts"
 import { embedded } from "../support/embedded.ts"
 
 const root = process.getuid?.() === 0
@@ -28,4 +29,30 @@ suite("local", local, {
   recursiveListingFollows: true,
   bindingModes: !root,
   chown: root
+})
+
+const fake = Layer.unwrap(Effect.map(Sandbox.create(), (sandbox) => sandbox.platform)).pipe(
+  Layer.provide(Testing.layer())
+)
+
+suite("fake", fake, {
+  files: {
+    openSurvivesRename: true,
+    atomicExclusiveCreate: true,
+    watchEvents: true,
+    inodes: true,
+    subSecondTimes: true
+  },
+  realProcesses: false,
+  additionalFds: false,
+  signalsObservable: true,
+  stdin: true,
+  inheritsStdio: true,
+  redactedArguments: true,
+  unref: false,
+  attached: false,
+  interpreters: true,
+  shells: false,
+  specialFiles: false,
+  sparseFiles: false
 })
