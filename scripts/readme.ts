@@ -2,13 +2,14 @@
  * The README's tables, made from the code. `node scripts/readme.ts` writes them; `--check` fails when they are out of date, which
  * is also a test.
  */
-import { Effect } from "effect"
+import { Effect, Redacted } from "effect"
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Fake from "../src/layers/providers/Fake.ts"
 import * as Local from "../src/layers/providers/Local.ts"
+import * as Vercel from "../src/layers/providers/Vercel.ts"
 import type { SandboxProvider } from "../src/services/SandboxProvider.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
 import * as SandboxSettings from "../src/services/SandboxSettings.ts"
@@ -20,7 +21,11 @@ const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<st
 const settings = (): string =>
   table(
     ["setting", "default", "meaning"],
-    SandboxSettings.all.map((setting) => [`\`${setting.name}\``, setting.fallback, setting.description])
+    [...SandboxSettings.all, ...Vercel.settings].map((setting) => [
+      `\`${setting.name}\``,
+      setting.fallback,
+      setting.description
+    ])
   )
 
 const reasons = (): string =>
@@ -31,9 +36,26 @@ const reasons = (): string =>
 
 const yes = (value: boolean): string => (value ? "yes" : "no")
 
+/** What is not as on Node. */
+const filesOf = ({ files }: SandboxProvider["capabilities"]): string => {
+  const names = {
+    openSurvivesRename: "open files",
+    atomicExclusiveCreate: "exclusive creation",
+    watchEvents: "watching",
+    inodes: "inodes",
+    subSecondTimes: "times"
+  } as const satisfies Record<keyof typeof files, string>
+  const differ = Object.entries(names).flatMap(([flag, name]) =>
+    Object.entries(files).some(([key, value]) => key === flag && !value) ? [name] : []
+  )
+  return differ.length === 0 ? "yes" : `but for ${differ.join(", ")}`
+}
+
 const column = ({ capabilities }: SandboxProvider): ReadonlyArray<string> => [
   yes(capabilities.processes.recorded),
   yes(capabilities.processes.stdin),
+  yes(capabilities.processes.additionalFds),
+  filesOf(capabilities),
   yes(capabilities.processes.signalsObservable),
   capabilities.ports === 0 ? "no" : Number.isFinite(capabilities.ports) ? `up to ${capabilities.ports}` : "any",
   capabilities.checkpoints === false
@@ -52,13 +74,18 @@ const providers = async (): Promise<string> => {
     const names = [
       "recorded processes survive the service",
       "live stdin",
+      "file descriptors above 2",
+      "files exactly as Node's",
       "a death by signal is told apart",
       "ports",
       "checkpoints",
       "`extendTimeout`",
       "disk outlives a stop"
     ]
-    const all = [local, await Effect.runPromise(Fake.make())]
+    const vercel = await Effect.runPromise(
+      Effect.scoped(Vercel.make({ token: Redacted.make(""), teamId: "", projectId: "" }))
+    )
+    const all = [local, vercel, await Effect.runPromise(Fake.make())]
     return table(
       ["what it can do", ...all.map((provider) => `\`${provider.name}\``)],
       names.map((name, index) => [name, ...all.map((provider) => column(provider)[index] ?? "")])

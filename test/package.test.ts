@@ -2,7 +2,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
 import { existsSync } from "node:fs"
-import { mkdtemp, readdir, readFile, realpath, rm, writeFile } from "node:fs/promises"
+import { mkdir, mkdtemp, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { basename, dirname, join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -56,7 +56,37 @@ const isPrivate = (module: string): boolean => {
   )
 }
 const needsVitest = (module: string) => module.startsWith("testing/")
+/** Declarations that name types of a vendor's SDK, which whoever imports them has installed. */
+const needsSdk = (module: string) => module === "layers/providers/Vercel"
 const publicModules = () => modules.filter((module) => !isPrivate(module))
+
+const passed = { code: 0, stdout: "" }
+
+/** What the compiler says to these files of the consumer. */
+const typeCheck = async (options: { readonly skipLibCheck: boolean }, files: ReadonlyArray<string>) => {
+  await writeFile(
+    join(folder, "tsconfig.json"),
+    JSON.stringify({
+      compilerOptions: {
+        strict: true,
+        exactOptionalPropertyTypes: true,
+        module: "NodeNext",
+        target: "ESNext",
+        lib: ["ESNext", "DOM"],
+        noEmit: true,
+        types: [],
+        ...options
+      },
+      files
+    })
+  )
+  const tsc = join(root, "node_modules/typescript/bin/tsc")
+  const { code, stdout } = await run(process.execPath, [tsc, "-p", folder]).then(
+    (done) => ({ code: 0, stdout: done.stdout }),
+    (error: { readonly code: number; readonly stdout: string }) => error
+  )
+  return { code, stdout }
+}
 
 const evaluate = async (code: string): Promise<string> => {
   const { stdout } = await run(process.execPath, ["--input-type=module", "-e", code], { cwd: folder })
@@ -169,7 +199,7 @@ describe("the packed package", () => {
 
   it("type-checks a consumer, all declarations included", async () => {
     const entries = publicModules()
-      .filter((module) => !needsVitest(module))
+      .filter((module) => !needsVitest(module) && !needsSdk(module))
       .map(entryOf)
     await writeFile(
       join(folder, "entries.ts"),
@@ -198,27 +228,31 @@ describe("the packed package", () => {
       export const wrong = Effect.flatMap(SandboxService.SandboxService, (s) => s.createSandbox({ timeoutMs: 5 }))
     `
     )
+    assert.deepStrictEqual(await typeCheck({ skipLibCheck: false }, ["consumer.ts", "entries.ts"]), passed)
+  }, 120_000)
+
+  it("type-checks a consumer of a vendor beside its SDK", async () => {
+    const sdk = "@vercel/sandbox"
+    await mkdir(join(folder, "node_modules/@vercel"), { recursive: true })
+    await symlink(join(root, "node_modules", sdk), join(folder, "node_modules", sdk))
     await writeFile(
-      join(folder, "tsconfig.json"),
-      JSON.stringify({
-        compilerOptions: {
-          strict: true,
-          exactOptionalPropertyTypes: true,
-          module: "NodeNext",
-          target: "ESNext",
-          lib: ["ESNext", "DOM"],
-          noEmit: true,
-          types: [],
-          skipLibCheck: false
-        },
-        files: ["consumer.ts", "entries.ts"]
-      })
+      join(folder, "vendor.ts"),
+      `
+      import * as Effect from "effect/Effect"
+      import * as Redacted from "effect/Redacted"
+      import * as Vercel from "effect-sandbox/layers/providers/Vercel"
+
+      const creds = { token: Redacted.make("t"), teamId: "t", projectId: "p" }
+      export const layer = Vercel.layer(creds)
+      export const name: Effect.Effect<string, unknown> = Effect.scoped(
+        Effect.map(Vercel.createVercelSandbox({ creds }), (sandbox) => sandbox.name)
+      )
+
+      // @ts-expect-error a token is redacted
+      export const wrong = Vercel.layer({ ...creds, token: "t" })
+    `
     )
-    const tsc = join(root, "node_modules/typescript/bin/tsc")
-    const { code, stdout } = await run(process.execPath, [tsc, "-p", folder]).then(
-      (done) => ({ code: 0, stdout: done.stdout }),
-      (error: { readonly code: number; readonly stdout: string }) => error
-    )
-    assert.deepStrictEqual({ code, stdout }, { code: 0, stdout: "" })
+    // The SDK's own declarations are its vendor's.
+    assert.deepStrictEqual(await typeCheck({ skipLibCheck: true }, ["vendor.ts"]), passed)
   }, 120_000)
 }, 120_000)
