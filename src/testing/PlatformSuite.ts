@@ -26,18 +26,23 @@ export type Options = Platform.Options
 
 /** Registers the tests under `name`. */
 export const suite = <E>(name: string, layer: Layer.Layer<Platform.Services, E>, options: Options): void => {
+  const parts = options.parts ?? ["files", "programs"]
   sharedLayer(layer, { excludeTestServices: true })(`Platform: ${name}`, (it) => {
-    FilesInfo.register(it, options)
-    FilesContents.register(it, options)
-    FilesOpen.register(it, options)
-    FilesTree.register(it, options)
-    FilesNames.register(it, options)
-    FilesErrors.register(it, options)
-    FilesWatch.register(it, options)
-    Paths.register(it, options)
-    ProcessesStart.register(it, options)
-    ProcessesStreams.register(it, options)
-    ProcessesEnds.register(it, options)
-    ProcessesPipes.register(it, options)
+    if (parts.includes("files")) {
+      FilesInfo.register(it, options)
+      FilesContents.register(it, options)
+      FilesOpen.register(it, options)
+      FilesTree.register(it, options)
+      FilesNames.register(it, options)
+      FilesErrors.register(it, options)
+      FilesWatch.register(it, options)
+    }
+    if (parts.includes("programs")) {
+      Paths.register(it, options)
+      ProcessesStart.register(it, options)
+      ProcessesStreams.register(it, options)
+      ProcessesEnds.register(it, options)
+      ProcessesPipes.register(it, options)
+    }
   })
 }

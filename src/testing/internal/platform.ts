@@ -59,6 +59,8 @@ export interface Options {
   readonly chown?: boolean | undefined
   /** Variables that the platform gives every program, also one whose environment is said in full. */
   readonly ownVariables?: ReadonlyArray<string> | undefined
+  /** Only these halves of the suite; the default is both. */
+  readonly parts?: ReadonlyArray<"files" | "programs"> | undefined
   /** How many argument lists the property test tries; 20. */
   readonly propertyRuns?: number | undefined
   /** Deadline of one test in ms; 30 s. */

@@ -2,6 +2,7 @@
 import { Effect, Layer } from "effect"
 import * as Sandbox from "../../../../src/services/Sandbox.ts"
 import { suite } from "../../../../src/testing/PlatformSuite.ts"
+import { full } from "../../../support/full.ts"
 import { service } from "./support.ts"
 
 const root = process.getuid?.() === 0
@@ -29,5 +30,7 @@ suite("vercel", vercel, {
   interpreters: false,
   bindingModes: !root,
   chown: root,
+  // Files are derived as they are over a local guest; each costs a connection here.
+  ...(full ? {} : { parts: ["programs"] }),
   timeout: 60_000
 })
