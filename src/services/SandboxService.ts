@@ -44,6 +44,7 @@ import * as PlatformPart from "./internal/Platform.ts"
 import type { PlatformServices } from "./internal/Platform.ts"
 import * as ProcessesPart from "./internal/Processes.ts"
 import type { ProcessOptions, SandboxProcess } from "./internal/Processes.ts"
+import { retriedLog, retriedStore } from "./internal/retriedReads.ts"
 import * as spawner from "./internal/spawner.ts"
 import type { SandboxProcessHandle } from "./internal/spawner.ts"
 import { LeaseOwner } from "./LeaseOwner.ts"
@@ -221,12 +222,13 @@ export class SandboxService extends Context.Service<
 
 const make = Effect.gen(function* () {
   const owner = yield* LeaseOwner
+  const policy = yield* RecoveryPolicy
   const self: Core = {
-    store: yield* SandboxStore,
-    log: yield* ProcessLog,
+    store: retriedStore(yield* SandboxStore, policy.store),
+    log: retriedLog(yield* ProcessLog, policy.store),
     registry: yield* ProviderRegistry,
     settings: yield* serviceSettings,
-    policy: yield* RecoveryPolicy,
+    policy,
     secrets: yield* SandboxSecrets,
     owner: yield* owner.name,
     isDead: owner.isDead,

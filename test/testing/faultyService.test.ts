@@ -209,7 +209,7 @@ describe("one fault anywhere in a recorded command", () => {
     ["getProcess", 1],
     ["read", 1]
   ] as const) {
-    it.effect.fails(`a read of ${operation} that fails once is tried again on the store's schedule`, () =>
+    it.effect(`a read of ${operation} that fails once is tried again on the store's schedule`, () =>
       over([Faults.on(operation, Faults.fail(), { call })], ({ sandboxes }) =>
         Effect.gen(function* () {
           const { sandboxId } = yield* Testing.passing(sandboxes.createSandbox())
@@ -218,6 +218,54 @@ describe("one fault anywhere in a recorded command", () => {
       )
     )
   }
+})
+
+describe("a read that fails in passing", () => {
+  it.effect("of a log goes on behind the last event that was delivered, as often as it makes headway", () =>
+    over(
+      [],
+      ({ faults, sandboxes }) =>
+        Effect.gen(function* () {
+          const { sandboxId } = yield* sandboxes.createSandbox()
+          const { processId } = yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "true"))
+          const whole = yield* Stream.runCollect(sandboxes.readProcessStream(processId))
+          // More often than the schedule has retries: it begins anew with what arrives.
+          const times = whole.length - 1
+          assert.isAbove(times, 10)
+          yield* faults.add(Faults.on("read", Faults.at({ item: 2 }, Faults.fail()), { times }))
+          const events = yield* Testing.passing(
+            Stream.runCollect(sandboxes.readProcessStream(processId, { follow: true }))
+          )
+          assert.deepStrictEqual(events, whole)
+          assert.deepStrictEqual(faults.unused, [])
+        }),
+      { output: [..."abcdefghij"] }
+    )
+  )
+
+  it.effect("of a list goes on behind the last record, without one that came meanwhile", () =>
+    over([], ({ faults, sandboxes }) =>
+      Effect.gen(function* () {
+        const made = yield* Effect.forEach([1, 2, 3, 4], () => sandboxes.createSandbox())
+        yield* faults.add(Faults.on("listSandboxes", Faults.at({ item: 3 }, Faults.fail()), { times: 1 }))
+        const fiber = yield* Effect.forkChild(Stream.runCollect(sandboxes.listSandboxes()), { startImmediately: true })
+        yield* faults.exhausted
+        yield* TestClock.adjust("1 millis")
+        yield* sandboxes.createSandbox()
+        const listed = yield* Testing.passing(Fiber.join(fiber))
+        assert.deepStrictEqual(listed.map(({ id }) => id).toSorted(), made.map(({ sandboxId }) => sandboxId).toSorted())
+      })
+    )
+  )
+
+  it.effect("for longer than the schedule lasts is that failure", () =>
+    over([Faults.on("getProcess", Faults.fail(), { times: Infinity })], ({ sandboxes }) =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(Testing.passing(sandboxes.getProcessSnapshot(crypto.randomUUID())))
+        assert.strictEqual(error.reason._tag, "Store")
+      })
+    )
+  )
 })
 
 describe("a service that dies", () => {

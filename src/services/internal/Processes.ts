@@ -118,6 +118,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     const fibers = yield* FiberMap.make<ProcessId, void, never>()
     const entries = new Map<ProcessId, Entry>()
     const { log, pumps, store } = self
+    const retryStore = core.retryStore(self)
 
     /** Runs the body as this process's one fiber, which outlives the caller and ends with the service. */
     const own = (
@@ -222,12 +223,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       const third = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
       const renew = store
         .renewProcessLease(record.id, lease, core.leaseTtl)
-        .pipe(
-          Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
-          Effect.repeat(Schedule.spaced(third)),
-          Effect.andThen(Effect.never),
-          Effect.delay(third)
-        )
+        .pipe(retryStore, Effect.repeat(Schedule.spaced(third)), Effect.andThen(Effect.never), Effect.delay(third))
       let last: Scope.Closeable | undefined
       const resume = (from: { readonly stdout: number; readonly stderr: number }) =>
         Effect.gen(function* () {
@@ -515,7 +511,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     /** Takes the process over from a service that is gone; fails `Busy` while one is alive. */
     const takeOver = (record: ProcessRecord): Effect.Effect<Option.Option<Entry>, SandboxError> =>
       Effect.gen(function* () {
-        const leased = yield* core.acquire(self, (options) => store.acquireProcessLease(record.id, options))
+        const leased = yield* core.acquire(self, (options) => retryStore(store.acquireProcessLease(record.id, options)))
         if (isTerminal(leased.status)) return Option.none()
         const scope = yield* Scope.make()
         const epoch = leased.lease?.epoch ?? 0
