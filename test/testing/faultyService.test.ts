@@ -194,7 +194,7 @@ describe("one fault anywhere in a recorded command", () => {
     120_000
   )
 
-  it.effect.fails("a lost answer of the process's insert does not cost the command", () =>
+  it.effect("a lost answer of the process's insert does not cost the command", () =>
     over([Faults.on("insertProcess", Faults.loseAnswer())], ({ sandboxes }) =>
       Effect.gen(function* () {
         const { sandboxId } = yield* sandboxes.createSandbox()
@@ -218,6 +218,106 @@ describe("one fault anywhere in a recorded command", () => {
       )
     )
   }
+})
+
+describe("a process that is begun twice", () => {
+  const processId = "00000000-0000-4000-8000-000000000002"
+
+  it.effect("by two callers of one service is started once, whichever answer is lost", () =>
+    Effect.forEach(["insertProcess", "getProcess", "start"] as const, (operation) =>
+      over([Faults.on(operation, Faults.delay("10 seconds"), { times: 2 })], ({ faults, sandboxes, vendor }) =>
+        Effect.gen(function* () {
+          const { sandboxId } = yield* sandboxes.createSandbox()
+          yield* faults.add(Faults.on("insertProcess", Faults.loseAnswer()))
+          const run = sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId })
+          const runs = yield* Testing.passing(Effect.all([run, run, run], { concurrency: 3 }))
+          assert.deepStrictEqual(
+            runs.map(({ result }) => result?.exitCode),
+            [0, 0, 0],
+            operation
+          )
+          assert.strictEqual(vendor.count("start"), 1, operation)
+        })
+      )
+    )
+  )
+
+  it.effect("by a service that comes back late is not started on another machine too", () =>
+    over([Faults.on("start", Faults.delay("10 minutes"))], ({ sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const late = yield* Effect.forkChild(
+          sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }),
+          { startImmediately: true }
+        )
+        yield* TestClock.adjust("1 minute")
+        const next = yield* Testing.another()
+        const run = yield* next.runCommandWithProcessStream(sandboxId, "true", [], { processId })
+        assert.strictEqual(run.result?.exitCode, 0)
+        assert.strictEqual(vendor.count("start"), 1)
+        vendor.vanish()
+        // It finds its machine gone, makes another one, and sees that the process is not its own any more.
+        assert.strictEqual((yield* Testing.passing(Fiber.join(late))).result?.stdout, run.result?.stdout)
+        assert.deepStrictEqual([vendor.count("create"), vendor.count("start")], [2, 1])
+      })
+    )
+  )
+
+  it.effect("is lost if the machine that it was recorded for is not there any more", () =>
+    over([Faults.on("start", Faults.kill("before"))], ({ faults, sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
+          startImmediately: true
+        })
+        yield* faults.exhausted
+        yield* TestClock.adjust("1 minute")
+        vendor.vanish()
+        const next = yield* Testing.another()
+        yield* Testing.passing(next.runCommand(sandboxId, "true"))
+        const error = yield* Effect.flip(
+          Testing.passing(next.runCommandWithProcessStream(sandboxId, "true", [], { processId }))
+        )
+        assert.strictEqual(error.reason._tag, "OutcomeUnknown")
+        assert.deepStrictEqual([vendor.count("create"), vendor.count("start")], [2, 1])
+      })
+    )
+  )
+
+  it.effect("is not started by whoever only attaches to it", () =>
+    over([Faults.on("start", Faults.kill("before"))], ({ faults, sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
+          startImmediately: true
+        })
+        yield* faults.exhausted
+        yield* TestClock.adjust("1 minute")
+        const next = yield* Testing.another()
+        const attached = yield* next.attachProcess(processId)
+        assert.strictEqual((yield* Effect.flip(attached.exit)).reason._tag, "OutcomeUnknown")
+        assert.strictEqual(vendor.count("start"), 0)
+      })
+    )
+  )
+
+  it.effect("is waited for while its service may live, and started then", () =>
+    over([Faults.on("start", Faults.kill("before"))], ({ faults, sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
+          startImmediately: true
+        })
+        yield* faults.exhausted
+        const next = yield* Testing.another()
+        const run = yield* Testing.passing(next.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
+          step: "1 second"
+        })
+        assert.strictEqual(run.result?.exitCode, 0)
+        assert.strictEqual(vendor.count("start"), 1)
+      })
+    )
+  )
 })
 
 describe("a read that fails in passing", () => {
@@ -387,13 +487,6 @@ describe("a service that dies", () => {
             yield* Effect.gen(function* () {
               const next = yield* build
               const result = yield* Effect.result(run(next))
-              // One that was not yet started when its service died is not started by another.
-              const started = !["before start", "after insertProcess"].includes(what)
-              if (!started) {
-                assert.strictEqual(result._tag === "Failure" && result.failure.reason._tag, "OutcomeUnknown", what)
-                assert.strictEqual((yield* Effect.flip(next.readFile(sandboxId, processId))).reason._tag, "NotFound")
-                return
-              }
               const stdout = Array.from({ length: 300 }, (_, i) => `line ${i}\n`).join("")
               assert.deepInclude(result._tag === "Success" ? result.success.result : {}, { exitCode: 7, stdout }, what)
               assert.strictEqual(Buffer.from(yield* next.readFile(sandboxId, processId)).toString(), "run\n", what)
