@@ -111,7 +111,8 @@ export class SandboxService extends Context.Service<
     readonly extendTimeout: (id: string, duration: Duration.Input) => Effect.Effect<void, SandboxError>
     /**
      * Runs a program to its end: never a shell, every argument arrives byte for byte. A non-zero exit is a value. Interrupting
-     * kills its process group.
+     * kills its process group. What the sandbox took with it has no exit: `OutcomeUnknown` when it was stopped, `Timeout` with the
+     * clock `sandbox` when its lease ended; so for all plain commands, where the provider tells such an end apart.
      */
     readonly runCommand: (
       id: string,

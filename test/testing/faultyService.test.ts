@@ -1,7 +1,10 @@
 /** What the service makes of faults: its decisions over rows, and its processes over real machines. */
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import * as ChildProcess from "effect/process/ChildProcess"
 import { TestClock } from "effect/testing"
+import { isSandboxError } from "../../src/errors.ts"
+import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as Local from "../../src/layers/providers/Local.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
 import * as ProcessEvent from "../../src/model/ProcessEvent.ts"
@@ -218,6 +221,52 @@ describe("one fault anywhere in a recorded command", () => {
       )
     )
   }
+})
+
+describe("a program that its sandbox takes with it", () => {
+  const commands = { hangs: () => Stream.concat(Stream.make(Fake.stdout("up")), Stream.never) }
+
+  /** The errors of the ways to run it, once all of them are up and what ends their sandbox has happened. */
+  const ended = <E, R>(end: (id: string) => Effect.Effect<void, E, R>) =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox({ timeout: "10 minutes", persistent: true })
+      const handle = yield* sandboxes.spawn(sandboxId, ChildProcess.make("hangs", []))
+      const fibers = yield* Effect.forEach(
+        [
+          sandboxes.runCommand(sandboxId, "hangs"),
+          Stream.runDrain(sandboxes.streamCommand(sandboxId, "hangs")),
+          sandboxes.runCommandWithProcessStream(sandboxId, "hangs"),
+          // Only a `PlatformError` can pass here; the failure of the sandbox is its cause.
+          Effect.mapError(handle.exitCode, (error) => (isSandboxError(error.reason.cause) ? error.reason.cause : error))
+        ],
+        (command) => Effect.forkChild(Effect.flip(Effect.asVoid(command)), { startImmediately: true })
+      )
+      yield* TestClock.adjust("1 second")
+      yield* end(sandboxId)
+      const errors = yield* Effect.forEach(fibers, (fiber) => Testing.passing(Fiber.join(fiber)))
+      return errors.map(({ reason }) => reason)
+    }).pipe(Effect.scoped, Effect.provide(Testing.layer({ commands })))
+
+  it.effect("when it is stopped has no exit", () =>
+    Effect.gen(function* () {
+      const reasons = yield* ended((id) => Effect.flatMap(SandboxService, (sandboxes) => sandboxes.stopSandbox(id)))
+      assert.deepStrictEqual(
+        reasons.map(({ _tag }) => _tag),
+        ["OutcomeUnknown", "OutcomeUnknown", "OutcomeUnknown", "OutcomeUnknown"]
+      )
+    })
+  )
+
+  it.effect("when its time is up ends by that clock", () =>
+    Effect.gen(function* () {
+      const reasons = yield* ended(() => TestClock.adjust("10 minutes"))
+      assert.strictEqual(reasons.length, 4)
+      for (const reason of reasons) {
+        assert.deepInclude(reason, { _tag: "Timeout", clock: "sandbox", duration: Duration.minutes(10) })
+      }
+    })
+  )
 })
 
 describe("a process that is begun twice", () => {

@@ -35,7 +35,7 @@ import type { MachineProcess, SignalOptions, StartCommand } from "../SandboxProv
 import type { ProcessFilter } from "../SandboxStore.ts"
 import { Capped } from "./capped.ts"
 import type { Argument, CommandOptions, Input, Prepared } from "./Commands.ts"
-import { feed, prepare, resultOf } from "./Commands.ts"
+import { feed, prepare, resultOf, sandboxTimedOut } from "./Commands.ts"
 import type { Core, LivePump } from "./core.ts"
 import * as core from "./core.ts"
 import { markLost } from "./lost.ts"
@@ -531,6 +531,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             reason: new Timeout({ clock: "command", duration, accepted: "unknown" })
           })
         }
+        if (exit.reason === "timeout") return yield* sandboxTimedOut(operation, yield* store.getSandbox(id))
         const cap = options.maxOutputBytes ?? self.settings.maxOutputBytes
         const stdout = new Capped(cap)
         const stderr = new Capped(cap)
