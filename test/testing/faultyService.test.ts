@@ -269,6 +269,37 @@ describe("a program that its sandbox takes with it", () => {
   )
 })
 
+describe("a checkpoint", () => {
+  const stopped = (persistent: boolean) =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox({ persistent, timeout: "10 minutes", recovery: "recreate" })
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "precious", content: "kept" }])
+      // Its lease ends, and this service still holds the connection.
+      yield* TestClock.adjust("11 minutes")
+      return { sandboxId, sandboxes }
+    })
+
+  it.effect("of a sandbox that sleeps wakes it, though the service has not noticed", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes } = yield* stopped(true)
+      const { id } = yield* Testing.passing(sandboxes.createCheckpoint(sandboxId), { step: "1 second" })
+      yield* sandboxes.restoreCheckpoint(sandboxId, id)
+      assert.strictEqual(Buffer.from(yield* sandboxes.readFile(sandboxId, "precious")).toString(), "kept")
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+
+  it.effect("of a sandbox that is gone is no checkpoint of an empty one", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes } = yield* stopped(false)
+      const error = yield* Effect.flip(Testing.passing(sandboxes.createCheckpoint(sandboxId), { step: "1 second" }))
+      assert.strictEqual(error.reason._tag, "Gone")
+      const faults = yield* Faults.Faults
+      assert.deepStrictEqual([faults.count("create"), faults.count("createCheckpoint")], [1, 0])
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+})
+
 describe("a process that is begun twice", () => {
   const processId = "00000000-0000-4000-8000-000000000002"
 
