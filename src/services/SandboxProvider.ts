@@ -156,8 +156,8 @@ export interface SignalOptions {
 export interface MachineProcess {
   readonly external: ExternalProcess
   /**
-   * The output from the position that it was opened at, live, pulled: what is not consumed is not read. Ends after the exit
-   * and the last byte. Can be run once.
+   * The output from the position that it was opened at, live, pulled: what is not consumed is not read. The chunks of one stream
+   * come in order, without gap or repetition. Ends after the exit and the last byte. Can be run once.
    */
   readonly output: Stream.Stream<OutputChunk, SandboxError | PlatformError.PlatformError>
   /**

@@ -44,6 +44,7 @@ import * as PlatformPart from "./internal/Platform.ts"
 import type { PlatformServices } from "./internal/Platform.ts"
 import * as ProcessesPart from "./internal/Processes.ts"
 import type { ProcessOptions, SandboxProcess } from "./internal/Processes.ts"
+import { retriedLog, retriedStore } from "./internal/retriedReads.ts"
 import * as spawner from "./internal/spawner.ts"
 import type { SandboxProcessHandle } from "./internal/spawner.ts"
 import { LeaseOwner } from "./LeaseOwner.ts"
@@ -110,7 +111,8 @@ export class SandboxService extends Context.Service<
     readonly extendTimeout: (id: string, duration: Duration.Input) => Effect.Effect<void, SandboxError>
     /**
      * Runs a program to its end: never a shell, every argument arrives byte for byte. A non-zero exit is a value. Interrupting
-     * kills its process group.
+     * kills its process group. What the sandbox took with it has no exit: `OutcomeUnknown` when it was stopped, `Timeout` with the
+     * clock `sandbox` when its lease ended; so for all plain commands, where the provider tells such an end apart.
      */
     readonly runCommand: (
       id: string,
@@ -221,12 +223,13 @@ export class SandboxService extends Context.Service<
 
 const make = Effect.gen(function* () {
   const owner = yield* LeaseOwner
+  const policy = yield* RecoveryPolicy
   const self: Core = {
-    store: yield* SandboxStore,
-    log: yield* ProcessLog,
+    store: retriedStore(yield* SandboxStore, policy.store),
+    log: retriedLog(yield* ProcessLog, policy.store),
     registry: yield* ProviderRegistry,
     settings: yield* serviceSettings,
-    policy: yield* RecoveryPolicy,
+    policy,
     secrets: yield* SandboxSecrets,
     owner: yield* owner.name,
     isDead: owner.isDead,

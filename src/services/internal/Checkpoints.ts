@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../errors.ts"
-import { NotActive, NotRunning, ProcessesRunning, Stopped } from "../../errors.ts"
+import { Gone, NotActive, NotRunning, ProcessesRunning, Stopped } from "../../errors.ts"
 import type { Checkpoint } from "../../model/Checkpoint.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { ProcessRecord } from "../../model/Process.ts"
@@ -47,12 +47,31 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
       return { provider, checkpoints }
     })
 
-  const create: Checkpoints["create"] = (id, options) =>
-    // What sleeps is woken first, as for any other use of it; under the lease nothing is booted.
-    Effect.andThen(
-      Effect.scoped(machines.get(id)),
-      machines.withLease(id, (held) => createHeld(id, options, held))
+  const create: Checkpoints["create"] = (id, options) => {
+    let generation: number | undefined
+    const attempt = machines.withLease(id, (held) =>
+      Effect.suspend(() => {
+        const before = generation ?? held.record.generation ?? 1
+        generation = before
+        return before === (held.record.generation ?? 1)
+          ? createHeld(id, options, held)
+          : Effect.fail(
+              core.failure(
+                held.record,
+                "SandboxService.createCheckpoint",
+                new Gone({ evidence: "another machine has taken its place" })
+              )
+            )
+      })
     )
+    // What sleeps is woken, as for any other use of it, but not under the lease, which that needs. What is gone is not made anew: a
+    // checkpoint of an empty machine would pass for one of the files that there were.
+    return Effect.catchIf(
+      attempt,
+      (error) => error.reason._tag === "NotRunning" || error.reason._tag === "Superseded",
+      () => machines.forget(id).pipe(Effect.andThen(Effect.scoped(machines.get(id))), Effect.andThen(attempt))
+    )
+  }
 
   const createHeld = (id: SandboxId, options: CheckpointOptions, held: Held): Effect.Effect<Checkpoint, SandboxError> =>
     Effect.gen(function* () {

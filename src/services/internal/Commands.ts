@@ -9,9 +9,10 @@ import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { SandboxError, Timeout } from "../../errors.ts"
+import { OutcomeUnknown, SandboxError, Timeout } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { CommandResult, OutputEvent, ProcessExit } from "../../model/Process.ts"
+import type { SandboxRecord } from "../../model/SandboxRecord.ts"
 import type { AdditionalFd, MachineProcess, StartCommand } from "../SandboxProvider.ts"
 import { Capped } from "./capped.ts"
 import type { Core, RecoveryOverrides } from "./core.ts"
@@ -156,6 +157,37 @@ export const feed = (process: MachineProcess, input: Input) =>
 const timedOut = (operation: string, sandboxId: SandboxId, duration: Duration.Duration) =>
   new SandboxError({ operation, sandboxId, reason: new Timeout({ clock: "command", duration, accepted: "unknown" }) })
 
+/** The lease of the sandbox ended, and every process with it. */
+export const sandboxTimedOut = (operation: string, sandbox: SandboxRecord): SandboxError =>
+  core.failure(
+    sandbox,
+    operation,
+    new Timeout({ clock: "sandbox", duration: Duration.millis(sandbox.timeout ?? 0), accepted: "unknown" })
+  )
+
+/** What the end of its sandbox did to a program is not the program's own end: nobody can say what it would have come to. */
+const ownEnd = (
+  exit: ProcessExit,
+  operation: string,
+  sandbox: SandboxRecord,
+  startedAt: number
+): Effect.Effect<ProcessExit, SandboxError> => {
+  switch (exit.reason) {
+    case "timeout":
+      return Effect.fail(sandboxTimedOut(operation, sandbox))
+    case "stop":
+      return Effect.fail(
+        core.failure(
+          sandbox,
+          operation,
+          new OutcomeUnknown({ startedAt, detail: "its sandbox was stopped while it ran" })
+        )
+      )
+    default:
+      return Effect.succeed(exit)
+  }
+}
+
 /** `CommandResult` out of an exit and what was kept. */
 export const resultOf = (
   display: string,
@@ -222,9 +254,12 @@ export const make = (self: Core, machines: Machines): Commands => {
     }
     const process = yield* machines.use(
       id,
-      ({ machine, provider }) =>
+      ({ machine, provider, record }) =>
         command.additionalFds === undefined || provider.capabilities.processes.additionalFds
-          ? machine.start(command)
+          ? Effect.map(machine.start(command), (started) => ({
+              ...started,
+              exit: Effect.flatMap(started.exit, (exit) => ownEnd(exit, operation, record, now))
+            }))
           : badArgument(`The provider ${provider.name} has no file descriptors above 2`),
       overrides
     )

@@ -142,7 +142,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       }
       // The intent, before anything is asked of the vendor.
       const inserted = yield* self.store.insertSandbox(record).pipe(
-        Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
+        core.retryStore(self),
         Effect.map(Option.some),
         Effect.catchIf(
           (error) => error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",

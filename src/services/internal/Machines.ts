@@ -112,6 +112,7 @@ const isBusy = (error: SandboxError): boolean => error.reason._tag === "Busy"
 export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
   Effect.gen(function* () {
     const operation = "SandboxService.connect"
+    const retryStore = core.retryStore(self)
 
     const schedulesOf = (provider: SandboxProvider, overrides?: RecoveryOverrides) =>
       merge(self.policy, provider.recovery, overrides)
@@ -230,10 +231,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
               .acquire(self, (options) => self.store.acquireSandboxLease(id, options))
               .pipe(Effect.mapError(withoutRetryAfter), Effect.uninterruptible)
             const record = yield* restore(
-              attempt.pipe(
-                Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable && !isBusy(error) }),
-                Effect.retry({ schedule: self.policy.ready, while: isBusy })
-              )
+              attempt.pipe(retryStore, Effect.retry({ schedule: self.policy.ready, while: isBusy }))
             )
             const lease = leaseOf(record)
             const renew = retryStore(self.store.renewSandboxLease(id, lease, core.leaseTtl)).pipe(
@@ -250,20 +248,16 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         )
       )
 
-    const retryStore = <A>(effect: Effect.Effect<A, SandboxError>) =>
-      Effect.retry(effect, { schedule: self.policy.store, while: (error) => error.isRetryable })
-
     const updateHeld = (id: SandboxId, lease: Lease, patch: SandboxPatch): Effect.Effect<SandboxRecord, SandboxError> =>
       Effect.gen(function* () {
         const current = yield* self.store.getSandbox(id)
         if (current.lease?.epoch !== lease.epoch) {
           return yield* core.failure(current, "SandboxStore.updateSandbox", new Store({ kind: "LeaseLost" }))
         }
-        return yield* self.store.updateSandbox(id, current.version ?? 0, patch)
+        return yield* retryStore(self.store.updateSandbox(id, current.version ?? 0, patch))
       }).pipe(
-        // Only our own renewals can come in between.
-        Effect.retry({ while: core.isConflict, times: 20 }),
-        Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable })
+        // Only our own renewals can come in between, and our own write whose answer was lost.
+        Effect.retry({ while: core.isConflict, times: 20 })
       )
 
     const activate = (

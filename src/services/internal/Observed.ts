@@ -82,7 +82,7 @@ export const make = (self: Core): Observed => {
     Effect.suspend(() => {
       // The seq is what completes a body; TypeScript does not see that through the union.
       const event = { ...body, seq: position.seq + 1 } as ProcessEvent
-      return Effect.as(self.log.append(processId, epoch, [event], patch), event)
+      return Effect.as(core.retryStore(self)(self.log.append(processId, epoch, [event], patch)), event)
     })
 
   const isTaken = (error: SandboxError) => error.reason._tag === "Store" && error.reason.kind === "LogConflict"
@@ -127,10 +127,10 @@ export const make = (self: Core): Observed => {
         lease: { owner: "observer", epoch, expiresAt: 0 }
       })
       .pipe(
-        // A caller's own id once more: a workflow's replay.
+        core.retryStore(self),
+        // A caller's own id once more, which is a workflow's replay; or our own record, whose answer was lost.
         Effect.catchIf(
-          (error) =>
-            options.processId !== undefined && error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",
+          (error) => error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",
           () =>
             Effect.tap(observedRecord(operation, processId), (existing) => sameOrMismatch(operation, existing, asked))
         )

@@ -20,6 +20,7 @@ import {
   OutcomeUnknown,
   ProcessEnded,
   SandboxError,
+  Superseded,
   Timeout,
   UnsupportedCapability
 } from "../../errors.ts"
@@ -34,7 +35,7 @@ import type { MachineProcess, SignalOptions, StartCommand } from "../SandboxProv
 import type { ProcessFilter } from "../SandboxStore.ts"
 import { Capped } from "./capped.ts"
 import type { Argument, CommandOptions, Input, Prepared } from "./Commands.ts"
-import { feed, prepare, resultOf } from "./Commands.ts"
+import { feed, prepare, resultOf, sandboxTimedOut } from "./Commands.ts"
 import type { Core, LivePump } from "./core.ts"
 import * as core from "./core.ts"
 import { markLost } from "./lost.ts"
@@ -47,7 +48,10 @@ import type { Writer } from "./pump.ts"
 
 /** Options of a recorded command. */
 export interface ProcessOptions extends Omit<CommandOptions, "stdin"> {
-  /** Given by the caller, the same id with the same command returns the process that there is. */
+  /**
+   * Given by the caller, the same id with the same command returns the process that there is. One that its service has recorded
+   * and did not come to start is started then, on the machine that it was recorded for; never twice.
+   */
   readonly processId?: string | undefined
   readonly kind?: ProcessKind | undefined
   /** `foreground` waits for the end, `background` returns once the command is accepted. */
@@ -109,6 +113,16 @@ interface Entry extends LivePump {
   readonly outcome: Deferred.Deferred<void, SandboxError>
 }
 
+/** What a caller wants to run: what a record does not hold of it too. */
+interface Wanted {
+  readonly prepared: Prepared
+  readonly input: Input | undefined
+  readonly options: ProcessOptions
+}
+
+/** By whoever has inserted the record, or by whoever has found that its service did not come to it. */
+type HowToStart = "first" | "again"
+
 const hidden = "<redacted>"
 
 export const streamClientId = (processId: ProcessId): string => `sandbox-process:${processId}`
@@ -118,6 +132,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     const fibers = yield* FiberMap.make<ProcessId, void, never>()
     const entries = new Map<ProcessId, Entry>()
     const { log, pumps, store } = self
+    const retryStore = core.retryStore(self)
 
     /** Runs the body as this process's one fiber, which outlives the caller and ends with the service. */
     const own = (
@@ -222,12 +237,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       const third = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
       const renew = store
         .renewProcessLease(record.id, lease, core.leaseTtl)
-        .pipe(
-          Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
-          Effect.repeat(Schedule.spaced(third)),
-          Effect.andThen(Effect.never),
-          Effect.delay(third)
-        )
+        .pipe(retryStore, Effect.repeat(Schedule.spaced(third)), Effect.andThen(Effect.never), Effect.delay(third))
       let last: Scope.Closeable | undefined
       const resume = (from: { readonly stdout: number; readonly stderr: number }) =>
         Effect.gen(function* () {
@@ -243,12 +253,13 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume }), renew)
     }
 
-    /** Starts the process of a freshly inserted record, and then follows it. */
+    /** Starts the process of a record, and then follows it. */
     const launch =
-      (record: ProcessRecord, prepared: Prepared, input: Input | undefined, options: ProcessOptions) =>
+      (record: ProcessRecord, wanted: Wanted, how: HowToStart) =>
       (entry: Entry, isAbandoned: () => boolean): Effect.Effect<void, SandboxError | PlatformError.PlatformError> => {
         const epoch = record.lease?.epoch ?? 1
         const writer = makeWriter(self, record, epoch, { seq: 0, ...outputStart })
+        const { input, options, prepared } = wanted
         let running = false
         return Effect.scoped(
           Effect.gen(function* () {
@@ -264,27 +275,23 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
               lifetime: "recorded",
               ...(record.deadline === undefined ? {} : { deadline: record.deadline })
             }
-            const process = yield* machines
-              .use(record.sandboxId, ({ machine }) => machine.start(command), options.recovery)
-              .pipe(
-                Effect.catchIf(
-                  (error): error is SandboxError => isSandboxError(error) && !error.provesNotAccepted,
-                  (error) => resolveStart(record, error)
-                ),
-                Effect.tapError((error) =>
-                  Effect.gen(function* () {
-                    const now = yield* Clock.currentTimeMillis
-                    const status = isSandboxError(error) && error.reason._tag === "OutcomeUnknown" ? "lost" : "failed"
-                    yield* writer.append(
-                      [
-                        { ...base, _tag: "error", at: now, text: error.message },
-                        { ...base, _tag: "status", at: now, status, reason: error.message }
-                      ],
-                      endPatch(self, epoch, now, status, { streamAbortReason: error.message })
-                    )
-                  }).pipe(Effect.ignore)
-                )
+            const process = yield* (
+              how === "first" ? startFirst(record, writer, command, options) : startAgain(record, command, options)
+            ).pipe(
+              Effect.tapError((error) =>
+                Effect.gen(function* () {
+                  const now = yield* Clock.currentTimeMillis
+                  const status = isSandboxError(error) && error.reason._tag === "OutcomeUnknown" ? "lost" : "failed"
+                  yield* writer.append(
+                    [
+                      { ...base, _tag: "error", at: now, text: error.message },
+                      { ...base, _tag: "status", at: now, status, reason: error.message }
+                    ],
+                    endPatch(self, epoch, now, status, { streamAbortReason: error.message })
+                  )
+                }).pipe(Effect.ignore)
               )
+            )
             const now = yield* Clock.currentTimeMillis
             yield* Effect.uninterruptible(
               writer.append([{ ...base, _tag: "status", at: now, status: "running" }], {
@@ -303,6 +310,60 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         ).pipe(detaching(record, epoch, writer, () => running, isAbandoned))
       }
 
+    /**
+     * The start of whoever inserted the record. It may come to another machine than the record names, as one that was found stale
+     * has accepted nothing; the record says so first, under its epoch: whoever has taken the process over meanwhile starts it on
+     * the machine of the record only, and so at most one of the two gets that far.
+     */
+    const startFirst = (record: ProcessRecord, writer: Writer, command: StartCommand, options: ProcessOptions) => {
+      let incarnation = record.incarnation
+      return machines
+        .use(
+          record.sandboxId,
+          ({ machine }) =>
+            Effect.gen(function* () {
+              if (machine.ref.incarnation !== incarnation) {
+                yield* writer.append([], { incarnation: machine.ref.incarnation })
+                incarnation = machine.ref.incarnation
+              }
+              return yield* machine.start(command)
+            }),
+          options.recovery
+        )
+        .pipe(
+          Effect.catchIf(
+            (error): error is SandboxError => isSandboxError(error) && !error.provesNotAccepted && !isLeaseLost(error),
+            (error) => resolveStart(record, error)
+          )
+        )
+    }
+
+    /**
+     * The start of a process that its service has recorded and, as the machine says, not started. What that service sent last may
+     * still arrive, so this happens on the machine of the record only, which starts an id once, whoever asks. If it cannot be
+     * started there, nobody knows whether it was.
+     */
+    const startAgain = (record: ProcessRecord, command: StartCommand, options: ProcessOptions) =>
+      Effect.gen(function* () {
+        const { machine, provider } = yield* machines.connected(record.sandboxId)
+        if (machine.ref.incarnation !== record.incarnation) {
+          return yield* new SandboxError({
+            operation: "SandboxService.runCommandProcess",
+            reason: new Superseded({ incarnation: record.incarnation ?? "" })
+          })
+        }
+        const schedule = options.recovery?.start ?? provider.recovery?.start ?? self.policy.start
+        return yield* Effect.retry(machine.start(command), {
+          // `mayRetryStart` lets only a SandboxError through to the schedule.
+          schedule: schedule as Schedule.Schedule<unknown, SandboxError | PlatformError.PlatformError>,
+          while: core.mayRetryStart
+        })
+      }).pipe(
+        Effect.catchIf(isSandboxError, (error) =>
+          Effect.catch(resolveStart(record, error), (failure) => Effect.fail(unknownOutcome(record, failure)))
+        )
+      )
+
     /** A start whose answer was lost: the machine is asked whether it has the process. */
     const resolveStart = (record: ProcessRecord, error: SandboxError) =>
       Effect.gen(function* () {
@@ -312,18 +373,20 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       }).pipe(
         Effect.catchIf(
           (failure) => failure !== error && failure.reason._tag !== "OutcomeUnknown",
-          (failure) =>
-            Effect.fail(
-              new SandboxError({
-                operation: "SandboxService.runCommandProcess",
-                provider: record.provider,
-                sandboxId: record.sandboxId,
-                processId: record.id,
-                reason: new OutcomeUnknown({ startedAt: record.startedAt, detail: failure.message, cause: error })
-              })
-            )
+          (failure) => Effect.fail(unknownOutcome(record, failure, error))
         )
       )
+
+    const unknownOutcome = (record: ProcessRecord, failure: SandboxError, cause: SandboxError = failure) =>
+      failure.reason._tag === "OutcomeUnknown"
+        ? failure
+        : new SandboxError({
+            operation: "SandboxService.runCommandProcess",
+            provider: record.provider,
+            sandboxId: record.sandboxId,
+            processId: record.id,
+            reason: new OutcomeUnknown({ startedAt: record.startedAt, detail: failure.message, cause })
+          })
 
     const existingProcess = (processId: ProcessId) =>
       store.getProcess(processId).pipe(
@@ -366,12 +429,12 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
           ...(secretEnv.length === 0 ? {} : { secretEnv: secretEnv.sort() }),
           ...(options.metadata === undefined ? {} : { metadata: options.metadata })
         }
+        const wanted: Wanted = { prepared, input, options }
         if (options.processId !== undefined) {
           // A replay must not reach for the machine, let alone recover one: what it asks for is there.
           const existing = yield* existingProcess(processId)
           if (Option.isSome(existing)) {
-            yield* sameOrMismatch(operation, existing.value, asked)
-            return yield* finish(yield* attach(processId, 0), mode, options)
+            return yield* finish(yield* replay(operation, existing.value, asked, wanted), mode, options)
           }
         }
         const connection = yield* Effect.scoped(machines.get(id, options.recovery))
@@ -389,40 +452,46 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
           ...(Option.isNone(prepared.timeout) ? {} : { deadline: now + Duration.toMillis(prepared.timeout.value) }),
           lease: { owner: self.owner, epoch: 1, expiresAt: now + Duration.toMillis(core.leaseTtl) }
         }
+        // From the record on the process is somebody's at every moment: its fiber's, and until it is accepted the caller's too.
+        let entry: Entry | undefined
         const insert = store.insertProcess(record).pipe(
-          Effect.as(true),
-          // Somebody else inserted the same id a moment ago.
+          Effect.andThen(own(processId, id, launch(record, wanted, "first"))),
+          Effect.map((owned) => {
+            entry = owned
+          }),
+          // Somebody else inserted the same id a moment ago, or we did and did not hear of it.
           Effect.catchIf(
             (error) => error.reason._tag === "Store" && error.reason.kind === "AlreadyExists",
-            () => Effect.succeed(false)
+            () => Effect.void
           ),
           Effect.uninterruptible,
-          Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable })
+          retryStore
         )
-        // From the record on the process is somebody's at every moment: its fiber's, and until it is accepted the caller's too.
-        const inserted = yield* Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            if (!(yield* restore(insert))) return false
-            const entry = yield* own(processId, id, launch(record, prepared, input, options))
-            yield* restore(Deferred.await(entry.accepted)).pipe(
-              Effect.onInterrupt(() => (options.onInterrupt === "kill" ? killStarted(entry) : Effect.void))
-            )
-            return true
-          })
+        yield* exclusively(processId)(insert).pipe(
+          Effect.andThen(Effect.suspend(() => accepted(entry))),
+          Effect.onInterrupt(() => (options.onInterrupt === "kill" ? killStarted(entry) : Effect.void))
         )
-        if (!inserted) {
-          yield* sameOrMismatch(operation, yield* store.getProcess(processId), asked)
-          return yield* finish(yield* attach(processId, 0), mode, options)
+        if (entry === undefined) {
+          const existing = yield* store.getProcess(processId)
+          return yield* finish(yield* replay(operation, existing, asked, wanted), mode, options)
         }
         return yield* finish(handleOf(record, 0), mode, options)
       })
 
+    /** Waits until the command is accepted; by this service, or by the one that has taken the process over meanwhile. */
+    const accepted = (entry: Entry | undefined) =>
+      entry === undefined
+        ? Effect.void
+        : Effect.catchIf(Effect.asVoid(Deferred.await(entry.accepted)), isLeaseLost, () => Effect.void)
+
     /** The interrupted caller asked for its process to end, also when it is only about to start. */
-    const killStarted = (entry: Entry) =>
-      Deferred.await(entry.accepted).pipe(
-        Effect.flatMap((process) => process.signal("SIGKILL")),
-        Effect.ignore
-      )
+    const killStarted = (entry: Entry | undefined) =>
+      entry === undefined
+        ? Effect.void
+        : Deferred.await(entry.accepted).pipe(
+            Effect.flatMap((process) => process.signal("SIGKILL")),
+            Effect.ignore
+          )
 
     const finish = (handle: SandboxProcess, mode: ProcessMode, options: ProcessOptions) =>
       mode === "background"
@@ -462,6 +531,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             reason: new Timeout({ clock: "command", duration, accepted: "unknown" })
           })
         }
+        if (exit.reason === "timeout") return yield* sandboxTimedOut(operation, yield* store.getSandbox(id))
         const cap = options.maxOutputBytes ?? self.settings.maxOutputBytes
         const stdout = new Capped(cap)
         const stderr = new Capped(cap)
@@ -512,19 +582,26 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         })
       )
 
-    /** Takes the process over from a service that is gone; fails `Busy` while one is alive. */
-    const takeOver = (record: ProcessRecord): Effect.Effect<Option.Option<Entry>, SandboxError> =>
+    /**
+     * Takes the process over from a service that is gone; fails `Busy` while one is alive. With what its caller wants, one that was
+     * recorded and never started is started: that one is yielded.
+     */
+    const takeOver = (record: ProcessRecord, wanted?: Wanted): Effect.Effect<Option.Option<Entry>, SandboxError> =>
       Effect.gen(function* () {
-        const leased = yield* core.acquire(self, (options) => store.acquireProcessLease(record.id, options))
+        const leased = yield* core.acquire(self, (options) => retryStore(store.acquireProcessLease(record.id, options)))
         if (isTerminal(leased.status)) return Option.none()
         const scope = yield* Scope.make()
         const epoch = leased.lease?.epoch ?? 0
         const release = store.releaseProcessLease(record.id, { owner: self.owner, epoch, expiresAt: 0 })
+        let neverStarted = false
         const found = yield* Effect.gen(function* () {
           const { machine } = yield* machines.connected(record.sandboxId)
           if (leased.incarnation !== undefined && leased.incarnation !== machine.ref.incarnation) return Option.none()
           const external = yield* machine.findProcess(record.id)
-          if (Option.isNone(external)) return Option.none()
+          if (Option.isNone(external)) {
+            neverStarted = leased.status === "starting" && leased.incarnation === machine.ref.incarnation
+            return Option.none()
+          }
           const position = yield* log.lastPosition(record.id)
           const process = yield* machine.resume(external.value, {
             stdout: position.stdout,
@@ -541,12 +618,15 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         )
         if (Option.isNone(found)) {
           yield* Scope.close(scope, Exit.void)
+          if (neverStarted && wanted !== undefined) {
+            return Option.some(yield* own(record.id, record.sandboxId, launch(leased, wanted, "again")))
+          }
           yield* markLost(self, record.id, "the machine does not know it any more")
           return Option.none()
         }
         const { position, process } = found.value
         const writer = makeWriter(self, leased, epoch, position)
-        const entry = yield* own(record.id, record.sandboxId, (current, isAbandoned) =>
+        yield* own(record.id, record.sandboxId, (current, isAbandoned) =>
           Effect.gen(function* () {
             const now = yield* Clock.currentTimeMillis
             yield* writer.append(
@@ -560,43 +640,58 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             detaching(leased, epoch, writer, () => true, isAbandoned)
           )
         )
-        return Option.some(entry)
+        return Option.none()
       })
 
     const mutexes = yield* RcMap.make({ lookup: (_: ProcessId) => Semaphore.make(1) })
 
-    /** One take-over of a process at a time: the second finds the first one's work. */
-    const takeOverOnce = (record: ProcessRecord) =>
-      Effect.scoped(
-        Effect.flatMap(RcMap.get(mutexes, record.id), (mutex) =>
-          mutex.withPermit(
-            Effect.suspend(() => (entries.has(record.id) ? Effect.succeed(Option.none<Entry>()) : takeOver(record)))
-          )
-        )
+    /** Beginnings of a process happen one at a time in this service: the second finds the first one's work. */
+    const exclusively =
+      (processId: ProcessId) =>
+      <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+        Effect.scoped(Effect.flatMap(RcMap.get(mutexes, processId), (mutex) => mutex.withPermit(effect)))
+
+    const takeOverOnce = (record: ProcessRecord, wanted?: Wanted) =>
+      exclusively(record.id)(
+        Effect.suspend(() => (entries.has(record.id) ? Effect.succeed(Option.none<Entry>()) : takeOver(record, wanted)))
       )
 
-    const attach: Processes["attach"] = (processId, after) =>
-      Effect.gen(function* () {
-        const record = yield* store.getProcess(processId)
-        const handle = handleOf(record, after)
-        if (entries.has(processId) || isTerminal(record.status) || record.observed === true) return handle
-        yield* takeOverOnce(record).pipe(
-          Effect.catchIf(
-            (error) => error.reason._tag === "Busy",
-            () =>
-              // Somebody writes the log: it is followed here, and taken over once its writer is gone.
-              FiberMap.run(waiting, processId, succeed(record), { onlyIfMissing: true })
+    /** Takes part in a process that there is. */
+    const join = (record: ProcessRecord, wanted?: Wanted): Effect.Effect<Option.Option<Entry>, SandboxError> =>
+      entries.has(record.id) || isTerminal(record.status) || record.observed === true
+        ? Effect.succeed(Option.none())
+        : takeOverOnce(record, wanted).pipe(
+            Effect.catchIf(
+              (error) => error.reason._tag === "Busy",
+              () =>
+                // Somebody writes the log: it is followed here, and taken over once its writer is gone.
+                Effect.as(
+                  FiberMap.run(waiting, record.id, succeed(record, wanted), { onlyIfMissing: true }),
+                  Option.none()
+                )
+            )
           )
+
+    const attach: Processes["attach"] = (processId, after) =>
+      Effect.flatMap(store.getProcess(processId), (record) => Effect.as(join(record), handleOf(record, after)))
+
+    /** The same id once more: a workflow's replay. */
+    const replay = (operation: string, record: ProcessRecord, asked: Asked, wanted: Wanted) =>
+      Effect.gen(function* () {
+        yield* sameOrMismatch(operation, record, asked)
+        const begun = Option.getOrUndefined(yield* join(record, wanted))
+        yield* accepted(begun).pipe(
+          Effect.onInterrupt(() => (wanted.options.onInterrupt === "kill" ? killStarted(begun) : Effect.void))
         )
-        return handle
+        return handleOf(record, 0)
       })
 
     const waiting = yield* FiberMap.make<ProcessId, void, never>()
 
-    const succeed = (record: ProcessRecord): Effect.Effect<void> =>
+    const succeed = (record: ProcessRecord, wanted: Wanted | undefined): Effect.Effect<void> =>
       store.getProcess(record.id).pipe(
         Effect.flatMap((current) =>
-          isTerminal(current.status) ? Effect.succeed(true) : Effect.as(takeOverOnce(current), true)
+          isTerminal(current.status) ? Effect.succeed(true) : Effect.as(takeOverOnce(current, wanted), true)
         ),
         Effect.catchIf(
           (error) => error.reason._tag === "Busy",

@@ -35,6 +35,7 @@ export interface LivePump {
 }
 
 export interface Core {
+  /** Reads of the store and the log are retried in there. */
   readonly store: SandboxStore["Service"]
   readonly log: ProcessLog["Service"]
   readonly registry: ProviderRegistry["Service"]
@@ -53,6 +54,18 @@ export interface Connection {
   readonly provider: SandboxProvider
   readonly machine: Machine
 }
+
+/**
+ * A write of the store that failed in passing, once more: one that can be repeated, or whose repetition its caller understands. A
+ * lease that somebody holds is not waited for.
+ */
+export const retryStore =
+  (self: Core) =>
+  <A>(write: Effect.Effect<A, SandboxError>): Effect.Effect<A, SandboxError> =>
+    Effect.retry(write, {
+      schedule: self.policy.store,
+      while: (error) => error.reason._tag === "Store" && error.isRetryable
+    })
 
 /** How long a lease lives without renewal; a holder renews at a third of it. */
 export const leaseTtl = Duration.seconds(30)

@@ -8,7 +8,7 @@ import type { ProcessId, SandboxId } from "../../model/Ids.ts"
 import type { ProcessRecord } from "../../model/Process.ts"
 import { isTerminal } from "../../model/Process.ts"
 import type { Core } from "./core.ts"
-import { leaseTtl } from "./core.ts"
+import { leaseTtl, retryStore } from "./core.ts"
 
 /**
  * Writes the end of a process as `lost`, with the reason, taking the lease from whoever has it: the caller has ended the
@@ -17,12 +17,14 @@ import { leaseTtl } from "./core.ts"
 export const markLost = (self: Core, processId: ProcessId, reason: string): Effect.Effect<void, SandboxError> =>
   Effect.gen(function* () {
     yield* self.pumps.get(processId)?.abandon ?? Effect.void
-    const record = yield* self.store.acquireProcessLease(processId, { owner: self.owner, ttl: leaseTtl, steal: true })
+    const record = yield* retryStore(self)(
+      self.store.acquireProcessLease(processId, { owner: self.owner, ttl: leaseTtl, steal: true })
+    )
     if (isTerminal(record.status)) return
     const now = yield* Clock.currentTimeMillis
     const position = yield* self.log.lastPosition(processId)
     const epoch = record.lease?.epoch ?? 0
-    yield* self.log.append(
+    const end = self.log.append(
       processId,
       epoch,
       [
@@ -45,6 +47,7 @@ export const markLost = (self: Core, processId: ProcessId, reason: string): Effe
         lease: { owner: self.owner, epoch, expiresAt: 0 }
       }
     )
+    yield* retryStore(self)(end)
   })
 
 const open: ReadonlyArray<ProcessRecord["status"]> = ["starting", "running", "detached"]

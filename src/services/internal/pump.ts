@@ -18,6 +18,7 @@ import type { LogPosition } from "../ProcessLog.ts"
 import type { MachineProcess, OutputChunk } from "../SandboxProvider.ts"
 import type { ProcessPatch } from "../SandboxStore.ts"
 import type { Core } from "./core.ts"
+import * as core from "./core.ts"
 import * as Metrics from "./metrics.ts"
 
 /** A batch is written at once when it is this large, else after {@link batchInterval}. */
@@ -66,7 +67,7 @@ export const makeWriter = (self: Core, record: ProcessRecord, epoch: number, fro
           bytes += event.bytes.length
         }
         return self.log.append(record.id, epoch, events, patch).pipe(
-          Effect.retry({ schedule: self.policy.store, while: (error) => error.isRetryable }),
+          core.retryStore(self),
           Effect.andThen(
             Effect.suspend(() => {
               seq = next.seq

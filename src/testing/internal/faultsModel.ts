@@ -323,7 +323,12 @@ export const cut = (options: {
   readonly reason?: Reason | undefined
 }): Tagged<"At"> => at({ byte: options.atByte, stream: options.stream }, fail(options.reason ?? transient("unknown")))
 
-/** This chunk of an output, from 1, comes twice, with the same offset. */
+/**
+ * This chunk of an output, from 1, comes twice, with the same offset.
+ *
+ * **Gotchas**: no provider may do that, see `MachineProcess.output`. A log holds the chunk once all the same; a plain command, which
+ * nothing is compared for, gives it twice.
+ */
 export const duplicate = (chunk: number): Tagged<"Duplicate"> => Fault.Duplicate({ item: chunk })
 
 /** No chunk is larger than this. */
