@@ -21,6 +21,7 @@ import type { JsonObject } from "../model/Common.ts"
 import type { ProcessId, SandboxId } from "../model/Ids.ts"
 import type { OutputPosition, ProcessExit } from "../model/Process.ts"
 import type { SandboxConfig } from "../model/SandboxConfig.ts"
+import { checked } from "./internal/forceAfter.ts"
 import type { RecoverySchedules } from "./RecoveryPolicy.ts"
 
 /** What a provider can do: plain data, read by the README, by failover and by the suites. */
@@ -350,11 +351,24 @@ export const make = (primitives: Primitives): SandboxProvider => {
       )
   }
 
+  /** What is no time to wait is refused before anything is sent. */
+  const checking = (process: MachineProcess): MachineProcess => ({
+    ...process,
+    signal: (signal, options) =>
+      options?.forceAfter === undefined
+        ? process.signal(signal)
+        : Effect.flatMap(checked(name, options.forceAfter), (forceAfter) => process.signal(signal, { forceAfter }))
+  })
+
   /** The machine's own calls, but for those that last as long as what they stream. */
   const guard = (machine: Machine): Machine => ({
     ...machine,
     start: (command) =>
-      Effect.withSpan(machine.start(command), "SandboxProvider.start", { kind: "client", attributes }),
+      Effect.withSpan(Effect.map(machine.start(command), checking), "SandboxProvider.start", {
+        kind: "client",
+        attributes
+      }),
+    resume: (process, from) => Effect.map(machine.resume(process, from), checking),
     findProcess: (processId) => call("findProcess", request)(machine.findProcess(processId)),
     createCheckpoint: Option.map(
       machine.createCheckpoint,

@@ -8,7 +8,7 @@ import { make } from "../../../src/services/SandboxProvider.ts"
 import * as Processes from "../../../src/testing/internal/providerProcesses.ts"
 import * as Recorded from "../../../src/testing/internal/providerRecorded.ts"
 import type { Options } from "../../../src/testing/internal/providers.ts"
-import { Subject } from "../../../src/testing/internal/providers.ts"
+import { request, Subject } from "../../../src/testing/internal/providers.ts"
 import type { Guest, Loopback } from "../../support/loopback.ts"
 import { full } from "../../support/full.ts"
 import { guests, isInstalled, loopback } from "../../support/loopback.ts"
@@ -75,7 +75,8 @@ const suite = (guest: Guest) => {
         stop: () => Effect.void,
         checkpoints: Option.none()
       })
-      return Subject.of({ provider, machine, namespace: "suite", config: {} })
+      const created = yield* provider.create(yield* request(provider, {}, "suite"))
+      return Subject.of({ provider, machine: created, namespace: "suite", config: {} })
     })
   )
   layer(subject, { excludeTestServices: true, timeout: 60_000 })(`processes of the launcher on ${guest.name}`, (it) => {
@@ -84,8 +85,9 @@ const suite = (guest: Guest) => {
   })
 }
 
-// The provider suite runs over dash with the provider `vercel`, and every case of the launcher's own over all shells.
-for (const guest of guests.filter(({ name }) => full || name.startsWith("busybox"))) {
+// In short runs the provider suite meets the launcher in the provider `vercel`, on dash.
+if (!full) it.skip("processes of the launcher: npm run test:full", () => {})
+for (const guest of full ? guests : []) {
   if (isInstalled(guest)) suite(guest)
   else it.skip(`processes of the launcher on ${guest.name}: it is not installed here`, () => {})
 }

@@ -95,9 +95,9 @@ describe("local: supervisor", () => {
     Effect.gen(function* () {
       const root = yield* localRoot
       const local = yield* provider(root)
-      const { machine, sandboxId } = yield* create(local, { timeout: Duration.millis(500) })
+      const { machine, sandboxId } = yield* create(local, { timeout: Duration.seconds(2) })
       yield* (yield* P.power(machine.extendTimeout))(Duration.seconds(60))
-      yield* Effect.sleep("800 millis")
+      yield* Effect.sleep("2500 millis")
       assert.deepStrictEqual((yield* P.run(machine, "true")).exit, P.exited(0))
       yield* (yield* P.power(machine.extendTimeout))(Duration.millis(100))
       yield* eventually("it ended", () => !Fs.existsSync(Path.join(directoryOf(root, sandboxId), "run")))

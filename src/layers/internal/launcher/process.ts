@@ -174,7 +174,13 @@ export const follow = Effect.fnUntraced(function* (
           }),
           // Its machine is gone, and so is the process.
           Effect.catchReasons("SandboxError", { Gone: () => Effect.void, NotRunning: () => Effect.void }),
-          Effect.catch((error) => Effect.logWarning(`process ${processId} may still run`, error))
+          Effect.catch((error) => Effect.logWarning(`process ${processId} may still run`, error)),
+          // Nobody follows it any more: whoever waits for its end must not wait for ever.
+          Effect.ensuring(
+            Effect.sync(
+              () => void Deferred.doneUnsafe(exit, Exit.fail(lost("its Scope was closed before its end was seen")))
+            )
+          )
         )
       })
     )
@@ -419,18 +425,10 @@ export const follow = Effect.fnUntraced(function* (
       if (!signals.has(bare)) {
         return yield* failure("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` }))
       }
-      const forceAfter = Option.map(
-        Duration.fromInput(signalOptions?.forceAfter ?? Duration.infinity),
-        Duration.toMillis
-      )
-      if (Option.isNone(forceAfter) || Number.isNaN(forceAfter.value) || forceAfter.value < 0) {
-        return yield* failure(
-          "signal",
-          new InvalidArgument({ argument: "forceAfter", problem: "it is not a duration of zero or more" })
-        )
-      }
       if (known !== undefined && known.left !== true) return yield* endedError()
-      const patience = Number.isFinite(forceAfter.value) ? String(Math.ceil(forceAfter.value)) : ""
+      const forceAfter = signalOptions?.forceAfter
+      const patience =
+        forceAfter === undefined ? "" : String(Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(forceAfter))))
       const answer = yield* tell("signal", bare, patience)
       if (answer === "ended") return yield* endedError()
       if (answer === "survived") {

@@ -1,7 +1,6 @@
 /** From a {@link StartCommand} to what is started: argument checks, the clean environment, why a start failed; and signals. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as PlatformError from "effect/PlatformError"
 import * as Redacted from "effect/Redacted"
 import * as Fs from "node:fs"
@@ -81,22 +80,6 @@ export const toLaunch = (
   )
 }
 
-/** The longest wait that is still meant as one: what a timer of the system can hold, 24 days. */
-const longestWait = 2 ** 31 - 1
-
-/** Effect reads what is not a number, and an object without a unit, as zero: nobody means that. */
-const isZeroByMistake = (input: Duration.Input): boolean => {
-  if (Duration.isDuration(input) || (typeof input !== "number" && typeof input !== "object")) return false
-  const parts: ReadonlyArray<unknown> = typeof input === "number" ? [input] : Object.values(input)
-  return parts.length === 0 || parts.some((part) => part !== undefined && part !== 0)
-}
-
-const graceOf = (input: Duration.Input): Option.Option<number> =>
-  Option.filter(
-    Option.map(Duration.fromInput(input), Duration.toMillis),
-    (millis) => millis >= 0 && millis <= longestWait && !(millis === 0 && isZeroByMistake(input))
-  )
-
 /** A signal that can be sent, and how many ms later what is left is killed. */
 export const checkSignal = (
   name: string,
@@ -106,16 +89,10 @@ export const checkSignal = (
   if (signal === undefined) {
     return Effect.fail(failWith("signal", new InvalidArgument({ argument: "signal", problem: `${name} is no signal` })))
   }
-  if (options?.forceAfter === undefined) return Effect.succeed({ signal, forceAfter: undefined })
-  return Option.match(graceOf(options.forceAfter), {
-    onNone: () =>
-      Effect.fail(
-        failWith(
-          "signal",
-          new InvalidArgument({ argument: "forceAfter", problem: "it is not a duration between zero and 24 days" })
-        )
-      ),
-    onSome: (forceAfter) => Effect.succeed({ signal, forceAfter })
+  const forceAfter = options?.forceAfter
+  return Effect.succeed({
+    signal,
+    forceAfter: forceAfter === undefined ? undefined : Duration.toMillis(Duration.fromInputUnsafe(forceAfter))
   })
 }
 
