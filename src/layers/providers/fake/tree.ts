@@ -92,7 +92,8 @@ interface Found {
   readonly inode: Inode | undefined
 }
 
-const umask = 0o022
+/** Of every process of the guest. */
+export const umask = 0o022
 const maxLinks = 40
 
 /** An absolute path without `.`, `..`, doubled and trailing slashes; by text alone. */
