@@ -430,7 +430,7 @@ const interpret = (options: Options): Effect.Effect<number> =>
     })
     interpreter.registerTransformPlugin(Script.plugin)
     const shell = isShell(options.program)
-    exportOnly(interpreter, new Set([...Object.keys(options.env), ...(shell ? ["PWD"] : [])]))
+    adjust(interpreter, new Set([...Object.keys(options.env), ...(shell ? ["PWD"] : [])]))
 
     return yield* Effect.promise(async (signal) => {
       stop.signal = signal
@@ -566,12 +566,19 @@ const bundledCommands = (bash: JustBash): ReadonlyMap<string, BashCommand> => {
   return found
 }
 
+/** Programs to the interpreter, and to shells a part of themselves: there whatever PATH says. */
+const builtins = ["echo", "printf", "test", "[", "true", "false", "pwd", "kill", "umask"]
+
 /**
- * Takes away what the interpreter adds to the environment of its programs. It keeps that in a field that its types call private;
- * where it is not as expected, programs see HOME, PATH, PWD and OLDPWD too.
+ * Takes away what the interpreter adds to the environment of its programs, and tells it where the builtins of shells are. It
+ * keeps both in a field that its types call private; where it is not as expected, programs see HOME, PATH, PWD and
+ * OLDPWD too, and a script whose PATH lacks the usual places has no `echo`.
  */
-const exportOnly = (interpreter: Bash, names: ReadonlySet<string>): void => {
+const adjust = (interpreter: Bash, names: ReadonlySet<string>): void => {
   const state: unknown = Reflect.get(interpreter, "state")
+  if (Predicate.hasProperty(state, "hashTable") && state.hashTable instanceof Map) {
+    for (const name of builtins) state.hashTable.set(name, `/usr/bin/${name}`)
+  }
   const hasState = Predicate.hasProperty(state, "env") && Predicate.hasProperty(state, "exportedVars")
   if (!hasState || !(state.env instanceof Map) || !(state.exportedVars instanceof Set)) return
   for (const name of ["HOME", "PATH", "PWD", "OLDPWD"]) {
