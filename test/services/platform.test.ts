@@ -51,8 +51,8 @@ suite("fake", fake, {
   redactedArguments: true,
   unref: false,
   attached: false,
-  interpreters: true,
-  shells: false,
   specialFiles: false,
-  sparseFiles: false
+  sparseFiles: false,
+  lineInput: false,
+  chown: true
 })

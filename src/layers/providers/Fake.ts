@@ -9,8 +9,9 @@
  * out as each of its commands ends, in exact bytes, and its own commands read the input when they ask for it, but to its end.
  * It is not a shell in these respects:
  *
- * - there is no `&`, no `trap` and no `umask`; `$!` is 0, and what ends by a signal ends at once
- * - `read` and `mapfile` see nothing of the input before its end, also in a script that other commands would feed
+ * - there is no `&` and no `trap`, and `umask` only shows; `$!` is 0, and what ends by a signal ends at once
+ * - `read` and `mapfile` see nothing of the input before its end, also in a script that other commands would feed;
+ *   `cat` as the program itself is the one that passes it on as it comes
  * - what a function, or a compound command with a redirection or in a pipe, writes as a whole is text: bytes that are no UTF-8
  *   arrive changed unless all of it is so; `$'\377'`, `$(…)` and the standard error of a command hold text only
  * - the errors of a command in a pipe but the last, what `time` says, and the output of a script that has an `exec >file` come

@@ -28,6 +28,8 @@ export interface Options {
   readonly signalsObservable: boolean
   /** Bytes reach a running program; else a `Stream` as its input is `BadArgument` and it reads the end at once. */
   readonly stdin: boolean
+  /** The guest's `read` gets each line as it comes; else what comes before the end, at the end. Default true. */
+  readonly lineInput?: boolean | undefined
   /** `inherit` means the `Stdio` of whoever spawns; off where it means the process's own, which no test can see. */
   readonly inheritsStdio: boolean
   /** `Redacted` arguments reach the program; else they are `BadArgument`. */

@@ -25,7 +25,7 @@ const bracketed: Sink.Sink<Uint8Array, Uint8Array> = Sink.reduceWhile(
 export const register = (it: It, options: Options): void => {
   const test = P.tester(it, options, { concurrent: true })
   registerOutput(test)
-  if (options.stdin) registerInput(test)
+  if (options.stdin) registerInput(test, options)
   else registerNoInput(test)
   if (options.inheritsStdio) registerInherit(test, options)
   if (options.additionalFds) registerFds(test)
@@ -124,7 +124,7 @@ const registerOutput = (test: P.Test): void => {
     }))
 }
 
-const registerInput = (test: P.Test): void => {
+const registerInput = (test: P.Test, options: Options): void => {
   test("input: a Stream, to its end", ({ spawner }) =>
     Effect.gen(function* () {
       const parts = Stream.make(P.bytes("one "), new Uint8Array(0), P.bytes("two"))
@@ -143,19 +143,34 @@ const registerInput = (test: P.Test): void => {
       assert.strictEqual(yield* handle.exitCode, 0)
     }))
 
-  test("input: live, each line answered before the next is sent", () =>
-    Effect.gen(function* () {
-      const questions = yield* Queue.unbounded<Uint8Array>()
-      const handle = yield* P.sh(`while read -r line; do echo "got $line"; done`, [], {
-        stdin: Stream.fromQueue(questions)
-      })
-      const next = yield* P.lines(handle.stdout)
-      for (const word of ["one", "two", "three"]) {
-        yield* Queue.offer(questions, P.bytes(`${word}\n`))
-        assert.strictEqual(yield* next, `got ${word}`)
-      }
-      yield* Queue.shutdown(questions)
-    }))
+  const answering = `while read -r line; do echo "got $line"; done`
+  const live = [
+    ["", ChildProcess.make("cat"), (word: string) => word],
+    [" by a script", P.sh(answering), (word: string) => `got ${word}`]
+  ] as const
+  for (const [by, command, answer] of live) {
+    if (by !== "" && options.lineInput === false) continue
+    test(`input: live, each line answered${by} before the next is sent`, () =>
+      Effect.gen(function* () {
+        const questions = yield* Queue.unbounded<Uint8Array>()
+        const stdin = Stream.fromQueue(questions)
+        const handle = yield* ChildProcess.make(command.command, command.args, { stdin })
+        const next = yield* P.lines(handle.stdout)
+        for (const word of ["one", "two", "three"]) {
+          yield* Queue.offer(questions, P.bytes(`${word}\n`))
+          assert.strictEqual(yield* next, answer(word))
+        }
+        yield* Queue.shutdown(questions)
+      }))
+  }
+
+  if (options.lineInput === false) {
+    test("input: a script that reads lines gets them when the input ends", ({ spawner }) =>
+      Effect.gen(function* () {
+        const stdin = Stream.make(P.bytes("one\ntw"), P.bytes("o\n"))
+        assert.strictEqual(yield* spawner.string(P.sh(answering, [], { stdin })), "got one\ngot two\n")
+      }))
+  }
 
   test("input: through the handle's Sink, which ends it", () =>
     Effect.gen(function* () {
@@ -170,7 +185,7 @@ const registerInput = (test: P.Test): void => {
 
   test("input: stays open with `endOnDone: false`", () =>
     Effect.gen(function* () {
-      const handle = yield* P.sh("read -r a; echo $a; read -r b; echo $b", [], {
+      const handle = yield* ChildProcess.make("cat", [], {
         stdin: { stream: Stream.make(P.bytes("one\n")), endOnDone: false }
       })
       const next = yield* P.lines(handle.stdout)
@@ -178,7 +193,8 @@ const registerInput = (test: P.Test): void => {
       assert.isTrue(yield* handle.isRunning)
       yield* Stream.run(Stream.make(P.bytes("two\n")), handle.stdin)
       assert.strictEqual(yield* next, "two")
-      assert.strictEqual(yield* handle.exitCode, 0)
+      assert.isTrue(yield* handle.isRunning)
+      yield* handle.kill()
     }))
 
   test("input: ignored, a program reads its end at once", () =>
@@ -193,10 +209,11 @@ const registerInput = (test: P.Test): void => {
   test("input: a Stream that fails fails `exitCode`, and does not wait for the exit", () =>
     Effect.gen(function* () {
       const stdin = Stream.concat(Stream.make(P.bytes("some\n")), Stream.fail(failure))
-      const handle = yield* P.sh("cat; sleep 300", [], { stdin })
-      const next = yield* P.lines(handle.stdout)
-      assert.strictEqual(yield* next, "some")
-      assert.strictEqual(yield* Effect.flip(handle.exitCode), failure)
+      const reader = yield* ChildProcess.make("cat", [], { stdin })
+      assert.strictEqual(yield* yield* P.lines(reader.stdout), "some")
+      assert.strictEqual(yield* Effect.flip(reader.exitCode), failure)
+      const sleeper = yield* ChildProcess.make("sleep", ["300"], { stdin })
+      assert.strictEqual(yield* Effect.flip(sleeper.exitCode), failure)
     }))
 
   test("input: that nobody reads is no failure of the program", ({ spawner }) =>

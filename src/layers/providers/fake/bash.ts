@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Stream from "effect/Stream"
 import type * as JustBashModule from "just-bash"
-import type { Command as BashCommand, CustomCommand, ExecResult, ResolvedCommandContext } from "just-bash"
+import type { Bash, Command as BashCommand, CustomCommand, ExecResult, ResolvedCommandContext } from "just-bash"
 import { MissingPackage, type SandboxError, Unknown } from "../../../errors.ts"
 import type { Special } from "./bashFiles.ts"
 import * as BashFiles from "./bashFiles.ts"
@@ -19,7 +19,7 @@ import { failWith } from "./failures.ts"
 import * as Script from "./script.ts"
 import type { Output } from "./pipes.ts"
 import type { Inode, Tree } from "./tree.ts"
-import { hasCode, join } from "./tree.ts"
+import { hasCode, join, umask } from "./tree.ts"
 
 export type JustBash = typeof JustBashModule
 
@@ -74,6 +74,9 @@ export interface Options {
   /** Signals a process; false when there is none. */
   readonly signal: (pid: number, signal: string | undefined) => Effect.Effect<boolean>
 }
+
+/** Programs that the interpreter itself does not have. */
+export const additional: ReadonlyArray<string> = ["kill", "umask"]
 
 const isShell = (program: string): boolean => program === "sh" || program === "bash"
 
@@ -154,6 +157,15 @@ const bytesResult = (stdout: string, stderr: string, exitCode: number): ExecResu
 
 /** Runs a program to its end and yields its exit code. Interruption ends it at the border of its next statement. */
 export const run = (options: Options): Effect.Effect<number> =>
+  options.program === "cat" && options.input !== undefined && options.args.every((argument) => argument === "-")
+    ? // What comes in is passed on as it comes, which the interpreter cannot do.
+      Effect.as(
+        Stream.runForEach(options.input, (bytes) => options.output.write("stdout", bytes)),
+        0
+      )
+    : interpret(options)
+
+const interpret = (options: Options): Effect.Effect<number> =>
   Effect.gen(function* () {
     const services = yield* Effect.context()
     const clock = yield* Clock.Clock
@@ -285,9 +297,9 @@ export const run = (options: Options): Effect.Effect<number> =>
         return bytesResult("", "", 0)
       },
       ls: (args, context) =>
-        args.some((argument) => /^-[adlA1]*l/.test(argument)) &&
-        args.every((argument) => !argument.startsWith("-") || /^(-[adlA1]+|--)$/.test(argument))
-          ? Promise.resolve(longListing(tree, context.cwd, args))
+        args.some((argument) => /^-[adilA1]*[il]/.test(argument)) &&
+        args.every((argument) => !argument.startsWith("-") || /^(-[adilA1]+|--)$/.test(argument))
+          ? Promise.resolve(listing(tree, context.cwd, args))
           : plain("ls")(args, context),
       env: (args, context) =>
         args.length === 0 ? Promise.resolve(exported(context, [])) : plain("env")(args, context),
@@ -305,6 +317,10 @@ export const run = (options: Options): Effect.Effect<number> =>
           }
         }
         return bytesResult("", "", 0)
+      },
+      umask: async (args) => {
+        if (args.length === 0) return bytesResult(`${umask.toString(8).padStart(4, "0")}\n`, "", 0)
+        return bytesResult("", "umask: a fake process cannot change it\n", 1)
       },
       timeout: async (args, context) => {
         const [limit = "", command, ...rest] = args
@@ -349,7 +365,7 @@ export const run = (options: Options): Effect.Effect<number> =>
         shell.rest
       )
       const result =
-        line === "sh" || context.exec === undefined
+        line === Script.shell || context.exec === undefined
           ? await original(words, context)
           : await context.exec(line, {
               args: [...words],
@@ -365,7 +381,7 @@ export const run = (options: Options): Effect.Effect<number> =>
     const define = (name: string, execute: BashCommand["execute"]) =>
       commands.push(bash.defineCommand(name, (args, context) => execute(args, context)))
     let outermost = true
-    for (const name of new Set([...bash.getCommandNames(), "kill"])) {
+    for (const name of new Set([...bash.getCommandNames(), ...additional])) {
       if (name === "sleep") continue
       define(name, async (args, context) => {
         if (isShell(name)) {
@@ -400,7 +416,9 @@ export const run = (options: Options): Effect.Effect<number> =>
     const interpreter = new bash.Bash({
       fs: BashFiles.make(tree, special, now),
       cwd: options.cwd,
-      env: { ...options.env },
+      env: isShell(options.program)
+        ? Object.fromEntries(Object.entries(options.env).filter(([name]) => /^[A-Za-z_]\w*$/.test(name)))
+        : { ...options.env },
       customCommands: commands,
       processInfo: { pid: options.pid, ppid: 1, uid: 0, gid: 0 },
       // The one that waits may have been interrupted: there is nothing left to tell it.
@@ -411,32 +429,36 @@ export const run = (options: Options): Effect.Effect<number> =>
       defenseInDepth: false
     })
     interpreter.registerTransformPlugin(Script.plugin)
+    const shell = isShell(options.program)
+    adjust(interpreter, new Set([...Object.keys(options.env), ...(shell ? ["PWD"] : [])]))
 
     return yield* Effect.promise(async (signal) => {
       stop.signal = signal
       let script: string
       let rest: ReadonlyArray<string>
       let asks = false
-      if (isShell(options.program)) {
-        const shell = await prepared(options.args, (path) => tree.readFile(join(options.cwd, path)), input)
-        if (Predicate.isString(shell)) {
-          await promise(output.write("stderr", new TextEncoder().encode(shell)))
+      if (shell) {
+        const ready = await prepared(options.args, (path) => tree.readFile(join(options.cwd, path)), input)
+        if (Predicate.isString(ready)) {
+          await promise(output.write("stderr", new TextEncoder().encode(ready)))
           return 127
         }
-        asks = takesInput(shell.script)
-        script = shell.set + shell.script
-        rest = shell.rest
+        asks = takesInput(ready.script)
+        script = ready.set + ready.script
+        rest = ready.rest
       } else {
-        script = `${options.program} "$@"`
+        script = `'/usr/bin/${options.program}' "$@"`
         rest = ["sh", ...options.args]
       }
       const { args, line } = Script.invocation({ out: "/proc/self/fd/1", err: "/proc/self/fd/2" }, script, rest)
-      outermost = line === "sh"
+      outermost = line === Script.shell
       const stdin =
         options.input === undefined ? "" : asks || gathered !== undefined ? toLatin1(await input()) : unasked
       const result = await interpreter.exec(line, {
         args: [...args],
         cwd: options.cwd,
+        // A shell says itself where it is; others have only what they are given.
+        env: { PWD: (shell ? undefined : options.env["PWD"]) ?? options.cwd },
         stdin,
         stdinKind: "bytes",
         signal
@@ -476,8 +498,8 @@ const modeText = (inode: Inode): string =>
     .map((digit) => ["---", "--x", "-w-", "-wx", "r--", "r-x", "rw-", "rwx"][Number(digit)])
     .join("")
 
-/** `ls -l`, because the interpreter's own shows the same modes for everything. */
-const longListing = (tree: Tree, cwd: string, args: ReadonlyArray<string>): ExecResult => {
+/** `ls -l` and `ls -i`: the interpreter's own shows the same modes for everything, and no inodes. */
+const listing = (tree: Tree, cwd: string, args: ReadonlyArray<string>): ExecResult => {
   const end = args.indexOf("--")
   const isFlag = (word: string, index: number) => word.startsWith("-") && (end < 0 || index <= end)
   const flags = args.filter(isFlag).join("")
@@ -488,7 +510,9 @@ const longListing = (tree: Tree, cwd: string, args: ReadonlyArray<string>): Exec
     const size = inode.kind === "file" ? inode.size : inode.kind === "link" ? inode.target.length : 4096
     const when = DateTime.formatIso(DateTime.makeUnsafe(inode.mtime)).slice(0, 16).replace("T", " ")
     const target = inode.kind === "link" ? ` -> ${inode.target}` : ""
-    lines.push(`${modeText(inode)} ${Math.max(1, inode.names.length)} root root ${size} ${when} ${name}${target}`)
+    const about = `${modeText(inode)} ${Math.max(1, inode.names.length)} root root ${size} ${when} `
+    const long = flags.includes("l")
+    lines.push(`${flags.includes("i") ? `${inode.ino} ` : ""}${long ? about : ""}${name}${long ? target : ""}`)
   }
   for (const operand of operands.length === 0 ? ["."] : operands) {
     try {
@@ -540,6 +564,28 @@ const bundledCommands = (bash: JustBash): ReadonlyMap<string, BashCommand> => {
     if (Predicate.isString(name) && isCommand(command)) found.set(name, command)
   }
   return found
+}
+
+/** Programs to the interpreter, and to shells a part of themselves: there whatever PATH says. */
+const builtins = ["echo", "printf", "test", "[", "true", "false", "pwd", "kill", "umask"]
+
+/**
+ * Takes away what the interpreter adds to the environment of its programs, and tells it where the builtins of shells are. It
+ * keeps both in a field that its types call private; where it is not as expected, programs see HOME, PATH, PWD and
+ * OLDPWD too, and a script whose PATH lacks the usual places has no `echo`.
+ */
+const adjust = (interpreter: Bash, names: ReadonlySet<string>): void => {
+  const state: unknown = Reflect.get(interpreter, "state")
+  if (Predicate.hasProperty(state, "hashTable") && state.hashTable instanceof Map) {
+    for (const name of builtins) state.hashTable.set(name, `/usr/bin/${name}`)
+  }
+  const hasState = Predicate.hasProperty(state, "env") && Predicate.hasProperty(state, "exportedVars")
+  if (!hasState || !(state.env instanceof Map) || !(state.exportedVars instanceof Set)) return
+  for (const name of ["HOME", "PATH", "PWD", "OLDPWD"]) {
+    if (names.has(name)) continue
+    state.exportedVars.delete(name)
+    if (name === "HOME" || name === "PATH") state.env.delete(name)
+  }
 }
 
 const isCommand = (u: unknown): u is BashCommand =>

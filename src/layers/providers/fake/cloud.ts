@@ -68,7 +68,8 @@ export interface MachineState {
   readyAt: number
   deadline: number | undefined
   lease: Fiber.Fiber<void> | undefined
-  programs: boolean
+  /** What was put into `/usr/bin`. */
+  readonly programs: Set<string>
   readonly processes: Map<ProcessId, Process>
   readonly byPid: Map<number, Process>
   pids: number

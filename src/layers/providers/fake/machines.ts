@@ -358,7 +358,7 @@ const insert = Effect.fnUntraced(function* (context: Context, request: CreateReq
     readyAt: 0,
     deadline: undefined,
     lease: undefined,
-    programs: false,
+    programs: new Set(),
     processes: new Map(before?.processes),
     byPid: new Map(),
     pids: before?.pids ?? 100

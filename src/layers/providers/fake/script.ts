@@ -17,6 +17,9 @@ interface Target {
 const mark = "effect-sandbox"
 const main = "effect_sandbox_main"
 
+/** Where the guest has its shell, whatever PATH says. */
+export const shell = "/usr/bin/sh"
+
 /**
  * What the interpreter is asked to run. The `--help` of its `sh` would win over an argument of that name: then a function takes
  * the arguments. `rest` begins with `$0`.
@@ -30,7 +33,7 @@ export const invocation = (
   const [, ...own] = rest
   return rest.includes("--help")
     ? { line: `${main}() { ${head}${script}\n}\n${main}`, args: own }
-    : { line: "sh", args: ["-c", head + script, ...rest] }
+    : { line: shell, args: ["-c", head + script, ...rest] }
 }
 
 const literal = (word: WordNode | null | undefined): string | undefined => {

@@ -18,7 +18,7 @@ import { badArgument, platformError, startFailure } from "./failures.ts"
 import * as FakeFileSystem from "./fileSystem.ts"
 import { Process } from "./process.ts"
 import { isFatal, signalNumber, toSignal } from "./signals.ts"
-import type { Inode } from "./tree.ts"
+import type { Inode, Tree } from "./tree.ts"
 import { basename, FsError, join, normalize } from "./tree.ts"
 
 export const workspaceRoot = "/workspace"
@@ -76,13 +76,47 @@ type Program =
       readonly args: ReadonlyArray<string>
     }
 
-/** Puts the programs that the guest has where guests have them. */
+/** Puts programs where guests have them, each once: what is removed stays away. */
 const installPrograms = (options: Options, names: Iterable<string>): Effect.Effect<void> =>
   Effect.map(Clock.currentTimeMillis, (now) => {
     const { machine } = options
-    if (machine.programs) return
-    machine.programs = true
-    for (const name of names) machine.tree.addProgram(`/usr/bin/${name}`, name, now)
+    if (!machine.tree.exists("/usr/bin")) return
+    for (const name of names) {
+      if (machine.programs.has(name)) continue
+      machine.programs.add(name)
+      machine.tree.addProgram(`/usr/bin/${name}`, name, now)
+    }
+  })
+
+/** What a program is looked up with. */
+interface Lookup {
+  /** What was asked for, which errors name. */
+  readonly asked: string
+  readonly cwd: string
+  /** PATH. */
+  readonly path: string
+}
+
+/** The interpreter, and its programs among the files. */
+const interpreterOf = Effect.fnUntraced(function* (options: Options) {
+  const bash = yield* Bash.loaded(options.load)
+  const names = new Set([...bash.getCommandNames(), ...Bash.additional])
+  yield* installPrograms(options, names)
+  return { bash, names }
+})
+
+/** The path of the first program of this name. */
+const findInPath = (tree: Tree, name: string, { asked, cwd, path }: Lookup): Effect.Effect<string, Failure> =>
+  Effect.suspend(() => {
+    let code = "ENOENT"
+    for (const directory of path.split(":")) {
+      const file = join(cwd, `${directory === "" ? "." : directory}/${name}`)
+      if (!tree.exists(file)) continue
+      const inode = tree.stat(file)
+      if (inode.kind === "file" && (inode.mode & 0o111) !== 0) return Effect.succeed(file)
+      code = "EACCES"
+    }
+    return Effect.fail(startFailure(code, asked))
   })
 
 /** Looks up a program by name, or by the path of a file. */
@@ -90,42 +124,31 @@ const resolveProgram = Effect.fnUntraced(function* (
   options: Options,
   command: string,
   args: ReadonlyArray<string>,
-  cwd: string,
+  lookup: Lookup,
   depth = 0
 ): Effect.fn.Return<Program, Failure> {
-  const { machine } = options
-  const byName = Effect.fnUntraced(function* (name: string, own: ReadonlyArray<string>) {
-    const registered = options.commands.get(name)
-    if (registered !== undefined) return { kind: "registered", command: registered, args: own } as const
-    const bash = yield* Bash.loaded(options.load)
-    const names = [...bash.getCommandNames(), "kill"]
-    yield* installPrograms(options, [...names, ...options.commands.keys()])
-    return names.includes(name) ? ({ kind: "interpreted", bash, program: name, args: own } as const) : undefined
-  })
-  if (!command.includes("/")) {
-    const found = yield* byName(command, args)
-    if (found !== undefined) return found
-    return yield* startFailure("ENOENT", command)
-  }
+  const { tree } = options.machine
+  const { asked, cwd } = lookup
   // Where the programs of the guest are files, they must be there before one is looked for.
-  if (/^\/(usr\/)?bin\//.test(command)) {
-    const found = yield* byName(basename(command), args)
-    if (found !== undefined) return found
-  }
-  const path = join(cwd, command)
+  yield* installPrograms(options, options.commands.keys())
+  const isOwn = !command.includes("/") || /^\/(usr\/)?bin\//.test(normalize(cwd, command))
+  if (isOwn && !options.commands.has(basename(command))) yield* interpreterOf(options)
+  const path = command.includes("/") ? join(cwd, command) : yield* findInPath(tree, command, lookup)
   const inode = yield* Effect.try({
-    try: (): Inode => machine.tree.stat(path, "spawn"),
-    catch: (cause) => platformError("ChildProcess", "spawn", command, cause)
+    try: (): Inode => tree.stat(path, "spawn"),
+    catch: (cause) => platformError("ChildProcess", "spawn", asked, cause)
   })
-  if (inode.kind !== "file" || (inode.mode & 0o111) === 0) return yield* startFailure("EACCES", command)
+  if (inode.kind !== "file" || (inode.mode & 0o111) === 0) return yield* startFailure("EACCES", asked)
   if (inode.program !== undefined) {
-    const found = yield* byName(inode.program, args)
-    if (found !== undefined) return found
+    const registered = options.commands.get(inode.program)
+    if (registered !== undefined) return { kind: "registered", command: registered, args }
+    const { bash, names } = yield* interpreterOf(options)
+    if (names.has(inode.program)) return { kind: "interpreted", bash, program: inode.program, args }
   }
   const head = new TextDecoder().decode(inode.data.subarray(0, Math.min(inode.size, 256)))
   const shebang = /^#!\s*(\S+)(?:[ \t]+([^\n]*?))?[ \t]*(?:\n|$)/.exec(head)
-  if (shebang === null) return yield* startFailure("ENOEXEC", command)
-  if (depth > 4) return yield* startFailure("ELOOP", command)
+  if (shebang === null) return yield* startFailure("ENOEXEC", asked)
+  if (depth > 4) return yield* startFailure("ELOOP", asked)
   const [, interpreter = "", argument] = shebang
   const prefix = argument === undefined || argument === "" ? [] : [argument]
   const isEnv = basename(interpreter) === "env" && prefix.length > 0
@@ -133,7 +156,7 @@ const resolveProgram = Effect.fnUntraced(function* (
     options,
     isEnv ? (prefix[0] ?? "") : interpreter,
     [...(isEnv ? [] : prefix), path, ...args],
-    cwd,
+    lookup,
     depth + 1
   )
 })
@@ -218,7 +241,11 @@ export const start = Effect.fnUntraced(function* (
   for (const argument of command.args) if (Redacted.isRedacted(argument)) secrets.add(Redacted.value(argument))
   const scrub = scrubber(secrets)
   const args = command.args.map(unwrap)
-  const program = yield* resolveProgram(options, command.command, args, cwd)
+  const program = yield* resolveProgram(options, command.command, args, {
+    asked: command.command,
+    cwd,
+    path: env["PATH"] ?? searchPath
+  })
   // The loading may have taken long: the machine may have ended meanwhile.
   const startedAt = yield* options.checked("start", Clock.currentTimeMillis)
 

@@ -92,8 +92,10 @@ interface Found {
   readonly inode: Inode | undefined
 }
 
-const umask = 0o022
+/** Of every process of the guest. */
+export const umask = 0o022
 const maxLinks = 40
+const maxPath = 4095
 
 /** An absolute path without `.`, `..`, doubled and trailing slashes; by text alone. */
 export const normalize = (base: string, path: string): string => {
@@ -259,6 +261,7 @@ export class Tree {
     const syscall = "mkdir"
     if (options.recursive === true) {
       if (path === "") throw new FsError("ENOENT", syscall, path)
+      if (path.length > maxPath) throw new FsError("ENAMETOOLONG", syscall, path)
       let current = ""
       for (const part of path.split("/").filter((part) => part !== "" && part !== ".")) {
         current += `/${part}`
@@ -410,14 +413,15 @@ export class Tree {
    */
   private find(path: string, follow: boolean, syscall: string, missing = false, links = 0): Found {
     if (path === "") throw new FsError("ENOENT", syscall, path)
-    if (path.length > 4095) throw new FsError("ENAMETOOLONG", syscall, path)
+    if (path.length > maxPath) throw new FsError("ENAMETOOLONG", syscall, path)
     if (links > maxLinks) throw new FsError("ELOOP", syscall, path)
     const parts = path.split("/").filter((part) => part !== "" && part !== ".")
     const slash = /\/\.?$/.test(path)
     let current: Directory = this.root
     for (let index = 0; index < parts.length; index++) {
       const name = parts[index] ?? ""
-      if (new TextEncoder().encode(name).length > 255) throw new FsError("ENAMETOOLONG", syscall, path)
+      if (name.length > 85 && new TextEncoder().encode(name).length > 255)
+        throw new FsError("ENAMETOOLONG", syscall, path)
       const last = index === parts.length - 1
       if (name === "..") {
         current = current.names[0]?.directory ?? current
