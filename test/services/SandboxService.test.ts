@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Duration, Effect, Fiber, Option, Redacted, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Option, Redacted, Stream } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import type { SandboxError } from "../../src/errors.ts"
 import * as ProcessEvent from "../../src/model/ProcessEvent.ts"
@@ -103,6 +103,32 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
             .sort(),
           ["stderr", "stdout"]
         )
+      })
+    )
+
+    it.effect("that their sandbox takes with it have no end of their own", () =>
+      Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const begun = (sandboxId: string) =>
+          Effect.gen(function* () {
+            const first = yield* Deferred.make<void>()
+            const fiber = yield* sandboxes.streamCommand(sandboxId, "sh", ["-c", "echo begun; exec sleep 300"]).pipe(
+              Stream.tap(() => Deferred.succeed(first, undefined)),
+              Stream.runDrain,
+              Effect.flip,
+              Effect.forkChild
+            )
+            yield* Deferred.await(first)
+            return fiber
+          })
+        const { sandboxId: stopped } = yield* sandboxes.createSandbox()
+        const ofStop = yield* begun(stopped)
+        yield* sandboxes.stopSandbox(stopped)
+        assert.strictEqual((yield* Fiber.join(ofStop)).reason._tag, "OutcomeUnknown")
+
+        const { sandboxId: leased } = yield* sandboxes.createSandbox({ timeout: "1 second" })
+        const { reason } = yield* Fiber.join(yield* begun(leased))
+        assert.isTrue(reason._tag === "Timeout" && reason.clock === "sandbox")
       })
     )
 

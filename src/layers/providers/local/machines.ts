@@ -161,7 +161,12 @@ const machineOf = Effect.fnUntraced(function* (context: Context, paths: Paths, s
     )
   const cookie = { root: root.tag, sandboxId, owner: identity(), lifetime: "scoped" as const }
   const secretArguments = context.allowSecretArguments || !substrate.argumentsVisible
-  const scopedOptions: Scoped.Options = { pipes, incarnation, killGrace: context.killGrace }
+  const scopedOptions: Scoped.Options = {
+    pipes,
+    incarnation,
+    killGrace: context.killGrace,
+    sandboxEnd: () => State.endOf(paths, incarnation)
+  }
 
   const recordedOptions: Recorded.Options = {
     root,

@@ -42,6 +42,8 @@ export interface Options {
   /** Between TERM and KILL, in ms. */
   readonly killGrace: number
   readonly incarnation: string
+  /** Asked when a signal has killed it: how its sandbox ended, if it did. */
+  readonly sandboxEnd: () => EndReason | undefined
 }
 
 /** How much of a stream is read ahead of its consumer, and so all that we hold: one pipe's worth. */
@@ -378,6 +380,7 @@ export const start = Effect.fnUntraced(function* (
     child.on("error", () => {})
     child.once("exit", (code, signal) => {
       groupIsGone = !send(-pid, 0)
+      reason ??= signal === null ? undefined : options.sandboxEnd()
       const ended = reason === undefined ? {} : { reason }
       status =
         signal === null

@@ -19,6 +19,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Fs from "node:fs"
 import * as FsPromises from "node:fs/promises"
@@ -249,6 +250,25 @@ export const markStopped = (operation: string, paths: Paths): Effect.Effect<void
 
 /** True while this incarnation runs: the one `stat` that a warm command costs. */
 export const isMarkedRunning = (file: string): boolean => Fs.statSync(file, { throwIfNoEntry: false }) !== undefined
+
+/**
+ * What has ended a process that a signal killed, if its sandbox did: whoever stops one takes its mark away before it kills. At
+ * once, because it is asked when the process exits.
+ */
+export const endOf = (paths: Paths, incarnation: string): "timeout" | "stop" | undefined => {
+  if (isMarkedRunning(runFile(paths, incarnation))) return undefined
+  try {
+    const state: unknown = JSON.parse(Fs.readFileSync(paths.state, "utf8"))
+    return Predicate.hasProperty(state, "deadline") &&
+      Predicate.isNumber(state.deadline) &&
+      state.deadline <= wallClock()
+      ? "timeout"
+      : "stop"
+  } catch {
+    // A delete has taken it away already, or it is being written.
+    return "stop"
+  }
+}
 
 /** How a sandbox stands, decided by nothing but files. */
 export type Standing =
