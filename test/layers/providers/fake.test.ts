@@ -484,6 +484,25 @@ describe("Fake: the cloud", () => {
 })
 
 describe("Fake: scripts", () => {
+  it.effect("have builtins whatever PATH says; umask shows and changes nothing; a program of PATH wins by order", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* setup({ commands: { tool: Fake.constant({ stdout: "registered" }) } })
+      const script = "umask; umask 077 || echo fixed; ls || echo none"
+      const result = yield* P.sh(machine, script, { env: { PATH: "/nowhere" }, extendEnv: false }).pipe(Effect.flip)
+      assert.strictEqual(P.reasonOf(result), "NotFound")
+      const run = yield* P.run(machine, "/bin/sh", ["-c", script], { env: { PATH: "/nowhere" } })
+      assert.strictEqual(run.stdout.toString(), "0022\nfixed\nnone\n")
+      const content = new TextEncoder().encode("#!/bin/sh\nprintf own")
+      yield* machine.writeFiles([{ path: "/opt/tool", content, mode: 0o755 }])
+      for (const [PATH, stdout] of [
+        ["/opt:/bin", "own"],
+        ["/bin:/opt", "registered"]
+      ] as const) {
+        assert.strictEqual((yield* P.run(machine, "tool", [], { env: { PATH } })).stdout.toString(), stdout)
+      }
+    })
+  )
+
   it.effect("pipes, substitutions, redirections and functions", () =>
     Effect.gen(function* () {
       const { machine } = yield* setup()
