@@ -8,6 +8,7 @@ import * as Result from "effect/Result"
 import type { ProcessId } from "../../../model/Ids.ts"
 import type { StartCommand } from "../../../services/SandboxProvider.ts"
 import * as Path from "node:path"
+import { problemOf as problemOfCommand, problemOfEnv, unwrap } from "../commandChecks.ts"
 import type { GuestFile, GuestOptions } from "./transport.ts"
 
 /** A start: `argv` runs in the guest once `files` are there. */
@@ -46,8 +47,6 @@ export const call = (
 const badArgument = (description: string): PlatformError.PlatformError =>
   PlatformError.badArgument({ module: "ChildProcess", method: "spawn", description })
 
-const unwrap = (value: Value): string => (Redacted.isRedacted(value) ? Redacted.value(value) : value)
-
 const isShellName = (name: string): boolean => /^[A-Za-z_][A-Za-z0-9_]*$/.test(name)
 
 /** Names that some shell keeps for itself or refuses to set, and those of the launcher. */
@@ -62,20 +61,12 @@ const problemOf = (
   env: ReadonlyMap<string, Value | undefined>,
   secretArguments: boolean
 ): string | undefined => {
-  if (command.command === "") return "The command is empty"
-  if (command.command.includes("\0")) return "The command contains a NUL character"
+  const general = problemOfCommand(command) ?? problemOfEnv(env)
+  if (general !== undefined) return general
   if (command.command.includes("=")) return "The name of the command contains =, which env would take for a variable"
   if ((command.additionalFds ?? []).length > 0) return "This sandbox has no file descriptors above 2"
-  for (const [index, argument] of command.args.entries()) {
-    if (unwrap(argument).includes("\0")) return `Argument ${index + 1} contains a NUL character`
-  }
-  if (command.cwd?.includes("\0") === true) return "The working directory contains a NUL character"
   for (const [name, value] of env) {
-    if (name === "" || name.includes("=") || name.includes("\0")) {
-      return "The name of an environment variable is empty or contains = or NUL"
-    }
     if (value === undefined) continue
-    if (unwrap(value).includes("\0")) return `The environment variable ${name} contains a NUL character`
     if ((secretArguments || Redacted.isRedacted(value)) && (!isShellName(name) || isReserved(name))) {
       return `The environment variable ${name} cannot be kept out of a command line: its name is none that a shell can export`
     }

@@ -6,7 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as PlatformError from "effect/PlatformError"
+import type * as PlatformError from "effect/PlatformError"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -25,6 +25,7 @@ import {
 } from "../../../errors.ts"
 import { type OutputPosition, ProcessExit } from "../../../model/Process.ts"
 import type { ExternalProcess, MachineProcess, OutputChunk } from "../../../services/SandboxProvider.ts"
+import { platformError } from "../systemCodes.ts"
 import { type ExitJson, type Frame, decodeExit, Decoder } from "./frames.ts"
 import * as Input from "./input.ts"
 import { call, killGraceMillis, segmentBytes } from "./invocation.ts"
@@ -70,26 +71,21 @@ const signals = new Set(
   ).split(" ")
 )
 
-const tags: Record<string, PlatformError.SystemErrorTag> = {
-  ENOENT: "NotFound",
-  EACCES: "PermissionDenied",
-  ENOTDIR: "BadResource"
-}
-
-const platformError = (
+const startFailure = (
   module: "ChildProcess" | "FileSystem",
   method: string,
-  pathOrDescriptor: string,
+  path: string,
   code: string
 ): PlatformError.PlatformError =>
-  PlatformError.systemError({
-    _tag: tags[code] ?? "Unknown",
+  platformError(
     module,
     method,
-    pathOrDescriptor,
-    syscall: module === "FileSystem" ? "stat" : "spawn",
-    cause: Object.assign(new Error(`${code}: ${method} ${pathOrDescriptor}`), { code })
-  })
+    path,
+    Object.assign(new Error(`${code}: ${method} ${path}`), {
+      code,
+      syscall: module === "FileSystem" ? "stat" : "spawn"
+    })
+  )
 
 /** Runs a call of the launcher that answers with one line. */
 export const ask = (
@@ -234,8 +230,8 @@ export const follow = Effect.fnUntraced(function* (
           start === undefined || (frame.subject !== "cwd" && frame.subject !== "program")
             ? failure("start", new Unknown({ detail: `the process was not started: ${frame.subject} ${frame.code}` }))
             : frame.subject === "cwd"
-              ? platformError("FileSystem", "access", start.cwd, frame.code)
-              : platformError("ChildProcess", "spawn", start.command, frame.code)
+              ? startFailure("FileSystem", "access", start.cwd, frame.code)
+              : startFailure("ChildProcess", "spawn", start.command, frame.code)
         Deferred.doneUnsafe(started, Exit.fail(why))
         return "done"
       }

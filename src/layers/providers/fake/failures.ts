@@ -1,36 +1,11 @@
 /** Where this provider's failures become typed errors. */
 import * as Effect from "effect/Effect"
 import * as PlatformError from "effect/PlatformError"
-import * as Predicate from "effect/Predicate"
 import type { SandboxErrorReason } from "../../../errors.ts"
 import { SandboxError } from "../../../errors.ts"
+import { platformError } from "../../internal/systemCodes.ts"
 
-const tags: Record<string, PlatformError.SystemErrorTag> = {
-  ENOENT: "NotFound",
-  EACCES: "PermissionDenied",
-  EPERM: "PermissionDenied",
-  EEXIST: "AlreadyExists",
-  EISDIR: "BadResource",
-  ENOTDIR: "BadResource",
-  EBUSY: "Busy",
-  ELOOP: "BadResource"
-}
-
-/** The `PlatformError` that Effect's Node layers give for this code. */
-export const platformError = (
-  module: "ChildProcess" | "FileSystem",
-  method: string,
-  pathOrDescriptor: string,
-  cause: unknown
-): PlatformError.PlatformError =>
-  PlatformError.systemError({
-    _tag: (Predicate.hasProperty(cause, "code") ? tags[String(cause.code)] : undefined) ?? "Unknown",
-    module,
-    method,
-    pathOrDescriptor,
-    ...(Predicate.hasProperty(cause, "syscall") && Predicate.isString(cause.syscall) ? { syscall: cause.syscall } : {}),
-    cause
-  })
+export { platformError }
 
 /** The failure of a start, for the codes that `spawn` of Node gives. */
 export const startFailure = (code: string, program: string): PlatformError.PlatformError =>
@@ -50,18 +25,6 @@ export const failWith = (operation: string, reason: SandboxErrorReason, sandboxI
     ...(sandboxId === undefined ? {} : { sandboxId }),
     reason
   })
-
-/** A failure of the machine itself, where only a `PlatformError` may come out. */
-export const asPlatform = (method: string, error: PlatformError.PlatformError | SandboxError) =>
-  error._tag === "PlatformError"
-    ? error
-    : PlatformError.systemError({
-        _tag: "Unknown",
-        module: "FileSystem",
-        method,
-        description: error.message,
-        cause: error
-      })
 
 /** One operation on files, at the time that the fiber's Clock tells. */
 export const onFiles = <A>(

@@ -6,7 +6,8 @@ import * as Option from "effect/Option"
 import type { PlatformError } from "effect/PlatformError"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
-import { asPlatform, badArgument, onFiles } from "./failures.ts"
+import { inPlatform } from "../../../services/internal/platformErrors.ts"
+import { badArgument, onFiles } from "./failures.ts"
 import type { SandboxError } from "../../../errors.ts"
 import type { Directory, File, Inode } from "./tree.ts"
 import { basename, dateOf, FsError, hasCode, join, normalize, type Tree } from "./tree.ts"
@@ -269,7 +270,7 @@ export const make = (options: Options): FileSystem.FileSystem => {
   // An empty path stays one: it names nothing.
   const at = (path: string) => (path === "" ? path : join(options.cwd, path))
   const checked: Checked = (method, effect) =>
-    Effect.mapError(options.checked(method, effect), (error) => asPlatform(method, error))
+    Effect.mapError(options.checked(method, effect), inPlatform("FileSystem", method))
   const run = <A>(method: string, path: string, evaluate: (now: number) => A) =>
     checked(method, onFiles(method, path, evaluate))
   const both = <A>(method: string, from: string, to: string, evaluate: (now: number) => A) =>

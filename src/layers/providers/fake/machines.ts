@@ -39,6 +39,7 @@ import { endAll, expire, halt, keepLease } from "./cloud.ts"
 import type { Command } from "./command.ts"
 import { failWith, onFiles } from "./failures.ts"
 import * as FakeFileSystem from "./fileSystem.ts"
+import { problemOfEnv } from "../../internal/commandChecks.ts"
 import * as Start from "./start.ts"
 import { join, Tree } from "./tree.ts"
 
@@ -82,7 +83,7 @@ const decodeConfig = Schema.decodeUnknownResult(FakeConfig, { onExcessProperty: 
 
 const checkEnv = (config: SandboxConfig): Effect.Effect<void, InvalidConfig> =>
   Effect.suspend(() => {
-    const problem = Start.problemOfEnv(config.env ?? {})
+    const problem = problemOfEnv(Object.entries(config.env ?? {}))
     return problem === undefined ? Effect.void : Effect.fail(new InvalidConfig({ issue: `env: ${problem}` }))
   })
 

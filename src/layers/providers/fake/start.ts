@@ -10,6 +10,8 @@ import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../../errors.ts"
 import { outputStart, ProcessExit } from "../../../model/Process.ts"
 import type { MachineProcess, StartCommand } from "../../../services/SandboxProvider.ts"
+import * as Checks from "../../internal/commandChecks.ts"
+import { unwrap } from "../../internal/commandChecks.ts"
 import type { JustBash, Load } from "./bash.ts"
 import * as Bash from "./bash.ts"
 import type { MachineState, State } from "./cloud.ts"
@@ -37,34 +39,10 @@ export interface Options {
 
 type Failure = SandboxError | PlatformError.PlatformError
 
-const unwrap = (value: string | Redacted.Redacted<string>): string =>
-  Redacted.isRedacted(value) ? Redacted.value(value) : value
-
-/** What is wrong with variables; names the variable and never shows the value. */
-export const problemOfEnv = (
-  env: Readonly<Record<string, string | Redacted.Redacted<string> | undefined>>
-): string | undefined => {
-  for (const [name, value] of Object.entries(env)) {
-    if (name === "" || name.includes("=") || name.includes("\0")) {
-      return "The name of an environment variable is empty or contains = or NUL"
-    }
-    if (value !== undefined && unwrap(value).includes("\0")) {
-      return `The environment variable ${name} contains a NUL character`
-    }
-  }
-  return undefined
-}
-
-const problemOf = (command: StartCommand): string | undefined => {
-  if (command.command === "") return "The command is empty"
-  if (command.command.includes("\0")) return "The command contains a NUL character"
-  for (const [index, argument] of command.args.entries()) {
-    if (unwrap(argument).includes("\0")) return `Argument ${index + 1} contains a NUL character`
-  }
-  if (command.cwd?.includes("\0") === true) return "The working directory contains a NUL character"
-  if ((command.additionalFds ?? []).length > 0) return "A fake process has no file descriptors above 2"
-  return problemOfEnv(command.env ?? {})
-}
+const problemOf = (command: StartCommand): string | undefined =>
+  (command.additionalFds ?? []).length > 0
+    ? "A fake process has no file descriptors above 2"
+    : Checks.problemOf(command)
 
 /** A program and what it is called with. */
 type Program =

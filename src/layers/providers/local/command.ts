@@ -8,6 +8,8 @@ import * as Path from "node:path"
 import type { SandboxError } from "../../../errors.ts"
 import { InvalidArgument } from "../../../errors.ts"
 import type { SignalOptions, StartCommand } from "../../../services/SandboxProvider.ts"
+import * as Checks from "../../internal/commandChecks.ts"
+import { unwrap } from "../../internal/commandChecks.ts"
 import { failWith, platformError } from "./failures.ts"
 import { cookieName, toSignal } from "./os.ts"
 import type { Launch, Place } from "./substrate.ts"
@@ -15,39 +17,12 @@ import type { Launch, Place } from "./substrate.ts"
 const badArgument = (description: string): PlatformError.PlatformError =>
   PlatformError.badArgument({ module: "ChildProcess", method: "spawn", description })
 
-const unwrap = (value: string | Redacted.Redacted<string>): string =>
-  Redacted.isRedacted(value) ? Redacted.value(value) : value
-
-/** What is wrong with variables; names the variable and never shows the value. */
-export const problemOfEnv = (
-  env: Readonly<Record<string, string | Redacted.Redacted<string> | undefined>>
-): string | undefined => {
-  for (const [name, value] of Object.entries(env)) {
-    if (name === "" || name.includes("=") || name.includes("\0")) {
-      return "The name of an environment variable is empty or contains = or NUL"
-    }
-    if (value !== undefined && unwrap(value).includes("\0")) {
-      return `The environment variable ${name} contains a NUL character`
-    }
-  }
-  return undefined
-}
-
-/** What no program can be given; the messages hold no value, which may be a secret. */
 const problemOf = (command: StartCommand, allowSecretArguments: boolean): string | undefined => {
-  if (command.command === "") return "The command is empty"
-  if (command.command.includes("\0")) return "The command contains a NUL character"
-  for (const [index, argument] of command.args.entries()) {
-    if (unwrap(argument).includes("\0")) return `Argument ${index + 1} contains a NUL character`
-    if (Redacted.isRedacted(argument) && !allowSecretArguments) {
-      return (
-        `Argument ${index + 1} is redacted, and the arguments of a process that is not isolated can be read by every ` +
+  const redacted = allowSecretArguments ? -1 : command.args.findIndex((argument) => Redacted.isRedacted(argument))
+  return redacted < 0
+    ? Checks.problemOf(command)
+    : `Argument ${redacted + 1} is redacted, and the arguments of a process that is not isolated can be read by every ` +
         "process of this host: pass it in the environment, or make the provider with allowSecretArguments"
-      )
-    }
-  }
-  if (command.cwd?.includes("\0") === true) return "The working directory contains a NUL character"
-  return problemOfEnv(command.env ?? {})
 }
 
 /** The program that a command is in this place, or `BadArgument`. */
@@ -66,7 +41,7 @@ export const toLaunch = (
     else env[name] = unwrap(value)
   }
   // The sandbox's own, which an older version may have let through.
-  const inherited = problemOfEnv(env)
+  const inherited = Checks.problemOfEnv(Object.entries(env))
   if (inherited !== undefined) return Effect.fail(badArgument(inherited))
   // Last, so that no command takes itself out of reach by accident.
   env[cookieName] = cookie

@@ -1,24 +1,11 @@
 /** The one place where this system's error codes become typed errors. */
 import * as Effect from "effect/Effect"
-import * as PlatformError from "effect/PlatformError"
-import * as Predicate from "effect/Predicate"
+import type * as PlatformError from "effect/PlatformError"
 import type { SandboxErrorReason } from "../../../errors.ts"
 import { Permission, Quota, SandboxError, Unknown } from "../../../errors.ts"
+import { codeOf, platformError as systemError } from "../../internal/systemCodes.ts"
 
-/** The code of a system error, such as `ENOENT`. */
-export const codeOf = (error: unknown): string | undefined =>
-  Predicate.hasProperty(error, "code") && Predicate.isString(error.code) ? error.code : undefined
-
-const tags: Record<string, PlatformError.SystemErrorTag> = {
-  ENOENT: "NotFound",
-  EACCES: "PermissionDenied",
-  EPERM: "PermissionDenied",
-  EEXIST: "AlreadyExists",
-  EISDIR: "BadResource",
-  ENOTDIR: "BadResource",
-  EBUSY: "Busy",
-  ELOOP: "BadResource"
-}
+export { codeOf }
 
 /** Node's complaints about arguments repeat the value, which may be a secret: only their code is kept. */
 export const withoutValues = (error: unknown): unknown => {
@@ -34,15 +21,7 @@ export const platformError = (
   method: string,
   pathOrDescriptor: string,
   error: unknown
-): PlatformError.PlatformError =>
-  PlatformError.systemError({
-    _tag: tags[codeOf(error) ?? ""] ?? "Unknown",
-    module,
-    method,
-    pathOrDescriptor,
-    ...(Predicate.hasProperty(error, "syscall") && Predicate.isString(error.syscall) ? { syscall: error.syscall } : {}),
-    cause: withoutValues(error)
-  })
+): PlatformError.PlatformError => systemError(module, method, pathOrDescriptor, withoutValues(error))
 
 /** The reason for a failure on our own files. */
 export const reasonOf = (error: unknown): SandboxErrorReason => {

@@ -4,10 +4,11 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
-import * as PlatformError from "effect/PlatformError"
+import type * as PlatformError from "effect/PlatformError"
 import type * as Scope from "effect/Scope"
 import type { SandboxError } from "../../../errors.ts"
 import { delegate } from "../../../services/internal/fileSystems.ts"
+import { inPlatform } from "../../../services/internal/platformErrors.ts"
 import type { Place } from "./substrate.ts"
 
 /** Node's file system, for all machines of a provider. */
@@ -31,17 +32,7 @@ export const of = (
     makeTempFileScoped: (options) => node.makeTempFileScoped({ directory: place.temporary, ...options })
   }
   const guard = <A, R>(method: string, effect: Effect.Effect<A, PlatformError.PlatformError, R>) =>
-    Effect.mapError(checked(method, effect), (error) =>
-      error._tag === "PlatformError"
-        ? error
-        : PlatformError.systemError({
-            _tag: "Unknown",
-            module: "FileSystem",
-            method,
-            description: error.message,
-            cause: error
-          })
-    )
+    Effect.mapError(checked(method, effect), inPlatform("FileSystem", method))
   return delegate({
     run: (method, use) => guard(method, use(fs)),
     runScoped: (method, use) => guard(method, use(fs)),

@@ -36,7 +36,8 @@ import type {
 import * as Checkpoints from "./checkpoints.ts"
 import type { Client } from "./client.ts"
 import { toSandboxError } from "./client.ts"
-import { problemOfEnv, toLaunch } from "./command.ts"
+import { problemOfEnv } from "../../internal/commandChecks.ts"
+import { toLaunch } from "./command.ts"
 import * as Disk from "./disk.ts"
 import { failWith, io } from "./failures.ts"
 import * as Files from "./files.ts"
@@ -79,7 +80,7 @@ const plain = (config: SandboxConfig): Record<string, string> => {
 /** The types let a `Redacted` through whatever it holds; a program cannot be given everything. */
 const checkEnv = (config: SandboxConfig): Effect.Effect<void, InvalidConfig> =>
   Effect.suspend(() => {
-    const problem = problemOfEnv(config.env ?? {})
+    const problem = problemOfEnv(Object.entries(config.env ?? {}))
     return problem === undefined ? Effect.void : Effect.fail(new InvalidConfig({ issue: `env: ${problem}` }))
   })
 
