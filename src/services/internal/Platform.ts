@@ -5,10 +5,11 @@ import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type { SandboxError } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { Machine } from "../SandboxProvider.ts"
+import * as core from "./core.ts"
 import { delegate } from "./fileSystems.ts"
 import { derive } from "./guestFiles.ts"
 import type { Machines } from "./Machines.ts"
@@ -45,21 +46,39 @@ export const make = (machines: Machines, spawn: ReturnType<typeof makeSpawner>) 
     return fs
   }
 
-  const runScoped =
-    (id: SandboxId) =>
-    <A, R>(method: string, use: (fs: FileSystem.FileSystem) => Effect.Effect<A, PlatformError.PlatformError, R>) =>
-      Effect.mapError(
-        // What a machine says about itself must reach `use`, which recovers one that was found stale.
-        machines.use(id, ({ machine }) => Effect.mapError(use(filesOf(machine)), outOfPlatform)),
-        inPlatform("FileSystem", method)
-      )
-
-  const fileSystem = (id: SandboxId, workspaceRoot: string, path: Path.Path) => {
-    const scoped = runScoped(id)
+  /** The machine as long as it does what it is asked; only then is it found anew, and recovered. */
+  const fileSystem = (id: SandboxId, connected: Machine, scope: Scope.Scope, path: Path.Path) => {
+    let machine = connected
+    const { workspaceRoot } = connected
     const at = absolute(workspaceRoot)
+    const runScoped = <A, R>(
+      method: string,
+      use: (fs: FileSystem.FileSystem) => Effect.Effect<A, PlatformError.PlatformError, R>
+    ): Effect.Effect<A, PlatformError.PlatformError, R | Scope.Scope> =>
+      Effect.catchIf(
+        Effect.suspend(() => use(filesOf(machine))),
+        (error) => {
+          const failure = outOfPlatform(error)
+          return core.isStale(failure) || core.mayRetryStart(failure)
+        },
+        () =>
+          Effect.mapError(
+            machines.use(id, (connection) =>
+              Effect.gen(function* () {
+                if (connection.machine !== machine) {
+                  // Held from here on, as the first one was.
+                  machine = (yield* Scope.provide(machines.get(id), scope)).machine
+                }
+                // What a machine says about itself must reach `machines.use`, which recovers one that was found stale.
+                return yield* Effect.mapError(use(filesOf(connection.machine)), outOfPlatform)
+              })
+            ),
+            inPlatform("FileSystem", method)
+          )
+      )
     return delegate({
-      run: (method, use) => Effect.scoped(scoped(method, use)),
-      runScoped: scoped,
+      run: (method, use) => Effect.scoped(runScoped(method, use)),
+      runScoped,
       path: at,
       made: (made, directory) =>
         path.isAbsolute(directory) ? made : path.join(directory, made.slice(path.normalize(at(directory)).length)),
@@ -70,13 +89,14 @@ export const make = (machines: Machines, spawn: ReturnType<typeof makeSpawner>) 
   /** Connects at once, so that a sandbox that cannot be reached fails the layer and not its first user. */
   return (id: SandboxId): Effect.Effect<Context.Context<PlatformServices>, SandboxError, Scope.Scope> =>
     Effect.gen(function* () {
+      const scope = yield* Effect.scope
       const { machine } = yield* machines.get(id)
       const spawner = ChildProcessSpawner.make((command) =>
         Effect.mapError(spawn(id, command), inPlatform("ChildProcess", "spawn"))
       )
       const path = yield* pathOf(machine.workspaceRoot)
       return Context.make(ChildProcessSpawner.ChildProcessSpawner, spawner).pipe(
-        Context.add(FileSystem.FileSystem, fileSystem(id, machine.workspaceRoot, path)),
+        Context.add(FileSystem.FileSystem, fileSystem(id, machine, scope, path)),
         Context.add(Path.Path, path)
       )
     })

@@ -193,9 +193,10 @@ feeder() {
         ring
         exit
       fi
-      rm -f "$1"
+      # The number first: a writer that comes between both must not take the number of this one again.
       _i=$((_i + 1)) _w=20
       echo $_i >"$_D/in.n"
+      rm -f "$1"
       ring
     else
       _l=$((_w + 1000))

@@ -5,17 +5,17 @@
  * begins one when some 64 MiB of them lie about and marks beside the program for tens of ms, in which a fast pipe brings as
  * much again; what comes while it marks outlives it, so that twice that is held. Who has read a lot since the last
  * collection therefore rests a moment between reads: the next one begins and ends sooner. It costs some tens of ms a gigabyte,
- * and a consumer that keeps everything 1 ms a MiB at most.
+ * and a consumer that keeps everything 1 ms for 16 MiB.
  */
 
 /** Less than what V8 waits for: what was read while it marked is not counted here and counts there. */
 const restAfter = 48 * 1024 * 1024
 
 /** How much is read between two rests. */
-const restEvery = 2 * 1024 * 1024
+const restEvery = 16 * 1024 * 1024
 
 /** How long a rest is, in native time: the collector knows no other. */
-export const restMillis = 2
+export const restMillis = 1
 
 // One for all streams of the process, as the collector is.
 let read = 0

@@ -197,7 +197,8 @@ describe("Vercel: a command", () => {
   live("that nobody reads holds little of its output here", () =>
     Effect.gen(function* () {
       const { sandboxId, sandboxes } = yield* box
-      const total = 64 * 1024 * 1024
+      // An SDK that reads ahead of us would hold all of it, in base64.
+      const total = 192 * 1024 * 1024
       globalThis.gc?.()
       const before = process.memoryUsage.rss()
       let peak = before
@@ -215,7 +216,7 @@ describe("Vercel: a command", () => {
         )
       )
       assert.strictEqual(bytes, total)
-      assert.isBelow((peak - before) / 1024 / 1024, 160)
+      assert.isBelow((peak - before) / 1024 / 1024, 224)
     })
   )
 })
@@ -278,7 +279,7 @@ describe("Vercel: files", () => {
     Effect.gen(function* () {
       const { sandboxId, sandboxes } = yield* box
       const piece = new Uint8Array(1024 * 1024).fill(7)
-      const total = 64
+      const total = 160
       globalThis.gc?.()
       const before = process.memoryUsage.rss()
       let peak = before
@@ -295,7 +296,7 @@ describe("Vercel: files", () => {
       const { stdout } = yield* sandboxes.runCommand(sandboxId, "wc", ["-c", "large"])
       assert.strictEqual(stdout.split(" ")[0], String(total * piece.length))
       // The emulator's part is in it too: it unpacks each archive in the same process.
-      assert.isBelow((peak - before) / 1024 / 1024, 160)
+      assert.isBelow((peak - before) / 1024 / 1024, 224)
     })
   )
 })

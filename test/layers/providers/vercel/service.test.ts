@@ -339,14 +339,14 @@ describe("without a record", () => {
         const missing = yield* Effect.flip(Vercel.runCommandInSandbox(sandbox, "no-such-program", [], options))
         assert.strictEqual(missing.reason._tag, "NotFound")
         const late = yield* Effect.timeoutOption(
-          Vercel.runCommandInSandbox(sandbox, "sleep", ["300"], options),
+          Vercel.runCommandInSandbox(sandbox, "sleep", ["30471"], options),
           "300 millis"
         )
         assert.isTrue(Option.isNone(late))
         const left = yield* Vercel.runCommandInSandbox(
           sandbox,
           "sh",
-          ["-c", "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done | grep -c '^sleep 300'"],
+          ["-c", "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done | grep -c '^sleep 30471'"],
           options
         )
         assert.strictEqual(text(left.stdout), "0\n", "interrupting it kills")
