@@ -74,6 +74,7 @@ const resolving = (fs: FileSystem.FileSystem): FileSystem.FileSystem => {
   return delegate({
     run: (_, use) => use(fs),
     runScoped: (_, use) => use(fs),
+    runLazy: (_, use) => use(fs),
     path: (path) => (path === "" || path.startsWith("/") ? path : `${base}/${path}`),
     made: (path, directory) => (directory.startsWith("/") ? path : NodePath.relative(base, path)),
     root: base

@@ -51,34 +51,37 @@ export const make = (machines: Machines, spawn: ReturnType<typeof makeSpawner>) 
     let machine = connected
     const { workspaceRoot } = connected
     const at = absolute(workspaceRoot)
-    const runScoped = <A, R>(
+    const found = <A, R>(
       method: string,
       use: (fs: FileSystem.FileSystem) => Effect.Effect<A, PlatformError.PlatformError, R>
     ): Effect.Effect<A, PlatformError.PlatformError, R | Scope.Scope> =>
+      Effect.mapError(
+        machines.use(id, (connection) =>
+          Effect.gen(function* () {
+            if (connection.machine !== machine) {
+              // Held from here on, as the first one was.
+              machine = (yield* Scope.provide(machines.get(id), scope)).machine
+            }
+            // What a machine says about itself must reach `machines.use`, which recovers one that was found stale.
+            return yield* Effect.mapError(use(filesOf(connection.machine)), outOfPlatform)
+          })
+        ),
+        inPlatform("FileSystem", method)
+      )
+    const runScoped: typeof found = (method, use) =>
       Effect.catchIf(
         Effect.suspend(() => use(filesOf(machine))),
         (error) => {
           const failure = outOfPlatform(error)
           return core.isStale(failure) || core.mayRetryStart(failure)
         },
-        () =>
-          Effect.mapError(
-            machines.use(id, (connection) =>
-              Effect.gen(function* () {
-                if (connection.machine !== machine) {
-                  // Held from here on, as the first one was.
-                  machine = (yield* Scope.provide(machines.get(id), scope)).machine
-                }
-                // What a machine says about itself must reach `machines.use`, which recovers one that was found stale.
-                return yield* Effect.mapError(use(filesOf(connection.machine)), outOfPlatform)
-              })
-            ),
-            inPlatform("FileSystem", method)
-          )
+        () => found(method, use)
       )
     return delegate({
       run: (method, use) => Effect.scoped(runScoped(method, use)),
       runScoped,
+      // Its failures come too late for anybody to look for the machine.
+      runLazy: found,
       path: at,
       made: (made, directory) =>
         path.isAbsolute(directory) ? made : path.join(directory, made.slice(path.normalize(at(directory)).length)),

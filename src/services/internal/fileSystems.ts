@@ -17,6 +17,8 @@ export interface Delegate {
     method: string,
     use: (fs: Fs) => Effect.Effect<A, PlatformError, R>
   ) => Effect.Effect<A, PlatformError, R | Scope.Scope>
+  /** Runs one that only begins when its result is run: a stream, a sink. */
+  readonly runLazy: Delegate["runScoped"]
   /** What a path of the caller's is for the other one; the target of a symlink is left as it is. */
   readonly path: (path: string) => string
   /** The path of what was made below a directory of the caller's, as the caller would write it. */
@@ -26,7 +28,7 @@ export interface Delegate {
 }
 
 /** Every operation, by delegation: derived ones too, so that what the other one does better is not lost. */
-export const delegate = ({ made, path: at, root, run, runScoped }: Delegate): Fs => {
+export const delegate = ({ made, path: at, root, run, runLazy, runScoped }: Delegate): Fs => {
   const temporary =
     (options: { readonly directory?: string | undefined } | undefined) =>
     <E, R>(effect: Effect.Effect<string, E, R>): Effect.Effect<string, E, R> => {
@@ -74,13 +76,13 @@ export const delegate = ({ made, path: at, root, run, runScoped }: Delegate): Fs
     realPath: (path) => run("realPath", (fs) => fs.realPath(at(path))),
     remove: (path, options) => run("remove", (fs) => fs.remove(at(path), options)),
     rename: (from, to) => run("rename", (fs) => fs.rename(at(from), at(to))),
-    sink: (path, options) => Sink.unwrap(runScoped("sink", (fs) => Effect.succeed(fs.sink(at(path), options)))),
+    sink: (path, options) => Sink.unwrap(runLazy("sink", (fs) => Effect.succeed(fs.sink(at(path), options)))),
     stat: (path) => run("stat", (fs) => fs.stat(at(path))),
-    stream: (path, options) => Stream.unwrap(runScoped("stream", (fs) => Effect.succeed(fs.stream(at(path), options)))),
+    stream: (path, options) => Stream.unwrap(runLazy("stream", (fs) => Effect.succeed(fs.stream(at(path), options)))),
     symlink: (target, path) => run("symlink", (fs) => fs.symlink(target, at(path))),
     truncate: (path, length) => run("truncate", (fs) => fs.truncate(at(path), length)),
     utimes: (path, atime, mtime) => run("utimes", (fs) => fs.utimes(at(path), atime, mtime)),
-    watch: (path, options) => Stream.unwrap(runScoped("watch", (fs) => Effect.succeed(fs.watch(at(path), options)))),
+    watch: (path, options) => Stream.unwrap(runLazy("watch", (fs) => Effect.succeed(fs.watch(at(path), options)))),
     writeFile: (path, data, options) => run("writeFile", (fs) => fs.writeFile(at(path), data, options)),
     writeFileString: (path, data, options) =>
       run("writeFileString", (fs) => fs.writeFileString(at(path), data, options))

@@ -36,6 +36,7 @@ export const of = (
   return delegate({
     run: (method, use) => guard(method, use(fs)),
     runScoped: (method, use) => guard(method, use(fs)),
+    runLazy: (method, use) => guard(method, use(fs)),
     path: (path) => path,
     made: (path) => path,
     root: place.workspaceRoot
