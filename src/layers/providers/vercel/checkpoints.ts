@@ -147,7 +147,7 @@ export const restore = (
     yield* isOf(sdk, operation, id, sandboxId, ref)
     const existing = Option.isNone(ref)
       ? Option.none<Sandbox>()
-      : yield* Lifecycle.getOwn(sdk, ref.value.externalId, sandboxId)
+      : yield* Lifecycle.getOwn(sdk, operation, ref.value, sandboxId)
     if (Option.isNone(existing)) return yield* Lifecycle.create(sdk, request, plan, id)
     const sandbox = existing.value
     yield* Lifecycle.end(sdk, sandbox, "stop")

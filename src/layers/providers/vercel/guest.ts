@@ -46,7 +46,8 @@ export const make = (
 
   /** What has become of the sandbox, now that this session is known to have ended. Costs nothing while it lives. */
   const standing = Effect.gen(function* () {
-    const found = yield* Lifecycle.getOwn(sdk, sandbox.name, sandboxId)
+    const ref = { externalId: sandbox.name, incarnation: sessionId }
+    const found = yield* Lifecycle.getOwn(sdk, "get", ref, sandboxId)
     const now = Option.isSome(found) ? found.value : undefined
     if (now !== undefined && now.currentSession().sessionId !== sessionId) {
       return new Superseded({ incarnation: sessionId })

@@ -57,18 +57,52 @@ const getOption = (sdk: Sdk, name: string, sandboxId: SandboxId): Effect.Effect<
     )
   )
 
-/** True unless the tag names another sandbox; those that `@ekairos/sandbox` made have none. */
-const isOurs = (sandbox: Sandbox, sandboxId: SandboxId): boolean => {
+/** A name that only we give: see {@link nameOf}. */
+const isNameOfOurs = (name: string): boolean => /^sbx-[0-9a-f-]{36}-\d+$/.test(name)
+
+/** True for the sandbox that a ref was made of, whichever session it has now; false for another one that got its name since. */
+const isOfRef = (
+  sdk: Sdk,
+  operation: string,
+  sandbox: Sandbox,
+  ref: MachineRef
+): Effect.Effect<boolean, SandboxError> =>
+  // Records of `@ekairos/sandbox` name no session.
+  ref.incarnation === "" || ref.incarnation === sandbox.currentSession().sessionId || isNameOfOurs(sandbox.name)
+    ? Effect.succeed(true)
+    : sdk
+        .use(question(operation, sandbox.name), async (_, signal) => {
+          for await (const session of await sandbox.listSessions({ sortOrder: "desc", signal })) {
+            if (session.id === ref.incarnation) return true
+          }
+          return false
+        })
+        .pipe(
+          Effect.catchIf(
+            (error) => error.reason._tag === "Gone",
+            () => Effect.succeed(false)
+          )
+        )
+
+/** By its tag; one that has none, as those of `@ekairos/sandbox`, by its sessions. */
+const isOurs = (
+  sdk: Sdk,
+  operation: string,
+  sandbox: Sandbox,
+  ref: MachineRef,
+  sandboxId: SandboxId
+): Effect.Effect<boolean, SandboxError> => {
   const tag = sandbox.tags?.[tagNames.sandbox]
-  return tag === undefined || tag === sandboxId
+  return tag === undefined ? isOfRef(sdk, operation, sandbox, ref) : Effect.succeed(tag === sandboxId)
 }
 
-/** The sandbox of a name if it is this one's. */
-export const getOwn = (sdk: Sdk, name: string, sandboxId: SandboxId) =>
-  Effect.map(
-    getOption(sdk, name, sandboxId),
-    Option.filter((sandbox) => isOurs(sandbox, sandboxId))
-  )
+/** The sandbox of a ref if it is this one's. */
+export const getOwn = (sdk: Sdk, operation: string, ref: MachineRef, sandboxId: SandboxId) =>
+  Effect.gen(function* () {
+    const found = yield* getOption(sdk, ref.externalId, sandboxId)
+    if (Option.isNone(found)) return found
+    return (yield* isOurs(sdk, operation, found.value, ref, sandboxId)) ? found : Option.none<Sandbox>()
+  })
 
 /** Polls a sandbox on its way to another status, as the vendor tells of none. */
 export const settled = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Effect.Effect<Sandbox, SandboxError> => {
@@ -140,7 +174,7 @@ export const connect = (
 ): Effect.Effect<Sandbox, SandboxError> =>
   Effect.gen(function* () {
     const sandbox = yield* get(sdk, ref.externalId, sandboxId)
-    if (!isOurs(sandbox, sandboxId)) {
+    if (!(yield* isOurs(sdk, "connect", sandbox, ref, sandboxId))) {
       return yield* sdk.fail("connect", new Gone({ evidence: "another sandbox has its name now" }), sandboxId)
     }
     if (wanted) return yield* boot(sdk, "connect", sandbox, sandboxId)
@@ -350,7 +384,12 @@ export const stop = (sdk: Sdk, ref: MachineRef, mode: "stop" | "delete"): Effect
         () => Effect.succeedNone
       )
     ),
-    (found) => (Option.isNone(found) ? Effect.void : end(sdk, found.value, mode))
+    (found) =>
+      Option.isNone(found)
+        ? Effect.void
+        : Effect.flatMap(isOfRef(sdk, "stop", found.value, ref), (own) =>
+            own ? end(sdk, found.value, mode) : Effect.void
+          )
   )
 
 /** Ends the machine of this ref and no later one. */
@@ -360,7 +399,7 @@ export const endOwn = (
   sandboxId: SandboxId,
   mode: "stop" | "delete"
 ): Effect.Effect<void, SandboxError> =>
-  Effect.flatMap(getOwn(sdk, ref.externalId, sandboxId), (found) => {
+  Effect.flatMap(getOwn(sdk, "stop", ref, sandboxId), (found) => {
     if (Option.isNone(found)) return Effect.void
     return isLater(ref, found.value)
       ? Effect.fail(sdk.fail("stop", new Superseded({ incarnation: ref.incarnation }), sandboxId))

@@ -129,7 +129,7 @@ const primitives = (
 
 const clientOf = (sdk: Sdk): VercelClient["Service"] => ({
   native: (ref, sandboxId) =>
-    Effect.flatMap(Lifecycle.getOwn(sdk, ref.externalId, sandboxId), (found) =>
+    Effect.flatMap(Lifecycle.getOwn(sdk, "native", ref, sandboxId), (found) =>
       Option.isSome(found)
         ? Effect.succeed(found.value)
         : Effect.fail(sdk.fail("native", new Gone({ evidence: `no sandbox ${ref.externalId} is this one` }), sandboxId))

@@ -159,6 +159,59 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
       })
     )
 
+    for (const tagged of [true, false]) {
+      test.effect(
+        `whose name ${tagged ? "another deployment" : "somebody else"} has by now is gone, and theirs stays`,
+        () =>
+          Effect.gen(function* () {
+            const { sandboxes, vendor } = yield* world
+            const config = { persistent: true, vercel: { name: "theirs" } }
+            const { sandboxId } = yield* sandboxes.createSandbox(config)
+            yield* vendor.vanish("theirs")
+            const tags = { "sandbox-id": newSandboxId(), "sandbox-namespace": "production" }
+            yield* Effect.promise(async () => {
+              const { Sandbox } = await import("@vercel/sandbox")
+              return Sandbox.create({
+                ...vendor.credentials,
+                fetch: vendor.fetch,
+                name: "theirs",
+                persistent: true,
+                ...(tagged ? { tags } : {})
+              })
+            })
+            const session = vendor.sandbox("theirs").sessions.at(-1)
+            const before = { id: session?.id, commands: session?.commands.size }
+            if (!tagged) {
+              const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+              assert.strictEqual(error.reason._tag, "Gone")
+            }
+            yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+            const after = vendor.sandbox("theirs").sessions.at(-1)
+            assert.deepStrictEqual({ id: after?.id, commands: after?.commands.size }, before)
+            assert.strictEqual(after?.status, "running")
+            const ref = { externalId: "theirs", incarnation: after?.id ?? "" }
+            yield* (yield* Vercel.make(optionsFor(vendor))).stop(ref, "delete")
+          })
+      )
+    }
+
+    test.effect("that was booted by somebody else meanwhile is still the one that is deleted", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox({ persistent: true, vercel: { name: "booted" } })
+        yield* vendor.expire("booted")
+        yield* Effect.promise(async () => {
+          const { Sandbox } = await import("@vercel/sandbox")
+          return Sandbox.get({ ...vendor.credentials, fetch: vendor.fetch, name: "booted", resume: true })
+        })
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+        assert.notInclude(
+          vendor.sandboxes().map(({ name }) => name),
+          "booted"
+        )
+      })
+    )
+
     test.effect("that nobody's record owns is adopted by its name, if it is what is asked for", () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
