@@ -106,6 +106,19 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
       })
     )
 
+    it.effect("files are found as the system finds them, behind symlinks too", () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes } = yield* fresh
+        yield* sandboxes.runCommand(sandboxId, "sh", [
+          "-c",
+          "mkdir -p a/b; ln -s a/b link; echo wrong > x; echo right > a/x"
+        ])
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "link/../x")), "right\n")
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "link/../y", content: "y" }])
+        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "cat", ["a/y"])).stdout, "y")
+      })
+    )
+
     it.effect("that their sandbox takes with it have no end of their own", () =>
       Effect.gen(function* () {
         const sandboxes = yield* SandboxService

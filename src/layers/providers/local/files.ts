@@ -31,8 +31,8 @@ const resolve = (method: string, base: string, path: string): Effect.Effect<stri
       PlatformError.systemError({ _tag: "NotFound", module: "FileSystem", method, pathOrDescriptor: path })
     )
   }
-  const resolved = Path.resolve(base, path)
-  return Effect.succeed(path.endsWith("/") && resolved !== "/" ? `${resolved}/` : resolved)
+  // Not by its text: `..` behind a symlink, and a slash behind a file, mean something to the system.
+  return Effect.succeed(Path.isAbsolute(path) ? path : `${base}/${path}`)
 }
 
 const attempt = <A>(method: string, path: string, evaluate: () => Promise<A>) =>
