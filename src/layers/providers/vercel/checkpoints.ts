@@ -3,7 +3,9 @@
  * own name; only where the name is gone a new sandbox is made of it.
  */
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type { Sandbox, Snapshot } from "@vercel/sandbox"
 import type { SandboxError } from "../../../errors.ts"
@@ -104,25 +106,58 @@ export const remove = (
     )
   )
 
-/** Ends the session and saves the disk. A sandbox that does not persist is booted from it at once: it has no other disk now. */
-export const create = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Checkpoint, SandboxError> =>
+/** A sandbox whose session is on its way to its end, at that end. */
+const ended = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.flatMap(Lifecycle.get(guest.sdk, guest.sandbox.name, sandboxId), (sandbox) =>
+    Lifecycle.settled(guest.sdk, sandbox, sandboxId)
+  )
+
+/** The snapshot of a request whose answer was lost: a session is saved once, with its end. */
+const taken = (guest: Guest, sandboxId: SandboxId, lost: SandboxError): Effect.Effect<Checkpoint, SandboxError> =>
   Effect.gen(function* () {
-    const { sandbox, sdk, session } = guest
-    const snapshot = yield* guest.ask("createCheckpoint", { effects: true, deadline: Lifecycle.slow }, (signal) =>
-      session.snapshot({ signal })
+    yield* ended(guest, sandboxId)
+    const own = yield* ofName(guest.sdk, guest.sandbox.name, sandboxId).pipe(
+      Stream.filter(({ sourceSessionId }) => sourceSessionId === guest.session.sessionId),
+      Stream.runHead
     )
-    if (!sandbox.persistent) {
-      const ended = yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, sandbox.name, sandboxId), sandboxId)
-      yield* bootFrom(sdk, "createCheckpoint", ended, snapshot.snapshotId, sandboxId)
-    }
-    return {
-      id: snapshot.snapshotId,
-      sandboxId,
-      createdAt: snapshot.createdAt.getTime(),
-      sizeBytes: snapshot.sizeBytes,
-      ...(snapshot.expiresAt === undefined ? {} : { expiresAt: snapshot.expiresAt.getTime() })
-    }
-  })
+    return Option.isSome(own) ? checkpointOf(sandboxId, own.value) : yield* lost
+  }).pipe(Effect.mapError(() => lost))
+
+/**
+ * Ends the session and saves the disk. A sandbox that does not persist is booted from it at once: it has no other disk now, so that
+ * whoever is interrupted waits for it.
+ */
+export const create = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Checkpoint, SandboxError> => {
+  const { sandbox, sdk, session } = guest
+  const saved = guest
+    .ask("createCheckpoint", { effects: true, deadline: Lifecycle.slow }, (signal) => session.snapshot({ signal }))
+    .pipe(
+      Effect.map((snapshot): Checkpoint => ({
+        id: snapshot.snapshotId,
+        sandboxId,
+        createdAt: snapshot.createdAt.getTime(),
+        sizeBytes: snapshot.sizeBytes,
+        ...(snapshot.expiresAt === undefined ? {} : { expiresAt: snapshot.expiresAt.getTime() })
+      })),
+      Effect.catchIf(
+        (error) => !error.provesNotAccepted,
+        (error) => taken(guest, sandboxId, error)
+      )
+    )
+  if (sandbox.persistent) return saved
+  const again = Effect.tap(saved, ({ id }) =>
+    // Both are harmless twice, and without them the disk is out of reach.
+    Effect.retry(
+      Effect.flatMap(ended(guest, sandboxId), (stopped) => bootFrom(sdk, "createCheckpoint", stopped, id, sandboxId)),
+      {
+        while: (error) => error.isRetryable,
+        schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(4)])
+      }
+    )
+  )
+  // A fiber of its own, in which deadlines still interrupt.
+  return Effect.uninterruptibleMask((restore) => Effect.flatMap(Effect.forkDetach(restore(again)), Fiber.join))
+}
 
 /** Lets a sandbox whose session has ended go on with the disk of a snapshot. */
 const bootFrom = (sdk: Sdk, operation: string, sandbox: Sandbox, snapshotId: string, sandboxId: SandboxId) =>

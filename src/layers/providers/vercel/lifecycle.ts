@@ -211,6 +211,12 @@ const tagsOf = (request: CreateRequest, plan: Plan): Record<string, string> => (
   [tagNames.namespace]: request.namespace
 })
 
+/** The secrets that a creation sends: a refusal may repeat them. */
+const secretsIn = (value: unknown): ReadonlyArray<string> => {
+  if (Redacted.isRedacted(value)) return [String(Redacted.value(value))]
+  return typeof value === "object" && value !== null ? Object.values(value).flatMap(secretsIn) : []
+}
+
 /** The vendor's type of a policy is ours with lists that can be written to, which these can: they are a copy. */
 const policyOf = (plan: Plan): NetworkPolicy | undefined =>
   plan.networkPolicy === undefined ? undefined : (structuredClone(reveal(plan.networkPolicy)) as NetworkPolicy)
@@ -245,7 +251,8 @@ const post = (sdk: Sdk, request: CreateRequest, plan: Plan, name: string, snapsh
       sandboxId: request.sandboxId,
       about: snapshotId === undefined ? "sandbox" : "snapshot",
       effects: true,
-      deadline: slow
+      deadline: slow,
+      secrets: secretsIn([request.config.env, plan.networkPolicy])
     }),
     (access, signal, { Sandbox }): Promise<Sandbox> => {
       const parameters = { ...access, ...parametersOf(request, plan, name), signal }
@@ -285,9 +292,25 @@ const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
       yield* sdk.use(question("create", sandbox.name, { sandboxId, effects: true }), (_, signal) =>
         sandbox.update({ tags: { ...sandbox.tags, ...tagsOf(request, plan) } }, { signal })
       )
+      const running = yield* boot(sdk, "create", sandbox, sandboxId)
+      const networkPolicy = policyOf(plan)
+      if (networkPolicy !== undefined) {
+        // What it could reach until now says nothing of what it may reach as ours.
+        const asked = { sandboxId, effects: true, secrets: secretsIn(plan.networkPolicy) }
+        yield* sdk.use(question("create", sandbox.name, asked), (_, signal) =>
+          running.update({ networkPolicy }, { signal })
+        )
+      }
+      return running
     }
     return yield* boot(sdk, "create", sandbox, sandboxId)
   })
+
+/** Whether it is an earlier machine of this sandbox whose disk ended with its session: of no more use, but it has the name. */
+const isSpent = (sandbox: Sandbox, sandboxId: SandboxId): boolean =>
+  sandbox.tags?.[tagNames.sandbox] === sandboxId &&
+  !sandbox.persistent &&
+  (sandbox.status === "stopped" || sandbox.status === "failed" || sandbox.status === "aborted")
 
 /**
  * Makes a sandbox, of a snapshot's disk if one is given. The name makes it happen once: a creation whose outcome is not known is
@@ -302,19 +325,31 @@ export const create = (
   Effect.gen(function* () {
     const { sandboxId } = request
     const name = plan.name ?? nameOf(request)
+    const made = Effect.flatMap(post(sdk, request, plan, name, snapshotId), (sandbox) =>
+      settled(sdk, sandbox, sandboxId)
+    )
+    const take = (found: Sandbox) =>
+      Effect.gen(function* () {
+        const there = yield* settled(sdk, found, sandboxId)
+        if (!isSpent(there, sandboxId)) return yield* adopt(sdk, request, plan, there)
+        // Its snapshots stay: they are checkpoints.
+        yield* sdk.use(question("create", name, { sandboxId, effects: true, deadline: slow }), (_, signal) =>
+          there.delete({ signal })
+        )
+        return yield* made
+      })
     if (plan.name !== undefined && plan.reuse) {
       const existing = yield* getOption(sdk, name, sandboxId)
-      if (Option.isSome(existing)) return yield* adopt(sdk, request, plan, existing.value)
+      if (Option.isSome(existing)) return yield* take(existing.value)
     }
-    const attempt: Effect.Effect<Sandbox, SandboxError> = post(sdk, request, plan, name, snapshotId).pipe(
-      Effect.flatMap((sandbox) => settled(sdk, sandbox, sandboxId)),
+    const attempt: Effect.Effect<Sandbox, SandboxError> = made.pipe(
       Effect.catch((error) =>
         Effect.gen(function* () {
           // 400 is also how the vendor says that the name is taken.
           const refused = error.reason._tag === "InvalidArgument"
           if (error.provesNotAccepted && !refused) return yield* error
           const there = yield* Effect.mapError(getOption(sdk, name, sandboxId), () => error)
-          if (Option.isSome(there)) return yield* adopt(sdk, request, plan, there.value)
+          if (Option.isSome(there)) return yield* take(there.value)
           return yield* refused
             ? sdk.fail("create", new InvalidConfig({ issue: error.reason.message }), sandboxId)
             : error

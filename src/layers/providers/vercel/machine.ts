@@ -28,6 +28,9 @@ export interface Context {
   readonly killGrace: Duration.Input | undefined
 }
 
+/** How long the lease goes on after the deadline of a process. */
+const afterDeadline = Duration.seconds(30)
+
 /** When the lease of a session ends, in ms since the epoch. */
 const endOf = (session: Guest.Guest["session"]): number =>
   (session.startedAt ?? session.createdAt).getTime() + session.timeout
@@ -60,24 +63,28 @@ export const make = Effect.fnUntraced(function* (
           )
     })
 
-  /** A recorded process must not be cut off by the lease before its own deadline. */
-  const covered = (deadline: number): Effect.Effect<void, SandboxError> =>
-    extendTo("start", deadline).pipe(
-      Effect.catchIf(
-        (error) => error.reason._tag === "InvalidArgument",
-        () =>
-          Effect.flatMap(Clock.currentTimeMillis, (now) =>
-            Effect.fail(
-              sdk.fail(
-                "start",
-                new LeaseTooShort({ remaining: Duration.millis(Math.max(0, endOf(session) - now)) }),
-                sandboxId
-              )
+  /**
+   * A recorded process must not be cut off by the lease before its own deadline; if it can be had, there is time after it, too, to
+   * end what does not go by itself and to tell how it ended.
+   */
+  const covered = (deadline: number): Effect.Effect<void, SandboxError> => {
+    const refused = (error: SandboxError) => error.reason._tag === "InvalidArgument"
+    return extendTo("start", deadline + Duration.toMillis(afterDeadline)).pipe(
+      Effect.catchIf(refused, () => extendTo("start", deadline)),
+      Effect.catchIf(refused, () =>
+        Effect.flatMap(Clock.currentTimeMillis, (now) =>
+          Effect.fail(
+            sdk.fail(
+              "start",
+              new LeaseTooShort({ remaining: Duration.millis(Math.max(0, endOf(session) - now)) }),
+              sandboxId
             )
           )
+        )
       ),
       Effect.asVoid
     )
+  }
 
   return {
     ref,

@@ -26,6 +26,8 @@ export interface Access {
 export interface Question extends Omit<Asked, "scrub"> {
   readonly operation: string
   readonly sandboxId?: string | undefined
+  /** What must be in no message about it, besides the token. */
+  readonly secrets?: ReadonlyArray<string> | undefined
   /** Beyond it the call is given up; the default is the request timeout. */
   readonly deadline?: Duration.Duration | undefined
 }
@@ -69,8 +71,13 @@ export const make = (options: Options): Effect.Effect<Sdk> =>
       projectId: credentials.projectId,
       fetch: wire.fetch
     }
-    const secret = Redacted.value(credentials.token)
-    const scrub = (text: string) => (secret === "" ? text : text.replaceAll(secret, "<redacted>"))
+    const scrubber =
+      (secrets: ReadonlyArray<string> = []) =>
+      (text: string) =>
+        [Redacted.value(credentials.token), ...secrets].reduce(
+          (clean, secret) => (secret === "" ? clean : clean.replaceAll(secret, "<redacted>")),
+          text
+        )
 
     const fail = (operation: string, reason: SandboxErrorReason, sandboxId?: string) =>
       new SandboxError({
@@ -81,7 +88,7 @@ export const make = (options: Options): Effect.Effect<Sdk> =>
       })
 
     const classified = (error: unknown, question: Question) =>
-      fail(question.operation, classify(error, { ...question, scrub }), question.sandboxId)
+      fail(question.operation, classify(error, { ...question, scrub: scrubber(question.secrets) }), question.sandboxId)
 
     return {
       access,

@@ -240,13 +240,57 @@ describe("Vercel: a recorded process", () => {
     Effect.gen(function* () {
       const { sandboxes, vendor } = yield* world
       const { sandboxId } = yield* sandboxes.createSandbox({ vercel: { name: "lease", timeout: "1 minute" } })
+      const asked = Date.now()
       yield* sandboxes.runCommandProcess(sandboxId, "true", [], { timeout: "10 minutes", mode: "foreground" })
       assert.strictEqual(vendor.requests.count("session.extendTimeout"), 1)
+      const session = vendor.sandbox("lease").sessions[0]
+      // Time to end what ignores its deadline, and to tell that.
+      assert.isAbove((session?.createdAt ?? 0) + (session?.timeout ?? 0), asked + 600_000 + 29_000)
       const error = yield* Effect.flip(sandboxes.runCommandProcess(sandboxId, "true", [], { timeout: "40 days" }))
       assert.strictEqual(error.reason._tag, "LeaseTooShort")
       assert.strictEqual(vendor.requests.count("command.start"), 1)
     })
   )
+})
+
+describe("Vercel: a checkpoint", () => {
+  for (const persistent of [true, false]) {
+    const disk = persistent ? "a persistent disk" : "a disk that ends with its session"
+    for (const [name, fault] of [
+      ["whose answer is lost", Fault.resetAfter],
+      ["whose answer a proxy loses", Fault.serverError(502, { executed: true })]
+    ] as const) {
+      live(`of ${disk} ${name} is there, and nothing is lost`, () =>
+        Effect.gen(function* () {
+          const { sandboxes, vendor } = yield* world
+          const { sandboxId } = yield* sandboxes.createSandbox({ persistent })
+          yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "kept" }])
+          vendor.faults.inject("session.snapshot", fault)
+          if (!persistent) vendor.faults.inject("sandbox.update", Fault.serverError(503))
+          const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+          const listed = yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))
+          assert.deepStrictEqual(
+            listed.map((checkpoint) => checkpoint.id),
+            [id]
+          )
+          assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "kept")
+          assert.strictEqual(vendor.faults.pending, 0)
+        })
+      )
+    }
+
+    live(`of ${disk} that is interrupted loses nothing`, () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox({ persistent })
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "kept" }])
+        const fiber = yield* Effect.forkChild(sandboxes.createCheckpoint(sandboxId))
+        while (vendor.requests.count("session.snapshot") === 0) yield* Effect.sleep("1 millis")
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "kept")
+      })
+    )
+  }
 })
 
 describe("Vercel: files", () => {

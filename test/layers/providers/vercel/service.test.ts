@@ -1,11 +1,13 @@
 /** What a user gets on Vercel: the service over the real SDK and the emulator, and how many requests it takes. */
 import { assert, describe, it, layer } from "@effect/vitest"
+import { inspect } from "node:util"
 import { vi } from "vitest"
 import { Effect, Exit, FileSystem, Option, Redacted, Stream } from "effect"
 import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
 import * as Sandbox from "../../../../src/services/Sandbox.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import { newSandboxId } from "../../../../src/testing/internal/stores.ts"
+import * as Fault from "../../../emulators/vercel/faults.ts"
 import { Counts } from "../../../support/counting.ts"
 import { optionsFor, service, Vendor } from "./support.ts"
 
@@ -137,6 +139,26 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
       })
     )
 
+    test.effect("that does not persist is made anew under a name of its own, too, and keeps its checkpoints", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox({ vercel: { name: "brief" } })
+        const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* vendor.expire("brief")
+        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+        const listed = yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))
+        assert.include(
+          listed.map((checkpoint) => checkpoint.id),
+          id
+        )
+        yield* sandboxes.stopSandbox(sandboxId)
+        assert.notInclude(
+          vendor.sandboxes().map(({ name }) => name),
+          "brief"
+        )
+      })
+    )
+
     test.effect("of a name that another namespace has is refused, and left alone", () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
@@ -236,6 +258,30 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
       })
     )
 
+    test.effect("that is adopted gets the network policy that was asked for", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        yield* Effect.promise(async () => {
+          const { Sandbox } = await import("@vercel/sandbox")
+          return Sandbox.create({
+            ...vendor.credentials,
+            fetch: vendor.fetch,
+            name: "open",
+            resources: { vcpus: 1 },
+            persistent: true
+          })
+        })
+        const { sandboxId } = yield* sandboxes.createSandbox({
+          persistent: true,
+          vercel: { name: "open", networkPolicy: "deny-all" }
+        })
+        const deny = { mode: "deny-all" }
+        assert.deepStrictEqual<unknown>(vendor.sandbox("open").settings.networkPolicy, deny)
+        assert.deepStrictEqual<unknown>(vendor.sandbox("open").sessions.at(-1)?.networkPolicy, deny)
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
     test.effect("is one, when two create its name at once", () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
@@ -319,6 +365,33 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
         ])
         assert.notInclude(inside.stdout, secret)
         yield* sandboxes.stopSandbox(sandboxId)
+      })
+    )
+
+    test.effect("of a creation that is refused with them are in no error and no record", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        for (const status of [400, 403, 500]) {
+          vendor.faults.inject("sandbox.create", Fault.status(status, "bad_request", `no such value: ${secret}`))
+          const sandboxId = crypto.randomUUID()
+          const error = yield* Effect.flip(
+            sandboxes.createSandbox(
+              status === 403
+                ? {
+                    vercel: {
+                      networkPolicy: { allow: { a: [{ transform: [{ headers: { x: Redacted.make(secret) } }] }] } }
+                    }
+                  }
+                : { env: { TOKEN: Redacted.make(secret) } },
+              { sandboxId }
+            )
+          ).pipe(Effect.orElseSucceed(() => undefined))
+          const record = yield* sandboxes.getSandbox(sandboxId)
+          assert.notInclude(`${error?.message} ${JSON.stringify(error)} ${JSON.stringify(record)}`, secret)
+          assert.isTrue(error === undefined || inspect(error, { depth: 9 }).includes(secret) === false)
+          yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+        }
+        vendor.faults.clear()
       })
     )
 
