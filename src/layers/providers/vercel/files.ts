@@ -11,6 +11,7 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as PlatformError from "effect/PlatformError"
 import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../../errors.ts"
+import { Timeout } from "../../../errors.ts"
 import type { FileFailure, WriteFileEntry } from "../../../services/SandboxProvider.ts"
 import type { Guest } from "./guest.ts"
 import { done, run } from "./guest.ts"
@@ -86,10 +87,11 @@ export const read = (guest: Guest, path: string): Stream.Stream<Uint8Array, Fail
   if (path.includes("\0")) return Stream.fail(badArgument("readFile"))
   if (path === "") return Stream.fail(failureOf("readFile", path, "missing"))
   const target = absolute(guest, path)
+  const { requestTimeout } = guest.sdk
   const why = run(guest, "readFile", probeScript, [target], { effects: false }).pipe(
     Effect.flatMap(([word]) => Effect.fail(failureOf("readFile", path, word)))
   )
-  return Stream.unwrap(
+  const bytes = Stream.unwrap(
     guest
       .ask("readFile", {}, (signal) => guest.session.readFile({ path: target }, { signal }))
       .pipe(
@@ -113,6 +115,22 @@ export const read = (guest: Guest, path: string): Stream.Stream<Uint8Array, Fail
           })
         )
       )
+  )
+  // A connection that has died says nothing of it. For each pull by itself: nothing is read ahead.
+  return Stream.transformPull(bytes, (pull) =>
+    Effect.succeed(
+      Effect.timeoutOrElse(pull, {
+        duration: requestTimeout,
+        orElse: () =>
+          Effect.fail(
+            guest.sdk.fail(
+              "readFile",
+              new Timeout({ clock: "request", duration: requestTimeout, accepted: "no" }),
+              guest.sandboxId
+            )
+          )
+      })
+    )
   )
 }
 
@@ -168,7 +186,8 @@ rmdir "$S" 2>/dev/null
 echo ${done}
 `
 
-const removeScript = `rm -rf "$1"; echo ${done}`
+/** Out of the way at once: a script that still puts parts in place finds all parts of a file or none. */
+const removeScript = `mv "$1" "$1.gone" 2>/dev/null; rm -rf "$1.gone"; echo ${done}`
 
 interface Part {
   readonly path: string

@@ -350,9 +350,15 @@ export const create = (
           if (error.provesNotAccepted && !refused) return yield* error
           const there = yield* Effect.mapError(getOption(sdk, name, sandboxId), () => error)
           if (Option.isSome(there)) return yield* take(there.value)
-          return yield* refused
-            ? sdk.fail("create", new InvalidConfig({ issue: error.reason.message }), sandboxId)
-            : error
+          if (!refused) return yield* error
+          // Taken, and not there to be seen: an attempt of before is about to succeed. The vendor has no code for it, only words.
+          return yield* sdk.fail(
+            "create",
+            /already exists/i.test(error.reason.message)
+              ? new Unavailable({ accepted: "unknown", detail: `the name ${name} is being created` })
+              : new InvalidConfig({ issue: error.reason.message }),
+            sandboxId
+          )
         })
       )
     )

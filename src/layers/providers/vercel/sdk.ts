@@ -35,6 +35,8 @@ export interface Question extends Omit<Asked, "scrub"> {
 /** The SDK as the provider uses it. */
 export interface Sdk {
   readonly access: Access
+  /** The deadline of a question, and how long an answer may pause. */
+  readonly requestTimeout: Duration.Duration
   readonly gateOf: Wire.Wire["gateOf"]
   /** Asks once; nothing below retries. */
   readonly use: <A>(
@@ -92,6 +94,7 @@ export const make = (options: Options): Effect.Effect<Sdk> =>
 
     return {
       access,
+      requestTimeout,
       gateOf: wire.gateOf,
       fail,
       classify: classified,

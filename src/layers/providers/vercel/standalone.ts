@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type * as PlatformError from "effect/PlatformError"
 import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -71,25 +72,43 @@ export const create = (options: CreateOptions): Effect.Effect<Sandbox, SandboxEr
       requestTimeout
     })
     const name = `sbx-${yield* newSandboxId}`
+    const policy = yield* RecoveryPolicy
+    const end = Lifecycle.stop(sdk, { externalId: name, incarnation: "" }, "delete").pipe(
+      Effect.retry({ schedule: policy.connect, while: (error) => error.isRetryable })
+    )
+    let known = false
     // Before the call: whatever becomes of its answer, the name tells what there is.
     yield* Effect.addFinalizer(() =>
-      Effect.catch(Lifecycle.stop(sdk, { externalId: name, incarnation: "" }, "delete"), (error) =>
-        Effect.logWarning(`the Vercel sandbox ${name} was not deleted`, error)
+      Effect.suspend(() =>
+        // A creation that was given up may come to its end a moment later.
+        known ? end : Effect.repeat(end, Schedule.max([Schedule.spaced("500 millis"), Schedule.recurs(4)]))
+      ).pipe(
+        Effect.catch((error) => Effect.logWarning(`the Vercel sandbox ${name} was not deleted`, error)),
+        Effect.asVoid
       )
     )
-    const sandbox = yield* sdk.use(
-      { operation: "create", about: "sandbox", id: name, effects: true, deadline: Lifecycle.slow },
-      (access, signal, { Sandbox }): Promise<Sandbox> =>
-        Sandbox.create({
-          ...access,
-          name,
-          timeout: Duration.toMillis(Duration.fromInputUnsafe(options.timeout ?? Duration.minutes(5))),
-          runtime: options.runtime ?? "node22",
-          resources: { vcpus: options.vcpus ?? 2 },
-          persistent: false,
-          signal
-        })
-    )
+    const sandbox = yield* sdk
+      .use(
+        { operation: "create", about: "sandbox", id: name, effects: true, deadline: Lifecycle.slow },
+        (access, signal, { Sandbox }): Promise<Sandbox> =>
+          Sandbox.create({
+            ...access,
+            name,
+            timeout: Duration.toMillis(Duration.fromInputUnsafe(options.timeout ?? Duration.minutes(5))),
+            runtime: options.runtime ?? "node22",
+            resources: { vcpus: options.vcpus ?? 2 },
+            persistent: false,
+            signal
+          })
+      )
+      .pipe(
+        Effect.tapError((error) =>
+          Effect.sync(() => {
+            known = error.provesNotAccepted
+          })
+        )
+      )
+    known = true
     ways.set(sandbox, sdk)
     return sandbox
   })

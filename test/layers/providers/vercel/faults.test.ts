@@ -1,9 +1,10 @@
 /** What goes wrong at Vercel, one switch of the emulator after the other, and what the user gets. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Option, Stream } from "effect"
+import { ConfigProvider, Effect, Fiber, Option, Redacted, type Scope, Stream } from "effect"
+import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as Fault from "../../../emulators/vercel/faults.ts"
-import { service, Vendor } from "./support.ts"
+import { optionsFor, service, Vendor } from "./support.ts"
 
 const world = Effect.gen(function* () {
   return { vendor: yield* Vendor, sandboxes: yield* SandboxService }
@@ -22,7 +23,7 @@ const box = Effect.gen(function* () {
   return { sandboxes, sandboxId, vendor }
 })
 
-const live = (name: string, body: () => Effect.Effect<void, unknown, SandboxService | Vendor>) =>
+const live = (name: string, body: () => Effect.Effect<void, unknown, SandboxService | Vendor | Scope.Scope>) =>
   it.live(name, () => Effect.scoped(Effect.provide(body(), service())), 60_000)
 
 /** A command that tells in the sandbox how often it ran. */
@@ -65,6 +66,19 @@ describe("Vercel: a creation", () => {
       while (vendor.sandboxes().length === 0) yield* Effect.sleep("5 millis")
       const { outcome } = yield* sandboxes.createSandbox({}, { sandboxId })
       assert.strictEqual(outcome, "resumed")
+      assert.strictEqual(vendor.sandboxes().length, 1)
+      assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+    })
+  )
+
+  live("whose name is taken and not to be seen yet waits for the attempt that took it", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      vendor.faults.inject("sandbox.create", Fault.resetAfter)
+      vendor.faults.inject("sandbox.get", Fault.notFound())
+      vendor.faults.inject("sandbox.get", Fault.notFound())
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      assert.strictEqual(vendor.requests.count("sandbox.create"), 3)
       assert.strictEqual(vendor.sandboxes().length, 1)
       assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
     })
@@ -305,6 +319,33 @@ describe("Vercel: files", () => {
     })
   )
 
+  live("a file whose bytes stop coming is given up", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "content" }])
+      let left = false
+      const fetch: typeof globalThis.fetch = async (input, init) => {
+        const response = await vendor.fetch(input, init)
+        const body = new ReadableStream({
+          start: (controller) => controller.enqueue(new Uint8Array(3)),
+          cancel: () => {
+            left = true
+          }
+        })
+        return String(input).includes("/fs/read") ? new Response(body, { headers: response.headers }) : response
+      }
+      const silent = yield* Vercel.make({ ...optionsFor(vendor), fetch }).pipe(
+        Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ SANDBOX_REQUEST_TIMEOUT: "1 second" })))
+      )
+      const { externalSandboxId = "", id, incarnation = "" } = yield* sandboxes.getSandbox(sandboxId)
+      const ref = { externalId: externalSandboxId, incarnation }
+      const machine = yield* silent.connect(ref, { boot: false, sandboxId: id })
+      const error = yield* Effect.flip(Stream.runDrain(machine.readFile("f")))
+      assert.strictEqual(error.reason._tag, "Timeout")
+      assert.isTrue(left)
+    })
+  )
+
   live("an upload that breaks fails whole and typed; a retried one is whole", () =>
     Effect.gen(function* () {
       const { sandboxId, sandboxes, vendor } = yield* box
@@ -358,6 +399,38 @@ describe("Vercel: a stop", () => {
       yield* sandboxes.stopSandbox(sandboxId)
       assert.deepStrictEqual(vendor.sandboxes(), [])
       assert.isTrue(Option.isSome(Option.fromUndefinedOr((yield* sandboxes.getSandbox(sandboxId)).shutdownAt)))
+    })
+  )
+})
+
+describe("Vercel: a sandbox without a record", () => {
+  const made = Effect.gen(function* () {
+    const { credentials, fetch } = yield* Vendor
+    return yield* Vercel.createVercelSandbox({
+      creds: { ...credentials, token: Redacted.make(credentials.token) },
+      fetch
+    })
+  })
+
+  live("whose creation succeeds only after it was interrupted is deleted", () =>
+    Effect.gen(function* () {
+      const { vendor } = yield* world
+      vendor.faults.inject("sandbox.create", Fault.late)
+      const fiber = yield* Effect.forkChild(Effect.scoped(made))
+      while (vendor.requests.count("sandbox.create") === 0) yield* Effect.sleep("5 millis")
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(vendor.requests.of("sandbox.create")[0]?.executed, true)
+      assert.deepStrictEqual(vendor.sandboxes(), [])
+    })
+  )
+
+  live("is deleted although that is not easy", () =>
+    Effect.gen(function* () {
+      const { vendor } = yield* world
+      vendor.faults.inject("sandbox.delete", Fault.serverError(503))
+      vendor.faults.inject("sandbox.get", Fault.rateLimited(0))
+      yield* Effect.scoped(made)
+      assert.deepStrictEqual(vendor.sandboxes(), [])
     })
   )
 })
