@@ -102,14 +102,25 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
         return yield* core.failure(record, operation, new NotRunning({ detail: "the machine was booted anew" }))
       }
       const checkpoint = yield* capability(provider, operation, machine.createCheckpoint, id)
-      const made = yield* checkpoint(options.comment === undefined ? {} : { comment: options.comment })
-      if (stops) {
-        yield* markOpenProcessesLost(self, id, "checkpoint")
-        yield* machines.forget(id)
-      }
-      if (options.comment === undefined || keepsComments(provider)) return made
-      yield* held.update({ checkpointComments: { ...record.checkpointComments, [made.id]: options.comment } })
-      return { ...made, comment: options.comment }
+      const { comment } = options
+      const kept = (made: Checkpoint) =>
+        Effect.gen(function* () {
+          if (stops) {
+            yield* machines.forget(id)
+            yield* markOpenProcessesLost(self, id, "checkpoint")
+          }
+          if (comment === undefined || keepsComments(provider)) return made
+          yield* held.update({ checkpointComments: { ...record.checkpointComments, [made.id]: comment } })
+          return { ...made, comment }
+        }).pipe(
+          // It is there, and its id is what the caller needs: without it a second one would be made.
+          Effect.catch((error) =>
+            Effect.as(Effect.logWarning(`checkpoint ${made.id} of sandbox ${id} was made, but not noted`, error), made)
+          )
+        )
+      return yield* Effect.uninterruptibleMask((restore) =>
+        Effect.flatMap(restore(checkpoint(comment === undefined ? {} : { comment })), kept)
+      )
     })
 
   const list: Checkpoints["list"] = (id) =>
@@ -157,7 +168,9 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
             // Nothing was changed, so the record is what it was.
             Effect.tapError((error) =>
               error.provesNotAccepted ? Effect.ignore(held.update({ status: before })) : Effect.void
-            )
+            ),
+            // Also when it was interrupted: which machine there is now, the next use finds out.
+            Effect.onError(() => machines.forget(id))
           )
         yield* machines.forget(id)
         const updated = yield* machines.activate(held, provider, machine, Option.some("restore"))

@@ -139,6 +139,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
             if (leased !== undefined && !(yield* self.isDead(leased.owner))) {
               return yield* core.failure(record, operation, new Busy({ owner: leased.owner }))
             }
+            if (core.wasStopped(record)) return yield* core.failure(record, operation, new Stopped())
             return yield* core.failure(
               record,
               operation,
@@ -460,7 +461,13 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           // What was active once had a disk: whether it may be replaced is the strategy's to say.
           return yield* record.incarnation === undefined || supplied !== undefined
             ? recreate(held, supplied)
-            : replace(held, provider, strategyOf(record), "no machine carries its tag")
+            : // Nobody asked for an empty machine in the place of one that was stopped.
+              replace(
+                held,
+                provider,
+                core.wasStopped(record) ? "resume" : strategyOf(record),
+                "no machine carries its tag"
+              )
         }
         const machine = yield* provider.connect(adopted.ref, { sandboxId: record.id, boot: true })
         const updated = yield* activate(held, provider, machine, Option.some("recreate"))
@@ -488,7 +495,9 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           case "active":
             return revive(held, overrides)
           case "recreating":
-            return finishCreation(held)
+            return core.wasStopped(held.record)
+              ? Effect.fail(core.failure(held.record, operation, new Stopped()))
+              : finishCreation(held)
           case "shutdown":
             return Effect.fail(core.failure(held.record, operation, new Stopped()))
           case "creating":

@@ -70,6 +70,9 @@ export const retryStore =
 /** How long a lease lives without renewal; a holder renews at a third of it. */
 export const leaseTtl = Duration.seconds(30)
 
+/** A sandbox at rest, also while, or after, a restore of it was cut off: only an activation takes `shutdownAt` away. */
+export const wasStopped = (record: SandboxRecord): boolean => record.shutdownAt !== undefined
+
 export const newUuid = Effect.sync(() => SecureRandom.uuidV4Unsafe())
 
 /** Acquires a lease; that of an owner which is known to be dead at once. */
