@@ -12,7 +12,7 @@ import * as PlatformError from "effect/PlatformError"
 import * as ChildProcess from "effect/process/ChildProcess"
 import type { ChildProcessHandle } from "effect/process/ChildProcessSpawner"
 import { ExitCode, makeHandle, ProcessId } from "effect/process/ChildProcessSpawner"
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
 import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
@@ -245,15 +245,10 @@ export const make = (self: Core, commands: Commands) => {
 
       /** A source that failed has cut the input short: that is what `exitCode` tells then. */
       const failed = yield* Deferred.make<never, PlatformError.PlatformError>()
+      const tell = (cause: Cause.Cause<PlatformError.PlatformError>) =>
+        Cause.hasInterruptsOnly(cause) ? Effect.void : Deferred.failCause(failed, cause)
       const feed = (stream: Bytes, sink: Sink.Sink<void, Uint8Array, unknown, PlatformError.PlatformError>) =>
-        Effect.forkScoped(
-          Effect.ignore(
-            Stream.run(
-              Stream.tapError(stream, (error) => Deferred.fail(failed, error)),
-              sink
-            )
-          )
-        )
+        Effect.forkScoped(Effect.exit(Stream.run(Stream.onError(stream, tell), sink)))
       const stdin: ChildProcessHandle["stdin"] = Sink.mapError(
         input.endOnDone ? process.stdin : Sink.forEach(process.write),
         toPlatform("stdin")
@@ -266,11 +261,8 @@ export const make = (self: Core, commands: Commands) => {
         if (Sink.isSink(output)) return Stream.transduce(stream, output)
         if (output === "pipe" || output === "overlapped") return stream
         const sink = inherited[name]
-        const pump =
-          sink === undefined
-            ? Stream.runDrain(stream)
-            : Effect.catch(Stream.run(stream, sink), (error) => Deferred.fail(failed, error))
-        pumps.push(yield* Effect.forkScoped(Effect.ignore(pump)))
+        const pump = sink === undefined ? Stream.runDrain(stream) : Effect.onError(Stream.run(stream, sink), tell)
+        pumps.push(yield* Effect.forkScoped(Effect.exit(pump)))
         return Stream.empty
       })
       const out = yield* visible("stdout", stdout)
@@ -399,7 +391,11 @@ export const make = (self: Core, commands: Commands) => {
         ...last,
         stdin: first.stdin,
         kill: (options) =>
-          Effect.forEach(handles.toReversed(), (handle) => Effect.ignore(handle.kill(options)), { discard: true }),
+          // At once: one that ignores its signal must not keep the others from theirs.
+          Effect.forEach(handles.toReversed(), (handle) => Effect.ignore(handle.kill(options)), {
+            discard: true,
+            concurrency: "unbounded"
+          }),
         unref: Effect.map(
           Effect.forEach(handles, (handle) => handle.unref),
           (rerefs) => Effect.forEach(rerefs.toReversed(), (reref) => reref, { discard: true })

@@ -1,6 +1,7 @@
 /** The platform suite: what goes into a program and what comes out of it. */
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as PlatformError from "effect/PlatformError"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Queue from "effect/Queue"
@@ -214,6 +215,16 @@ const registerInput = (test: P.Test, options: Options): void => {
       assert.strictEqual(yield* Effect.flip(reader.exitCode), failure)
       const sleeper = yield* ChildProcess.make("sleep", ["300"], { stdin })
       assert.strictEqual(yield* Effect.flip(sleeper.exitCode), failure)
+    }))
+
+  test("input: a Stream that dies keeps nobody waiting for the exit", () =>
+    Effect.gen(function* () {
+      const stdin = Stream.concat(Stream.make(P.bytes("some\n")), Stream.die("of itself"))
+      const reader = yield* ChildProcess.make("cat", [], { stdin })
+      assert.strictEqual(yield* yield* P.lines(reader.stdout), "some")
+      // Whether that is the end of the input or of the command is not agreed on.
+      const exit = yield* Effect.exit(reader.exitCode)
+      assert.isTrue(Exit.hasDies(exit) || (Exit.isSuccess(exit) && exit.value === 0))
     }))
 
   test("input: that nobody reads is no failure of the program", ({ spawner }) =>
