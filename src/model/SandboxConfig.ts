@@ -128,7 +128,27 @@ const decodeResult = Schema.decodeUnknownResult(SandboxConfig, { onExcessPropert
 export const decode = (input: unknown): Result.Result<SandboxConfig, InvalidConfig> => {
   const rename = findRenamed(input, [])
   if (rename !== undefined) return Result.fail(new InvalidConfig({ issue: rename }))
-  return Result.mapError(decodeResult(input), (error) => new InvalidConfig({ issue: error.message }))
+  return Result.flatMap(
+    Result.mapError(decodeResult(input), (error) => new InvalidConfig({ issue: error.message })),
+    (config) => {
+      const name = ambiguousSecret(config)
+      return name === undefined
+        ? Result.succeed(config)
+        : Result.fail(new InvalidConfig({ issue: `two secrets with different values have the name ${name}` }))
+    }
+  )
+}
+
+/** A name that would stand for two values: a machine that is made anew would get one of them in both places. */
+const ambiguousSecret = ({ env = {}, vercel }: SandboxConfig): string | undefined => {
+  const values = new Map<string, string>()
+  for (const [name, value] of [...Object.entries(env), ...(vercel === undefined ? [] : Vercel.secretsOf(vercel))]) {
+    if (!Redacted.isRedacted(value)) continue
+    const known = values.get(name)
+    if (known !== undefined && known !== Redacted.value(value)) return name
+    values.set(name, Redacted.value(value))
+  }
+  return undefined
 }
 
 /** The part of a config that a record may keep: names of secrets instead of their values. */

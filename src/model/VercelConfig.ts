@@ -103,8 +103,8 @@ export type StoredVercelConfig = typeof StoredVercelConfig.Type
 type Header = string | Redacted.Redacted<string>
 type StoredHeader = string | SecretName
 
-/** Goes through the values of all injected headers; `name` is what a secret of that place is called. */
-const mapHeaders = <A, B>(policy: PolicyOf<A>, f: (value: A, name: string) => B): PolicyOf<B> => {
+/** Goes through the values of all injected headers, leaving out those of none; `name` is what a secret of that place is called. */
+const mapHeaders = <A, B>(policy: PolicyOf<A>, f: (value: A, name: string) => B | undefined): PolicyOf<B> => {
   if (Predicate.isString(policy)) return policy
   const { allow, ...rest } = policy
   if (allow === undefined) return rest
@@ -114,16 +114,16 @@ const mapHeaders = <A, B>(policy: PolicyOf<A>, f: (value: A, name: string) => B)
     allow: Object.fromEntries(
       Object.entries(allow).map(([domain, rules]) => [
         domain,
-        rules.map((rule, index) =>
+        rules.map((rule, ruleIndex) =>
           "transform" in rule
             ? {
                 ...rule,
-                transform: rule.transform.map(({ headers }) => ({
+                transform: rule.transform.map(({ headers }, index) => ({
                   headers: Object.fromEntries(
-                    Object.entries(headers).map(([header, value]) => [
-                      header,
-                      f(value, `network:${domain}[${index}]:${header}`)
-                    ])
+                    Object.entries(headers).flatMap(([header, value]) => {
+                      const mapped = f(value, `network:${domain}[${ruleIndex}.${index}]:${header}`)
+                      return mapped === undefined ? [] : [[header, mapped]]
+                    })
                   )
                 }))
               }
@@ -161,6 +161,19 @@ type PolicyOf<A> =
 /** The name that the user gave a secret by its label, else that of its place. */
 const nameOf = (value: Redacted.Redacted<string>, place: string): string => value.label ?? place
 
+/** The secrets of a section with the names that they have in a record. */
+export const secretsOf = ({
+  networkPolicy
+}: VercelConfig): ReadonlyArray<readonly [string, Redacted.Redacted<string>]> => {
+  const found: Array<readonly [string, Redacted.Redacted<string>]> = []
+  if (networkPolicy !== undefined) {
+    mapHeaders<Header, void>(networkPolicy, (value, place) => {
+      if (Redacted.isRedacted(value)) found.push([nameOf(value, place), value])
+    })
+  }
+  return found
+}
+
 /** The section without the values of secrets but with their names. */
 export const toStored = ({ networkPolicy, ...rest }: VercelConfig): StoredVercelConfig =>
   networkPolicy === undefined
@@ -193,7 +206,7 @@ export const fromStored = (
     : {
         ...rest,
         networkPolicy: mapHeaders<StoredHeader, Header>(networkPolicy, (value) =>
-          Predicate.isString(value) ? value : (secrets[value.secret] ?? "")
+          Predicate.isString(value) ? value : secrets[value.secret]
         )
       }
 

@@ -73,6 +73,33 @@ describe("SandboxConfig", () => {
     assert.deepStrictEqual(back, config)
   })
 
+  it("refuses two secrets that would have one name in the record", () => {
+    const headers = (...all: ReadonlyArray<Record<string, Redacted.Redacted<string>>>) => ({
+      vercel: { networkPolicy: { allow: { "a.example": [{ transform: all.map((headers) => ({ headers })) }] } } }
+    })
+    const labelled = (value: string, label: string) => Redacted.make(value, { label })
+    for (const input of [
+      headers({ a: labelled("hunter2", "TOKEN"), b: labelled("hunter3", "TOKEN") }),
+      { env: { TOKEN: Redacted.make("hunter2") }, ...headers({ a: labelled("hunter3", "TOKEN") }) }
+    ]) {
+      assert.include(issue(input), "TOKEN")
+      assert.notInclude(issue(input), "hunter")
+    }
+    decoded({ env: { TOKEN: Redacted.make("hunter2") }, ...headers({ a: labelled("hunter2", "TOKEN") }) })
+    // Those without a label have the names of their places, also in two transforms of one rule.
+    const config = decoded(headers({ a: Redacted.make("one") }, { a: Redacted.make("two") }))
+    const names = SandboxConfig.secretNames(SandboxConfig.toStored(config))
+    assert.deepStrictEqual(names, ["network:a.example[0.0]:a", "network:a.example[0.1]:a"])
+    const [first = "", second = ""] = names
+    const supplied = { [first]: Redacted.make("one"), [second]: Redacted.make("two") }
+    assert.deepStrictEqual(SandboxConfig.fromStored(SandboxConfig.toStored(config), supplied), config)
+    // One that nobody supplies is no header at all: an empty one would replace what the program sends.
+    assert.deepStrictEqual(
+      SandboxConfig.fromStored(SandboxConfig.toStored(config), { [first]: Redacted.make("one") }),
+      decoded(headers({ a: Redacted.make("one") }, {}))
+    )
+  })
+
   it("lists the fields in which two configs differ, whatever the order of keys", () => {
     const one = SandboxConfig.toStored(decoded({ purpose: "a", ports: [1], params: { x: 1, y: { a: 1, b: 2 } } }))
     const two = SandboxConfig.toStored(

@@ -358,7 +358,7 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
         assert.deepStrictEqual(vendor.requests.find(secret), ["sandbox.create body"])
         const record = yield* sandboxes.getSandbox(sandboxId)
         assert.notInclude(JSON.stringify(record), secret)
-        assert.include(JSON.stringify(record), "network:api.example.com[0]:authorization")
+        assert.include(JSON.stringify(record), "network:api.example.com[0.0]:authorization")
         const inside = yield* sandboxes.runCommand(sandboxId, "sh", [
           "-c",
           "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c emulator"
