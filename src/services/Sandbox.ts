@@ -88,13 +88,25 @@ export const create = (
 
 /**
  * Makes a sandbox that is stopped when the Scope closes: deleted, unless the config or the provider says that its disk stays. A
- * stop that fails then is logged; the record keeps that it is pending.
+ * stop that fails then is logged; the record keeps that it is pending. Interrupted while it is made, it is stopped at once.
  */
 export const scoped = (
   config?: SandboxConfigInput
 ): Effect.Effect<Sandbox, SandboxError, SandboxService | Scope.Scope> =>
-  Effect.acquireRelease(create(config), (sandbox) =>
-    Effect.catch(sandbox.stop(), (error) => Effect.logWarning(`sandbox ${sandbox.id} was not stopped`, error))
+  SandboxService.use((service) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        // Chosen here, so that what was begun can be stopped by it.
+        const sandboxId = yield* core.newUuid
+        const stop = (id: string) =>
+          Effect.catch(service.stopSandbox(id), (error) =>
+            error.reason._tag === "NotFound" ? Effect.void : Effect.logWarning(`sandbox ${id} was not stopped`, error)
+          )
+        const sandbox = yield* Effect.onInterrupt(restore(create(config, { sandboxId })), () => stop(sandboxId))
+        yield* Effect.addFinalizer(() => stop(sandbox.id))
+        return sandbox
+      })
+    )
   )
 
 /** The handle of a sandbox that there is; reads its record, asks no vendor. */

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { TestClock } from "effect/testing"
-import { isSandboxError } from "../../src/errors.ts"
+import { isSandboxError, Store as StoreReason } from "../../src/errors.ts"
 import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as Local from "../../src/layers/providers/Local.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
@@ -11,6 +11,7 @@ import * as ProcessEvent from "../../src/model/ProcessEvent.ts"
 import * as LeaseOwner from "../../src/services/LeaseOwner.ts"
 import type { ProcessLog } from "../../src/services/ProcessLog.ts"
 import * as Registry from "../../src/services/ProviderRegistry.ts"
+import * as Sandbox from "../../src/services/Sandbox.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
 import type { SandboxProvider } from "../../src/services/SandboxProvider.ts"
 import type { SandboxStore } from "../../src/services/SandboxStore.ts"
@@ -222,6 +223,111 @@ describe("one fault anywhere in a recorded command", () => {
     )
   }
 })
+
+describe("what is interrupted", () => {
+  for (const when of ["before it was asked for", "after it was done"] as const) {
+    it.effect(`a restore of a stopped sandbox, ${when}, starts nothing that was at rest`, () =>
+      Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const faults = yield* Faults.Faults
+        const { machines } = yield* Fake.Cloud
+        const { sandboxId } = yield* sandboxes.createSandbox({ persistent: true })
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "kept", content: "as it was" }])
+        const checkpoint = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* sandboxes.stopSandbox(sandboxId)
+        yield* faults.add(
+          when === "before it was asked for"
+            ? Faults.on("restoreCheckpoint", Faults.delay("1 hour"))
+            : Faults.on("updateSandbox", Faults.delay("1 hour"), { call: 2 })
+        )
+        const restore = yield* Effect.forkChild(sandboxes.restoreCheckpoint(sandboxId, checkpoint.id), {
+          startImmediately: true
+        })
+        yield* faults.exhausted
+        yield* Fiber.interrupt(restore)
+        for (const attempt of [
+          Effect.asVoid(sandboxes.runCommand(sandboxId, "true")),
+          Effect.asVoid(sandboxes.readFile(sandboxId, "kept"))
+        ]) {
+          assert.strictEqual((yield* Effect.flip(Testing.passing(attempt))).reason._tag, "Stopped")
+        }
+        // A stop ends what the restore may have started, and it can be tried again.
+        yield* sandboxes.stopSandbox(sandboxId)
+        assert.deepStrictEqual(
+          machines.filter(({ running }) => running),
+          []
+        )
+        yield* sandboxes.restoreCheckpoint(sandboxId, checkpoint.id)
+        const bytes = yield* sandboxes.readFile(sandboxId, "kept")
+        assert.strictEqual(new TextDecoder().decode(bytes), "as it was")
+      }).pipe(Effect.provide(Testing.layer()))
+    )
+  }
+
+  it.effect("a restore of an active sandbox leaves it usable", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* sandboxes.createSandbox({ persistent: true })
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "kept", content: "as it was" }])
+      const checkpoint = yield* sandboxes.createCheckpoint(sandboxId)
+      yield* faults.add(Faults.on("restoreCheckpoint", Faults.delay("1 hour")))
+      const restore = yield* Effect.forkChild(sandboxes.restoreCheckpoint(sandboxId, checkpoint.id), {
+        startImmediately: true
+      })
+      yield* faults.exhausted
+      yield* Fiber.interrupt(restore)
+      const bytes = yield* sandboxes.readFile(sandboxId, "kept")
+      assert.strictEqual(new TextDecoder().decode(bytes), "as it was")
+      assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "active")
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+
+  it.effect("the making of a scoped sandbox is ended at once and leaves nothing", () =>
+    Effect.gen(function* () {
+      const { machines } = yield* Fake.Cloud
+      const sandboxes = yield* SandboxService
+      const fiber = yield* Effect.forkChild(Effect.scoped(Sandbox.scoped()), { startImmediately: true })
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(fiber.pollUnsafe())
+      // No time passes: it does not wait for the boot.
+      yield* Fiber.interrupt(fiber)
+      assert.deepStrictEqual(machines, [])
+      const records = yield* Stream.runCollect(sandboxes.listSandboxes())
+      assert.deepStrictEqual(
+        records.map(({ status, stopPending }) => [status, stopPending]),
+        [["shutdown", undefined]]
+      )
+    }).pipe(Effect.provide(Testing.layer({ bootDelay: "1 minute" })))
+  )
+})
+
+describe("a checkpoint that was made", () => {
+  it.effect("is told of though its comment could not be kept", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      yield* faults.add(Faults.on("updateSandbox", Faults.fail(new StoreReason({ kind: "Full" }))))
+      const made = yield* sandboxes.createCheckpoint(sandboxId, { comment: "not kept" })
+      assert.deepStrictEqual(faults.unused, [])
+      assert.deepStrictEqual(yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId)), [made])
+      assert.isUndefined((yield* sandboxes.getSandbox(sandboxId)).checkpointComments)
+    }).pipe(
+      Effect.provide(
+        Testing.layerOver(
+          Effect.gen(function* () {
+            const provider = yield* Fake.make({ cloud: yield* Fake.makeCloud })
+            // As Vercel's, which has no place for a comment.
+            return { ...provider, capabilities: { ...provider.capabilities, checkpoints: withoutComments } }
+          })
+        )
+      )
+    )
+  )
+})
+
+const withoutComments = { stopsProcesses: false, comments: false }
 
 describe("a program that its sandbox takes with it", () => {
   const commands = { hangs: () => Stream.concat(Stream.make(Fake.stdout("up")), Stream.never) }

@@ -301,6 +301,27 @@ describe("Fake: registered commands", () => {
     })
   )
 
+  it.effect("a signal that comes before the first step ends a process too", () =>
+    Effect.gen(function* () {
+      const ran: Array<string> = []
+      const never: Fake.Command = () =>
+        Stream.onStart(
+          Stream.never,
+          Effect.sync(() => ran.push("ran"))
+        )
+      const { machine } = yield* setup({ commands: { never } })
+      for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+        const process = yield* P.start(machine, "never")
+        yield* process.signal(signal)
+        const exit = yield* process.exit
+        assert.strictEqual(exit._tag === "Signalled" ? exit.signal : exit._tag, signal)
+        const gone = yield* Effect.flip(process.signal(signal))
+        assert.strictEqual(gone.reason._tag, "ProcessEnded")
+      }
+      assert.deepStrictEqual(ran, [], "it was signalled before it could begin")
+    })
+  )
+
   it.effect("a signal interrupts, is handled, or is forced; the Scope ends a scoped one", () =>
     Effect.gen(function* () {
       const events: Array<string> = []

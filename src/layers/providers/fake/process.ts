@@ -55,15 +55,10 @@ export class Process {
 
   /** Starts it. The fiber is nobody's child: the process ends by itself, by a signal, or with its machine. */
   run(body: Effect.Effect<ProcessExit>, deadline: number | undefined, grace: Duration.Duration): Effect.Effect<void> {
-    const watched = body.pipe(
-      Effect.exit,
-      Effect.flatMap((exit) =>
-        this.finish(this.killedBy ?? (Exit.isSuccess(exit) ? exit.value : ProcessExit.Exited({ code: 1 })))
-      ),
-      Effect.onInterrupt(() => this.finish(this.killedBy ?? signalledBy("SIGKILL", undefined)))
-    )
+    const watched = Effect.flatMap(Effect.exit(Effect.interruptible(body)), (exit) => this.finish(this.endOf(exit)))
     return Effect.gen({ self: this }, function* () {
-      this.fiber = yield* Effect.forkDetach(watched)
+      // A signal may come before its first step, and must find it ready to finish.
+      this.fiber = yield* Effect.forkDetach(watched, { uninterruptible: true })
       if (deadline === undefined) return
       const left = Math.max(0, deadline - (yield* Clock.currentTimeMillis))
       yield* Effect.forkDetach(
@@ -97,6 +92,12 @@ export class Process {
       this.fiber?.interruptUnsafe()
       return signal === "SIGKILL" || this.options.abrupt ? this.finish(this.killedBy) : Effect.void
     })
+  }
+
+  private endOf(exit: Exit.Exit<ProcessExit>): ProcessExit {
+    if (this.killedBy !== undefined) return this.killedBy
+    if (Exit.isSuccess(exit)) return exit.value
+    return Exit.hasInterrupts(exit) ? signalledBy("SIGKILL", undefined) : ProcessExit.Exited({ code: 1 })
   }
 
   private finish(exit: ProcessExit): Effect.Effect<void> {
