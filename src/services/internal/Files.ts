@@ -153,13 +153,16 @@ export const make = (self: Core, machines: Machines): Files => {
     if (!Number.isInteger(port) || port < 1 || port > 65535) {
       return yield* core.invalid(operation, "port", "expected a port from 1 to 65535")
     }
-    const url = yield* Effect.scoped(
+    const { recovery, url } = yield* Effect.scoped(
       machines.use(
         id,
         ({ machine, provider, record }) => {
           const exposed = record.ports ?? []
           return exposed.includes(port)
-            ? Effect.flatMap(capability(provider, operation, machine.portUrl, id), (portUrl) => portUrl(port))
+            ? Effect.map(
+                Effect.flatMap(capability(provider, operation, machine.portUrl, id), (portUrl) => portUrl(port)),
+                (url) => ({ recovery: provider.recovery, url })
+              )
             : Effect.fail(core.failure(record, operation, new PortNotExposed({ port, exposed })))
         },
         options.recovery
@@ -176,7 +179,7 @@ export const make = (self: Core, machines: Machines): Files => {
               : notReady(id, url, error instanceof Error ? error.message : "the check failed")
           )
     yield* Effect.retry(check, {
-      schedule: options.recovery?.ready ?? self.policy.ready,
+      schedule: options.recovery?.ready ?? recovery?.ready ?? self.policy.ready,
       while: (error) => error.isRetryable
     })
     return url
