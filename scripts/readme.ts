@@ -13,6 +13,7 @@ import * as Vercel from "../src/layers/providers/Vercel.ts"
 import type { SandboxProvider } from "../src/services/SandboxProvider.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
 import * as SandboxSettings from "../src/services/SandboxSettings.ts"
+import * as Faults from "../src/testing/Faults.ts"
 
 const row = (cells: ReadonlyArray<string>): string => `| ${cells.join(" | ")} |`
 const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): string =>
@@ -104,6 +105,20 @@ const stores = (): string =>
     ]
   )
 
+const operations = (): string =>
+  table(
+    ["calls of", "operations"],
+    (
+      [
+        ["a provider", Faults.providerOperations],
+        ["a machine", Faults.machineOperations],
+        ["a process", Faults.processOperations],
+        ["a store", Faults.storeOperations],
+        ["a log", Faults.logOperations]
+      ] as const
+    ).map(([owner, names]) => [owner, names.map((name) => `\`${name}\``).join(" ")])
+  )
+
 const fill = (text: string, name: string, content: string): string => {
   const begin = `<!-- begin:${name} -->`
   const end = `<!-- end:${name} -->`
@@ -118,7 +133,7 @@ export const path = fileURLToPath(new URL("../README.md", import.meta.url))
 /** The README as it should be. */
 export const render = async (text: string): Promise<string> =>
   fill(
-    fill(fill(text, "settings", settings()), "reasons", reasons()),
+    fill(fill(fill(text, "settings", settings()), "reasons", reasons()), "operations", operations()),
     "providers",
     `${await providers()}\n\n${stores()}`
   )

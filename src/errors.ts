@@ -13,6 +13,7 @@
  * by that vendor's classifier before it gets here.
  */
 import * as Duration from "effect/Duration"
+import { NodeInspectSymbol } from "effect/Inspectable"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
@@ -63,7 +64,7 @@ export class NotActive extends Schema.TaggedError<NotActive>(id("NotActive"))("N
 export class Stopped extends Schema.TaggedError<Stopped>(id("Stopped"))("Stopped", {}) {
   readonly isRetryable = false
   override get message() {
-    return "the sandbox was stopped"
+    return "the sandbox was stopped; if its disk was kept, reconnectToSandbox starts it again"
   }
 }
 
@@ -262,7 +263,8 @@ export class PortNotExposed extends Schema.TaggedError<PortNotExposed>(id("PortN
 }) {
   readonly isRetryable = false
   override get message() {
-    return `port ${this.port} is not exposed (exposed: ${this.exposed.length === 0 ? "none" : list(this.exposed)})`
+    const exposed = this.exposed.length === 0 ? "there are none" : `there are ${list(this.exposed)}`
+    return `port ${this.port} is not among the ports of the config that the sandbox was created with (${exposed})`
   }
 }
 
@@ -467,6 +469,38 @@ export const SandboxErrorReason = Schema.Union([
 ])
 export type SandboxErrorReason = typeof SandboxErrorReason.Type
 
+/**
+ * What Node prints of an error. Effect's own are printed as their fields, without message and stack; here it is what Node shows of
+ * any error: these and the cause besides the fields.
+ */
+const printed = (error: Error, name: string, fields: object): Error => {
+  const { cause, message, stack = "" } = error
+  const shown = new Error(message, cause === undefined ? {} : { cause })
+  // A message may hold a stack of its own.
+  const frames = stack.slice(Math.max(stack.indexOf(message), 0) + message.length).match(/\n\s+at [^]*$/)
+  // The prototype for its name, but not for what it prints.
+  Object.setPrototypeOf(shown, Object.getPrototypeOf(error))
+  Object.defineProperty(shown, NodeInspectSymbol, { value: undefined })
+  Object.defineProperty(shown, "stack", { value: `${name}: ${message}${frames?.[0] ?? ""}` })
+  for (const [key, value] of Object.entries(fields)) {
+    if (!(key in shown)) Object.defineProperty(shown, key, { value, enumerable: true })
+  }
+  return shown
+}
+
+for (const { identifier, prototype } of SandboxErrorReason.members) {
+  const name = identifier.slice(id("").length)
+  Object.defineProperties(prototype, {
+    name: { value: name, writable: true, configurable: true },
+    [NodeInspectSymbol]: {
+      value(this: SandboxErrorReason) {
+        const { _tag, ...fields } = this
+        return printed(this, name, fields)
+      }
+    }
+  })
+}
+
 /** The tag of a reason: what `Effect.catchReason("SandboxError", tag, …)` takes. */
 export type ReasonTag = SandboxErrorReason["_tag"]
 
@@ -481,7 +515,13 @@ export class SandboxError extends Schema.TaggedError<SandboxError>(id("SandboxEr
   processId: Schema.optionalKey(Schema.String),
   reason: SandboxErrorReason
 }) {
-  override readonly cause = this.reason
+  // On the prototype, as the reason is a field already: a second one would be printed and sent with it.
+  override get name() {
+    return "SandboxError"
+  }
+  override get cause() {
+    return this.reason
+  }
 
   /** Whether trying the same again later can succeed and is safe. */
   get isRetryable(): boolean {
@@ -514,6 +554,15 @@ export class SandboxError extends Schema.TaggedError<SandboxError>(id("SandboxEr
     const { message } = this.reason
     const about = this.sandboxId === undefined || message.includes(this.sandboxId) ? "" : ` (${this.sandboxId})`
     return `${this.operation}${about}: ${message}`
+  }
+
+  override toJSON() {
+    return { ...this, message: this.message }
+  }
+
+  override [NodeInspectSymbol]() {
+    const { _tag, reason: _, ...fields } = this
+    return printed(this, this.name, fields)
   }
 }
 

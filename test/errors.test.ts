@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Schema } from "effect"
+import { Cause, Duration, Effect, Schema } from "effect"
+import { inspect } from "node:util"
 import * as errors from "../src/errors.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
 
@@ -58,6 +59,35 @@ describe("SandboxError", () => {
       assert.deepStrictEqual(back.retryAfter, error.retryAfter)
     })
   }
+
+  for (const reason of Object.values(examples)) {
+    it(`${reason._tag} is printed as an error, with its cause once`, () => {
+      const error = new errors.SandboxError({ operation: "test", sandboxId: "id", reason })
+      const text = inspect(error)
+      assert.strictEqual(text.split("\n    at ")[0], `SandboxError: ${error.message}`)
+      assert.include(text, "\n    at ")
+      assert.include(text, "operation: 'test'")
+      assert.strictEqual(text.split(`[cause]: ${reason._tag}: `).length, 2)
+      assert.notInclude(text, "reason:")
+      assert.strictEqual(inspect(reason).split("\n    at ")[0], `${reason._tag}: ${reason.message}`)
+      assert.isTrue(Cause.pretty(Cause.fail(error)).startsWith(`SandboxError: ${error.message}`))
+      const { cause, message } = JSON.parse(JSON.stringify(error))
+      assert.deepStrictEqual({ cause, message }, { cause: undefined, message: error.message })
+    })
+  }
+
+  it("prints the fields of its reason and what that was caused by", () => {
+    const cause = new Error("socket hang up")
+    const text = inspect(errors.fail("test", new errors.Unavailable({ accepted: "no", detail: "d", cause })))
+    assert.include(text, "accepted: 'no'")
+    assert.strictEqual(text.split("[cause]: Error: socket hang up").length, 2)
+  })
+
+  it("says what can be done", () => {
+    assert.include(examples.Stopped.message, "reconnectToSandbox")
+    assert.include(examples.PortNotExposed.message, "ports of the config")
+    assert.include(examples.PortNotExposed.message, "2, 3")
+  })
 
   it("retries only what can pass by itself", () => {
     const retryable = Object.values(examples)

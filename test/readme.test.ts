@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { path, render } from "../scripts/readme.ts"
+import { methodReasons } from "../src/services/SandboxService.ts"
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -23,6 +24,15 @@ describe("README", () => {
   it("has tables that the code agrees with", async () => {
     const current = await readFile(path, "utf8")
     assert.strictEqual(current, await render(current))
+  })
+
+  it("names every method where it says what a handle and the service have", async () => {
+    const [, section = ""] =
+      /The members of a handle:([^]*?)What a guest cannot do/.exec(await readFile(path, "utf8")) ?? []
+    assert.deepStrictEqual(
+      Object.keys(methodReasons).filter((method) => !new RegExp(`\\b${method}\\b`).test(section)),
+      []
+    )
   })
 
   it(

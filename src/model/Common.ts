@@ -25,6 +25,12 @@ export const NoNul = Schema.String.check(
 
 const maxDuration = Duration.days(366)
 
+/** The forms that a duration can have, for whoever has used another one. */
+const durationForms = 'such as "20 minutes" or a number of milliseconds'
+
+/** What a deadline or a lease must be. */
+export const expectedDuration = `expected a duration above zero and of at most 366 days, ${durationForms}`
+
 /** `Redacted` text without NUL. */
 export const RedactedText = Schema.declare(
   (u): u is Redacted.Redacted<string> => {
@@ -32,7 +38,8 @@ export const RedactedText = Schema.declare(
     const value = Redacted.value(u)
     return Predicate.isString(value) && !value.includes("\0")
   },
-  { identifier: "Redacted<string>" }
+  // Only ever the alternative to plain text, and the one of the two that a wrong value is reported for.
+  { expected: "text without NUL, or Redacted text" }
 )
 
 const isSane = Schema.makeFilter<Duration.Duration>((duration) =>
@@ -40,20 +47,20 @@ const isSane = Schema.makeFilter<Duration.Duration>((duration) =>
   Duration.isGreaterThan(duration, Duration.zero) &&
   Duration.isLessThanOrEqualTo(duration, maxDuration)
     ? undefined
-    : "expected a duration above zero and of at most 366 days"
+    : expectedDuration
 )
 
 const isSaneOrZero = Schema.makeFilter<Duration.Duration>((duration) =>
   Duration.isZero(duration) ||
   (Duration.isGreaterThan(duration, Duration.zero) && Duration.isLessThanOrEqualTo(duration, maxDuration))
     ? undefined
-    : "expected a duration of at most 366 days, or zero"
+    : `expected a duration of at most 366 days, or zero, ${durationForms}`
 )
 
 const fromInput = Schema.Unknown.check(
   Schema.makeFilter((input) =>
     // The input is unknown by nature here; `fromInput` answers none for what is no duration.
-    Option.isSome(Duration.fromInput(input as Duration.Input)) ? undefined : "expected a duration"
+    Option.isSome(Duration.fromInput(input as Duration.Input)) ? undefined : `expected a duration, ${durationForms}`
   )
 )
 

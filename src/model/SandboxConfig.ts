@@ -7,6 +7,7 @@ import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as SchemaIssue from "effect/SchemaIssue"
 import { InvalidConfig } from "../errors.ts"
 import { JsonObject, NoNul, Port, RedactedText, SaneDuration } from "./Common.ts"
 import * as Vercel from "./VercelConfig.ts"
@@ -76,14 +77,24 @@ export const SandboxConfig = Schema.Struct({
 })
 export type SandboxConfig = typeof SandboxConfig.Type
 
-/** The config as a user writes it: durations in any form that `Duration.Input` has. */
-export type SandboxConfigInput = Omit<SandboxConfig, "timeout" | "vercel"> & {
-  readonly timeout?: Duration.Input
-  readonly vercel?: Omit<Vercel.VercelConfig, "timeout" | "snapshotExpiration"> & {
+/** The same fields, where `undefined` is as good as none. */
+type Loose<A> = { readonly [K in keyof A]: A[K] | undefined }
+
+/** The config as a user writes it: durations in any form that `Duration.Input` has, and `undefined` for what is not said. */
+export type SandboxConfigInput = Loose<
+  Omit<SandboxConfig, "timeout" | "env" | "resources" | "local" | "vercel"> & {
     readonly timeout?: Duration.Input
-    readonly snapshotExpiration?: Duration.Input
+    readonly env?: Loose<Env>
+    readonly resources?: Loose<NonNullable<SandboxConfig["resources"]>>
+    readonly local?: Loose<NonNullable<SandboxConfig["local"]>>
+    readonly vercel?: Loose<
+      Omit<Vercel.VercelConfig, "timeout" | "snapshotExpiration"> & {
+        readonly timeout?: Duration.Input
+        readonly snapshotExpiration?: Duration.Input
+      }
+    >
   }
-}
+>
 
 /**
  * The config as a record keeps it, and what recreate uses: durations in ms, and of a redacted variable only its name
@@ -119,17 +130,65 @@ const findRenamed = (input: unknown, path: ReadonlyArray<string>): string | unde
   return undefined
 }
 
+/** The sections whose own fields may be `undefined` too. What is the user's or a third party's data stays as it is. */
+const sections: ReadonlySet<string> = new Set<keyof SandboxConfigInput>(["env", "resources", "local", "vercel"])
+
+const isSection = (input: unknown): input is object =>
+  Predicate.isObject(input) && !Array.isArray(input) && !Redacted.isRedacted(input)
+
+/** A config without the fields that are `undefined`: nobody has asked for them, and no record should hold them. */
+const withoutUndefined = (input: unknown, inSection: boolean): unknown =>
+  isSection(input)
+    ? Object.fromEntries(
+        Object.entries(input)
+          .filter(([, value]) => value !== undefined)
+          .map(([key, value]) => [key, !inSection && sections.has(key) ? withoutUndefined(value, true) : value])
+      )
+    : input
+
+const noSuchField = "there is no such field"
+
+const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1({
+  leafHook: (issue) => (issue._tag === "UnexpectedKey" ? noSuchField : SchemaIssue.defaultLeafHook(issue))
+})
+
+/** `vercel.networkPolicy.allow[0]`; what is no plain name is quoted. */
+const pathText = (path: ReadonlyArray<PropertyKey>): string =>
+  path.reduce<string>((text, key) => {
+    if (typeof key === "number") return `${text}[${key}]`
+    const name = String(key)
+    return /^[\w$-]+$/.test(name) ? `${text}${text === "" ? "" : "."}${name}` : `${text}[${JSON.stringify(name)}]`
+  }, "")
+
+/** One line: what is wrong with which field. Of the alternatives that a value could have been, those that it came closest to. */
+const issueText = (issue: SchemaIssue.Issue): string => {
+  const all = issuesOf(issue).issues.map(({ message, path = [] }) => ({
+    path: path.map((part) => (typeof part === "object" ? part.key : part)),
+    problem: message.replace(/^Expected /, "expected ")
+  }))
+  const depth = Math.max(...all.map(({ path }) => path.length))
+  const closest = all.filter(({ path }) => path.length === depth)
+  const known = closest.filter(({ problem }) => problem !== noSuchField)
+  const texts = (known.length === 0 ? closest : known).map(({ path, problem }) =>
+    depth === 0 ? problem : `${pathText(path)}: ${problem}`
+  )
+  return [...new Set(texts)].join("; ")
+}
+
 const decodeResult = Schema.decodeUnknownResult(SandboxConfig, { onExcessProperty: "error" })
 
 /**
  * Decodes a config. Unknown and renamed fields, durations that are negative, zero or above 366 days, ports out of range
- * and NUL anywhere are `InvalidConfig`, which names the field and echoes no environment value.
+ * and NUL anywhere are `InvalidConfig`, which names the field and echoes no environment value. A field that is `undefined` is absent.
  */
 export const decode = (input: unknown): Result.Result<SandboxConfig, InvalidConfig> => {
   const rename = findRenamed(input, [])
   if (rename !== undefined) return Result.fail(new InvalidConfig({ issue: rename }))
   return Result.flatMap(
-    Result.mapError(decodeResult(input), (error) => new InvalidConfig({ issue: error.message })),
+    Result.mapError(
+      decodeResult(withoutUndefined(input, false)),
+      (error) => new InvalidConfig({ issue: issueText(error.issue) })
+    ),
     (config) => {
       const name = ambiguousSecret(config)
       return name === undefined

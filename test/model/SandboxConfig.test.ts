@@ -51,6 +51,42 @@ describe("SandboxConfig", () => {
     assert.include(issue(input), message)
   })
 
+  it.each([
+    [{ timeout: "soon" }, 'timeout: expected a duration, such as "20 minutes" or a number of milliseconds'],
+    [
+      { vercel: { timeout: 0 } },
+      'vercel.timeout: expected a duration above zero and of at most 366 days, such as "20 minutes" or a number of milliseconds'
+    ],
+    [{ ports: [3000, 0] }, "ports[1]: expected a port from 1 to 65535"],
+    [{ timeOut: 5 }, "timeOut: there is no such field"],
+    [{ resources: { gpus: 1 } }, "resources.gpus: there is no such field"],
+    [{ env: { A: 5 } }, "env.A: expected text without NUL, or Redacted text"],
+    [
+      { vercel: { networkPolicy: { allow: { "api.example.com": [{ forwardURL: 5 }] } } } },
+      'vercel.networkPolicy.allow["api.example.com"][0].forwardURL: expected string'
+    ],
+    ["text", "expected object"]
+  ])("says in one line what is wrong with %j", (input, line) => {
+    assert.strictEqual(issue(input), `invalid sandbox config: ${line}`)
+  })
+
+  it("takes undefined for absent, and keeps nothing of it", () => {
+    const input: SandboxConfig.SandboxConfigInput = {
+      purpose: undefined,
+      timeout: undefined,
+      env: { A: "a", B: undefined },
+      resources: { vcpus: undefined },
+      local: undefined,
+      vercel: { timeout: undefined, name: "n" }
+    }
+    const config = decoded(input)
+    assert.deepStrictEqual(config, { env: { A: "a" }, resources: {}, vercel: { name: "n" } })
+    const plain = SandboxConfig.toStored(decoded({ env: { A: "a" }, resources: {}, vercel: { name: "n" } }))
+    assert.deepStrictEqual(SandboxConfig.differences(SandboxConfig.toStored(config), plain), [])
+    // In the user's own data it is no JSON, here as elsewhere.
+    assert.include(issue({ params: { a: undefined } }), "params.a")
+  })
+
   it("leaves the user's own data alone", () => {
     assert.deepStrictEqual(decoded({ params: { timeoutMs: 5 } }).params, { timeoutMs: 5 })
   })

@@ -510,6 +510,7 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           ["metadata that is no JSON", tagOf(s.runCommandProcess(sandboxId, "true", [], { metadata: { a: NaN } }))],
           ["files is no list", tagOf(s.writeFiles(sandboxId, untyped({ path: "x", content: "" })))],
           ["a file without content", tagOf(s.writeFiles(sandboxId, untyped([{ path: "x" }])))],
+          ["a file that is none", tagOf(s.writeFiles(sandboxId, untyped([null])))],
           ["a status that is none", tagOf(Stream.runDrain(s.listSandboxes({ status: untyped(["runing"]) })))],
           ["a status that is no list", tagOf(Stream.runDrain(s.listSandboxes({ status: untyped("active") })))],
           ["a negative seq", tagOf(s.attachProcess(unknownId, { after: -1 }))],
@@ -517,6 +518,19 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           ["a negative grace", tagOf(s.signalProcess(unknownId, "SIGTERM", { forceAfter: -5 }))]
         ]
         for (const [name, effect] of table) assert.strictEqual(yield* effect, "SandboxError.InvalidArgument", name)
+
+        const misspelt = yield* Effect.flip(
+          s.writeFiles(
+            sandboxId,
+            untyped([
+              { path: "a", content: "" },
+              { path: "x", contents: "5" }
+            ])
+          )
+        )
+        assert.include(misspelt.message, "files[1].contents: there is no such field")
+        assert.include(misspelt.message, '"x"')
+        assert.strictEqual(yield* tagOf(s.readFile(sandboxId, "a")), "PlatformError.NotFound")
       })
     )
 

@@ -53,23 +53,38 @@ const checkPath = (method: string, path: string): Effect.Effect<void, PlatformEr
       )
     : Effect.void
 
+/** A misspelt `mode` must not become the default one. */
+const fields: ReadonlyArray<string> = ["path", "content", "mode"] satisfies ReadonlyArray<keyof FileEntry>
+
+/** Checks an entry of a caller without types: a model's tool call, JavaScript. */
+const checkEntry = (operation: string, entry: unknown, index: number) => {
+  const invalid = (field: string, problem: string) => {
+    const path = Predicate.hasProperty(entry, "path") && Predicate.isString(entry.path) ? entry.path : undefined
+    const which = path === undefined ? "" : ` (the file ${JSON.stringify(path)})`
+    return Effect.fail(core.invalid(operation, `files[${index}]${field}`, `${problem}${which}`))
+  }
+  if (!Predicate.isObject(entry)) return invalid("", "expected an object with path, content and perhaps mode")
+  const given: Partial<Record<PropertyKey, unknown>> = entry
+  const unknown = Object.keys(given).find((key) => !fields.includes(key) && given[key] !== undefined)
+  if (unknown !== undefined) return invalid(`.${unknown}`, "there is no such field; a file has path, content and mode")
+  const { content, mode, path } = given
+  if (!Predicate.isString(path)) return invalid(".path", "expected text")
+  if (!Predicate.isString(content) && !(content instanceof Uint8Array) && !Stream.isStream(content)) {
+    return invalid(".content", "expected text, bytes or a stream of bytes")
+  }
+  if (mode !== undefined && !(Predicate.isNumber(mode) && Number.isInteger(mode) && mode >= 0 && mode <= 0o7777)) {
+    return invalid(".mode", "expected permission bits from 0 to 0o7777")
+  }
+  return checkPath("writeFiles", path)
+}
+
 const encoder = new TextEncoder()
 
 export const make = (self: Core, machines: Machines): Files => {
   const write: Files["write"] = Effect.fnUntraced(function* (id, entries) {
     const operation = "SandboxService.writeFiles"
-    // Callers without types: a model's tool call, JavaScript.
     if (!Array.isArray(entries)) return yield* core.invalid(operation, "files", "expected a list")
-    for (const { content, mode, path } of entries) {
-      if (!Predicate.isString(path)) return yield* core.invalid(operation, "path", "expected text")
-      if (!Predicate.isString(content) && !(content instanceof Uint8Array) && !Stream.isStream(content)) {
-        return yield* core.invalid(operation, "content", "expected text, bytes or a stream of bytes")
-      }
-      yield* checkPath("writeFiles", path)
-      if (mode !== undefined && (!Number.isInteger(mode) || mode < 0 || mode > 0o7777)) {
-        return yield* core.invalid(operation, "mode", "expected permission bits from 0 to 0o7777")
-      }
-    }
+    for (const [index, entry] of entries.entries()) yield* checkEntry(operation, entry, index)
     if (entries.length === 0) return
     const failures = yield* Effect.scoped(
       machines.use(id, ({ machine }) =>
@@ -138,13 +153,16 @@ export const make = (self: Core, machines: Machines): Files => {
     if (!Number.isInteger(port) || port < 1 || port > 65535) {
       return yield* core.invalid(operation, "port", "expected a port from 1 to 65535")
     }
-    const url = yield* Effect.scoped(
+    const { recovery, url } = yield* Effect.scoped(
       machines.use(
         id,
         ({ machine, provider, record }) => {
           const exposed = record.ports ?? []
           return exposed.includes(port)
-            ? Effect.flatMap(capability(provider, operation, machine.portUrl, id), (portUrl) => portUrl(port))
+            ? Effect.map(
+                Effect.flatMap(capability(provider, operation, machine.portUrl, id), (portUrl) => portUrl(port)),
+                (url) => ({ recovery: provider.recovery, url })
+              )
             : Effect.fail(core.failure(record, operation, new PortNotExposed({ port, exposed })))
         },
         options.recovery
@@ -161,7 +179,7 @@ export const make = (self: Core, machines: Machines): Files => {
               : notReady(id, url, error instanceof Error ? error.message : "the check failed")
           )
     yield* Effect.retry(check, {
-      schedule: options.recovery?.ready ?? self.policy.ready,
+      schedule: options.recovery?.ready ?? recovery?.ready ?? self.policy.ready,
       while: (error) => error.isRetryable
     })
     return url

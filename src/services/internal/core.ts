@@ -7,6 +7,7 @@ import * as Schema from "effect/Schema"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { SandboxErrorReason } from "../../errors.ts"
 import { InvalidArgument, isSandboxError, LegacyRecord, NotRunning, SandboxError } from "../../errors.ts"
+import { expectedDuration } from "../../model/Common.ts"
 import { ProcessId, SandboxId } from "../../model/Ids.ts"
 import type { StoredConfig } from "../../model/SandboxConfig.ts"
 import * as Config from "../../model/SandboxConfig.ts"
@@ -128,7 +129,7 @@ export const toDuration = (
     Duration.isGreaterThan(parsed.value, Duration.zero) &&
     Duration.isLessThanOrEqualTo(parsed.value, Duration.days(366))
     ? Effect.succeed(parsed.value)
-    : Effect.fail(invalid(operation, argument, "expected a duration above zero and of at most 366 days"))
+    : Effect.fail(invalid(operation, argument, expectedDuration))
 }
 
 /** The same error under the name of the method that the user called, and with the ids it is about. */
