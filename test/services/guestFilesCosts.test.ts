@@ -20,6 +20,24 @@ const reasonOf = <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>
 const tagOf = <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>) =>
   Effect.map(reasonOf(effect), ({ _tag }) => _tag)
 
+/** A `PATH` on which every file has the same inode and nobody knows when it was made: as if each had got that of the one before it. */
+const oneInode: PathOf = Effect.map(temporary, (directory) => {
+  const stat = ChildProcess.execFileSync("sh", ["-c", "command -v stat"]).toString().trim()
+  const program = `#!/bin/sh
+for word do
+  shift
+  case $word in
+  %d:%i:%.9W) word=%d:7:- ;;
+  *%i*) word=$(printf %s "$word" | sed 's/%i/7/; s/%\\.9W/-/') ;;
+  esac
+  set -- "$@" "$word"
+done
+exec ${stat} "$@"
+`
+  Fs.writeFileSync(`${directory}/stat`, program, { mode: 0o755 })
+  return `${directory}:${process.env.PATH}`
+})
+
 /** The reason of the sandbox that is behind a failure. */
 const causeOf = <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>) =>
   Effect.map(reasonOf(effect), (reason) => {
@@ -365,8 +383,8 @@ describe("the files of a guest", () => {
             ),
             Stream.run(fs.sink("/dev/null"))
           )
-        // What the first megabytes take is the garbage that a heap grows to, whatever is done with it.
-        yield* copy(1 << 27)
+        // What the first half takes is the garbage that a heap grows to, whatever is done with it.
+        yield* copy(1 << 29)
         const before = most
         passed = 0
         yield* copy(1 << 30)
@@ -475,4 +493,78 @@ describe("the files of a guest", () => {
         assert.strictEqual(Fs.readFileSync(at("file"), "utf8"), "x")
       })
   )
+
+  describe("an inode that has passed to another file", () => {
+    const opened = Effect.gen(function* () {
+      const { at, fs } = yield* guest(oneInode)
+      yield* fs.writeFileString(at("file"), "mine")
+      return { at, fs, file: yield* fs.open(at("file"), { flag: "r+" }) }
+    })
+    const lost = Effect.fnUntraced(function* (file: FileSystem.File) {
+      assert.strictEqual(yield* tagOf(file.readAlloc(9, { position: 0n })), "Busy")
+      assert.strictEqual(yield* tagOf(file.writeAll(bytes("!"))), "Busy")
+      assert.strictEqual(yield* tagOf(file.truncate(1)), "Busy")
+      assert.strictEqual(yield* tagOf(file.stat), "Busy")
+    })
+    const others: Record<
+      string,
+      (fs: FileSystem.FileSystem, path: string) => Effect.Effect<void, PlatformError.PlatformError>
+    > = {
+      "written by us": (fs, path) => fs.writeFileString(path, "other"),
+      "made by us": (fs, path) => fs.writeFileString(path, "other", { flag: "wx" }),
+      "written by us through a sink": (fs, path) => Stream.run(Stream.make(bytes("other")), fs.sink(path)),
+      "written by another, and by us then": (fs, path) =>
+        Effect.andThen(
+          Effect.sync(() => Fs.writeFileSync(path, "others")),
+          fs.truncate(path, 5)
+        )
+    }
+    for (const [how, write] of Object.entries(others)) {
+      it.live(`is not taken for the old one: ${how}`, () =>
+        Effect.gen(function* () {
+          const { at, file, fs } = yield* opened
+          yield* fs.remove(at("file"))
+          yield* write(fs, at("file"))
+          yield* lost(file)
+          assert.strictEqual(Fs.readFileSync(at("file"), "utf8").slice(0, 5), "other")
+        })
+      )
+    }
+
+    for (const [how, flag, text] of [
+      ["is there", "r+", "other"],
+      ["is made by it", "w+", ""]
+    ] as const) {
+      it.live(`is not taken for the old one by an open of what ${how}`, () =>
+        Effect.gen(function* () {
+          const { at, file, fs } = yield* opened
+          yield* fs.remove(at("file"))
+          if (text !== "") Fs.writeFileSync(at("file"), text)
+          const other = yield* fs.open(at("file"), { flag })
+          yield* lost(file)
+          yield* other.writeAll(bytes("O"))
+          assert.strictEqual(Fs.readFileSync(at("file"), "utf8"), `O${text.slice(1)}`)
+          assert.strictEqual(Number((yield* other.stat).size), text === "" ? 1 : 5)
+        })
+      )
+    }
+
+    it.live("and what we do by the path to a file that stays is no other file", () =>
+      Effect.gen(function* () {
+        const { at, file, fs } = yield* opened
+        const read = file.readAlloc(9, { position: 0n })
+        yield* fs.writeFileString(at("file"), "again")
+        assert.deepStrictEqual(yield* read, Option.some(bytes("again")))
+        yield* fs.utimes(at("file"), 1, 2)
+        yield* fs.truncate(at("file"), 3)
+        const second = yield* fs.open(at("file"), { flag: "a" })
+        yield* second.writeAll(bytes("!"))
+        assert.deepStrictEqual(yield* read, Option.some(bytes("aga!")))
+        yield* Effect.scoped(fs.open(at("file"), { flag: "w" }))
+        assert.deepStrictEqual(yield* read, Option.none())
+        yield* file.writeAll(bytes("end"))
+        assert.strictEqual(Fs.readFileSync(at("file"), "utf8"), "end")
+      })
+    )
+  })
 })

@@ -201,16 +201,16 @@ export const derive = (machine: Machine): Fs => {
     truncate: Effect.fnUntraced(function* (path, length) {
       const subject = { method: "truncate", path }
       const argument = yield* OpenFile.lengthArgument("truncate", length)
-      const bytes = yield* one("truncate", path, Scripts.truncate, argument, yield* identities.noteFormat(subject))
-      identities.note(bytes)
+      const { format, note } = yield* identities.noting(subject)
+      note(yield* one("truncate", path, Scripts.truncate, argument, format))
     }),
     utimes: Effect.fnUntraced(function* (path, atime, mtime) {
       const subject = { method: "utime", path }
       yield* Shell.checked(subject)
       const whole = (yield* shell.toolbox(subject)).touch === "busybox"
       const [accessed, modified] = [yield* seconds(atime, whole), yield* seconds(mtime, whole)]
-      const format = yield* identities.noteFormat(subject)
-      identities.note(yield* shell.run(subject, Scripts.utimes, [path, accessed, modified, format]))
+      const { format, note } = yield* identities.noting(subject)
+      note(yield* shell.run(subject, Scripts.utimes, [path, accessed, modified, format]))
     }),
     watch: Watch.make(shell),
     writeFile: contents.writeFile

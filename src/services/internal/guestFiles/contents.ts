@@ -85,15 +85,16 @@ export const make = (shell: Shell, identities: Identities) => {
     yield* checked(subject)
     const mode = yield* modeArgument(subject.method, options?.mode)
     const flag = (options?.flag ?? "w").replace(/(?<!r)\+$/, "")
-    const format = yield* identities.noteFormat(subject)
-    return yield* writing(subject, yield* shell.start(subject, Scripts.write, [subject.path, flag, mode, format], true))
+    const { format, note } = yield* identities.noting(subject)
+    const process = yield* shell.start(subject, Scripts.write, [subject.path, flag, mode, format], true)
+    const { finish, write } = yield* writing(subject, process)
+    return { write, finish: Effect.map(finish, note) }
   })
 
   const writeFile: FileSystem.FileSystem["writeFile"] = (path, data, options) =>
     begin({ method: "writeFile", path }, options).pipe(
       Effect.tap((file) => file.write(data)),
       Effect.flatMap((file) => file.finish),
-      Effect.map(identities.note),
       Effect.scoped
     )
 
@@ -102,7 +103,7 @@ export const make = (shell: Shell, identities: Identities) => {
       Effect.map(begin({ method: "sink", path }, options), (file) =>
         Sink.mapEffect(
           Sink.forEach((bytes: Uint8Array) => file.write(bytes)),
-          () => Effect.map(file.finish, identities.note)
+          () => file.finish
         )
       )
     )

@@ -1,7 +1,7 @@
 /**
  * Which file a handle is of. Where the file system tells when a file was made, that and the inode say it. Elsewhere an inode
  * may have passed to another file unseen, so it is the same only while nobody but us has written to it: what we write
- * through any handle or by a path is noted here, for all handles of the file.
+ * through any handle or by a path is noted here, for all handles of the file, unless it was not there or not the same before.
  */
 import * as Effect from "effect/Effect"
 import type * as PlatformError from "effect/PlatformError"
@@ -25,23 +25,65 @@ export interface Identity {
   readonly matches: (parsed: Info.Parsed) => boolean
 }
 
+/** A file that handles are of, and what it was like after the last operation of ours. */
 interface Seen {
   readonly lock: Semaphore.Semaphore
   change: string | undefined
+  /** When that was, by {@link Identities}' own count. */
+  at: number
   handles: number
 }
 
-export interface Identities {
-  /** Remembers a file that was just opened, as long as the Scope lasts. */
-  readonly remember: (toolbox: Toolbox, parsed: Info.Parsed) => Effect.Effect<Identity, never, Scope.Scope>
-  /** The format in which a write by a path reports to {@link note}; empty while nobody is interested. */
-  readonly noteFormat: (subject: Subject) => Effect.Effect<string, PlatformError.PlatformError>
-  /** What a write by a path printed. */
+/** An operation by a path that is about to begin. */
+export interface Noting {
+  /** In which it must print what is there before and after it, see {@link Info.transition}; empty while nobody is interested. */
+  readonly format: string
+  /** What it printed at its end. */
   readonly note: (bytes: Uint8Array) => void
+}
+
+export interface Identities {
+  /** Before a file is opened. */
+  readonly opening: (toolbox: Toolbox) => Opening
+  /** Before something is written by a path. */
+  readonly noting: (subject: Subject) => Effect.Effect<Noting, PlatformError.PlatformError>
+}
+
+export interface Opening {
+  /** As {@link Noting}'s. */
+  readonly format: string
+  /** Remembers the file, of which this was printed, as long as the Scope lasts. */
+  readonly remember: (opened: Info.Transition) => Effect.Effect<Identity, never, Scope.Scope>
 }
 
 export const make = (shell: Shell): Identities => {
   const files = new Map<string, Seen>()
+  let count = 0
+
+  const see = (seen: Seen, change: string | undefined) => {
+    seen.change = change
+    seen.at = ++count
+  }
+
+  /** The file that was known, if this is still it: nothing has come in between that was not ours. */
+  const known = ({ after, before }: Info.Transition, since: number): Seen | undefined => {
+    const seen = files.get(after.key)
+    if (seen === undefined) return undefined
+    const was = before === "unknown" ? after : before
+    if (was !== "nothing" && was.key === after.key) {
+      if (seen.change === undefined || seen.change === was.change) {
+        see(seen, after.change)
+        return seen
+      }
+      if (seen.at > since) {
+        // Another operation of ours was at work at the same time: which came last is not known.
+        see(seen, undefined)
+        return seen
+      }
+    }
+    files.delete(after.key)
+    return undefined
+  }
 
   const byBirth = (key: string, birth: string): Identity => {
     const text = `${key}:${birth}`
@@ -54,13 +96,13 @@ export const make = (shell: Shell): Identities => {
     }
   }
 
-  const byChange = (toolbox: Toolbox, { change, key }: Info.Parsed) =>
-    Effect.map(
+  const byChange = (toolbox: Toolbox, opened: Info.Transition, since: number) => {
+    const { change, key } = opened.after
+    return Effect.map(
       Effect.acquireRelease(
         Effect.sync(() => {
-          const seen = files.get(key) ?? { lock: Semaphore.makeUnsafe(1), change: undefined, handles: 0 }
+          const seen = known(opened, since) ?? { lock: Semaphore.makeUnsafe(1), change, at: ++count, handles: 0 }
           seen.handles++
-          seen.change = change
           files.set(key, seen)
           return seen
         }),
@@ -73,25 +115,34 @@ export const make = (shell: Shell): Identities => {
       (seen): Identity => ({
         lock: seen.lock,
         expected: () => (seen.change === undefined ? [Info.keyFormat, key] : [Info.changeFormat(toolbox), seen.change]),
-        saw: (parsed) => {
-          seen.change = parsed.change
-        },
-        doubt: () => {
-          seen.change = undefined
-        },
+        saw: (parsed) => see(seen, parsed.change),
+        doubt: () => see(seen, undefined),
         matches: (parsed) => parsed.key === key && (seen.change === undefined || seen.change === parsed.change)
       })
     )
+  }
 
   return {
-    remember: (toolbox, parsed) =>
-      parsed.birth === undefined ? byChange(toolbox, parsed) : Effect.succeed(byBirth(parsed.key, parsed.birth)),
-    noteFormat: (subject) =>
-      Effect.suspend(() => (files.size === 0 ? Effect.succeed("") : Effect.map(shell.toolbox(subject), Info.format))),
-    note: (bytes) => {
-      const parsed = bytes.length === 0 ? undefined : Info.parse(Info.decode(bytes))
-      const seen = parsed === undefined ? undefined : files.get(parsed.key)
-      if (parsed !== undefined && seen !== undefined) seen.change = parsed.change
-    }
+    opening: (toolbox) => {
+      const since = count
+      return {
+        format: files.size === 0 ? "" : Info.format(toolbox),
+        remember: (opened) =>
+          opened.after.birth === undefined
+            ? byChange(toolbox, opened, since)
+            : Effect.succeed(byBirth(opened.after.key, opened.after.birth))
+      }
+    },
+    noting: (subject) =>
+      Effect.suspend(() => {
+        const since = count
+        const note = (bytes: Uint8Array) => {
+          const transition = bytes.length === 0 ? undefined : Info.transition(Info.decode(bytes))
+          if (transition !== undefined) known(transition, since)
+        }
+        return files.size === 0
+          ? Effect.succeed({ format: "", note })
+          : Effect.map(shell.toolbox(subject), (toolbox) => ({ format: Info.format(toolbox), note }))
+      })
   }
 }

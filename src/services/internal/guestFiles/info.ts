@@ -112,6 +112,21 @@ export const parse = (text: string): Parsed | undefined => {
   }
 }
 
+/** A file after an operation, and what was under its path before it. */
+export interface Transition {
+  readonly before: Parsed | "nothing" | "unknown"
+  readonly after: Parsed
+}
+
+/** Reads one line of {@link format}, or two: the first is of what was there before, and empty if that was nothing. */
+export const transition = (text: string): Transition | undefined => {
+  const lines = text.replace(/\n$/, "").split("\n")
+  const after = parse(lines.at(-1) ?? "")
+  if (after === undefined || lines.length > 2) return undefined
+  if (lines.length === 1) return { before: "unknown", after }
+  return { before: parse(lines[0] ?? "") ?? "nothing", after }
+}
+
 /** Names as Node's layer shows them: what is no UTF-8 becomes U+FFFD, and a byte order mark is part of the name. */
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 

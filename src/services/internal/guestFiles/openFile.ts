@@ -25,10 +25,10 @@ export const parsed = (
   bytes: Uint8Array
 ): Effect.Effect<Info.Parsed, PlatformError.PlatformError> => {
   const info = Info.parse(Info.decode(bytes))
-  return info === undefined
-    ? Effect.fail(systemError(subject, "Unknown", "The guest's stat printed what cannot be read"))
-    : Effect.succeed(info)
+  return info === undefined ? Effect.fail(unreadable(subject)) : Effect.succeed(info)
 }
+
+const unreadable = (subject: Subject) => systemError(subject, "Unknown", "The guest's stat printed what cannot be read")
 
 const makeFile = (
   shell: Shell,
@@ -172,13 +172,17 @@ export const make =
       const mode = yield* modeArgument("open", options?.mode)
       const toolbox = yield* shell.toolbox(subject)
       const format = Info.format(toolbox)
+      const opening = identities.opening(toolbox)
       const bytes = yield* shell.run(subject, Scripts.open, [
         path,
         flag === "r+" ? flag : flag.replace("+", ""),
         mode,
         options?.noFollow === true ? "1" : "",
-        format
+        format,
+        opening.format
       ])
-      const identity = yield* identities.remember(toolbox, yield* parsed(subject, bytes))
+      const opened = Info.transition(Info.decode(bytes))
+      if (opened === undefined) return yield* unreadable(subject)
+      const identity = yield* opening.remember(opened)
       return makeFile(shell, path, flag, format, identity)
     })

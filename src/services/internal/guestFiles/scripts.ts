@@ -155,6 +155,8 @@ made() { # path how
   esac
   finish /proc/self/fd/3
 }
+# What is there before something is done: path, format or nothing.
+was() { [ -z "$2" ] || stat -L -c "$2" -- "$1" 2>/dev/null || echo; }
 opened() { [ -e /proc/self/fd/3 ] || exit 79; }
 there() { # path flag
   [ -e "$1" ] || reach "$1"
@@ -195,6 +197,7 @@ export const chown = script(["chown"], `[ -e "$1" ] || reach "$1"; [ -z "$2" ] |
 export const utimes = script(
   ["touch", "stat"],
   `[ -e "$1" ] || reach "$1"
+was "$1" "$4"
 if [ -n "$2" ]; then touch -c -a -d "@$2" -- "$1" || exit 69; else touch -c -a -- "$1" || exit 69; fi
 if [ -n "$3" ]; then touch -c -m -d "@$3" -- "$1" || exit 69; else touch -c -m -- "$1" || exit 69; fi
 [ -z "$4" ] || stat -L -c "$4" -- "$1" || why "$1"`
@@ -203,7 +206,8 @@ if [ -n "$3" ]; then touch -c -m -d "@$3" -- "$1" || exit 69; else touch -c -m -
 /** path, length, format or nothing. */
 export const truncate = script(
   ["dd", "stat"],
-  `there "$1" r+
+  `was "$1" "$3"
+there "$1" r+
 dd if=/dev/null of=/proc/self/fd/3 bs=1 seek="$2" count=0 || exit 69
 [ -z "$3" ] || stat -L -c "$3" /proc/self/fd/3 || exit 69`
 )
@@ -473,7 +477,8 @@ if [ -n "$3" ]; then exec head -c "$3" <&3; else exec cat <&3; fi`
 /** path, flag, mode or nothing, format or nothing: writes its input. */
 export const write = script(
   ["cat", "chmod", "stat"],
-  `masked "$3"
+  `was "$1" "$4"
+masked "$3"
 case $2 in
 r) [ -e "$1" ] || reach "$1"; exit 74 ;;
 r+) there "$1" r+; exec 3>&4 ;;
@@ -487,10 +492,11 @@ cat >&3 || exit 69
 stat -L -c "$4" /proc/self/fd/3 || exit 69`
 )
 
-/** path, flag, mode or nothing, "1" for a symlink not to be followed, format. */
+/** path, flag, mode or nothing, "1" for a symlink not to be followed, format, format for before or nothing. */
 export const open = script(
   ["stat", "chmod"],
   `[ ! -p "$1" ] || exit 78
+was "$1" "$6"
 masked "$3"
 case $2 in *x*) ;; *) [ -z "$4" ] || [ ! -L "$1" ] || exit 66 ;; esac
 case $2 in
