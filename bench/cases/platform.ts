@@ -6,7 +6,9 @@ import * as Path from "effect/Path"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
+import { randomUUID } from "node:crypto"
 import * as NodeFs from "node:fs/promises"
+import { ProcessId } from "../../src/model/Ids.ts"
 import { derive } from "../../src/services/internal/guestFiles.ts"
 import { ProviderRegistry } from "../../src/services/ProviderRegistry.ts"
 import { SandboxStore } from "../../src/services/SandboxStore.ts"
@@ -137,7 +139,7 @@ export const derivedListing: Bench = Effect.gen(function* () {
   })
   const entries = 10_000
   const tree = yield* machine.start({
-    processId: record.id as never,
+    processId: ProcessId.make(randomUUID()),
     command: "sh",
     args: [
       "-c",

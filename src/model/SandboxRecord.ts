@@ -34,6 +34,7 @@ export const SandboxRecord = Schema.Struct({
   params: Schema.optionalKey(JsonObject),
   createdAt: Millis,
   updatedAt: Schema.optionalKey(Millis),
+  /** When it was stopped first. With `recreating`: a restore of a stopped sandbox was cut off, and it still counts as stopped. */
   shutdownAt: Schema.optionalKey(Millis),
   /** Absent = 1: written by `@ekairos/sandbox`. */
   schemaVersion: Schema.optionalKey(Count),

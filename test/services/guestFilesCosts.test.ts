@@ -22,7 +22,9 @@ const tagOf = <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>) =
 
 /** A `PATH` on which every file has the same inode and nobody knows when it was made: as if each had got that of the one before it. */
 const oneInode: PathOf = Effect.map(temporary, (directory) => {
-  const stat = ChildProcess.execFileSync("sh", ["-c", "command -v stat"]).toString().trim()
+  const [stat = "", path = ""] = ChildProcess.execFileSync("sh", ["-c", 'command -v stat; echo "$PATH"'])
+    .toString()
+    .split("\n")
   const program = `#!/bin/sh
 for word do
   shift
@@ -35,7 +37,7 @@ done
 exec ${stat} "$@"
 `
   Fs.writeFileSync(`${directory}/stat`, program, { mode: 0o755 })
-  return `${directory}:${process.env.PATH}`
+  return `${directory}:${path}`
 })
 
 /** The reason of the sandbox that is behind a failure. */

@@ -46,6 +46,9 @@ export interface SandboxProcessHandle extends ChildProcessHandle {
 /** How much of one stream waits while the other one is read: what a pipe of the system holds. */
 const readAhead = 64 * 1024
 
+/** As far as a process may count on descriptors: the usual `RLIMIT_NOFILE`. All below the highest one have to be set up. */
+const highestFd = 1023
+
 /** One side of a split output: holds its writer back by bytes. */
 const makeSide = Effect.gen(function* () {
   const queue = yield* Queue.unbounded<Uint8Array, PlatformError.PlatformError | Cause.Done>()
@@ -76,6 +79,8 @@ const split = (
     const scope = yield* Effect.scope
     const sides = { stdout: yield* makeSide, stderr: yield* makeSide }
     let started: Fiber.Fiber<void> | undefined
+    /** Whether `all` reads the output itself, in its order: then it is what reads all of it. */
+    let whole = false
     const output = Stream.mapError(process.output, toPlatform("output"))
     const pump = Stream.runForEach(output, (chunk) => sides[chunk.stream].offer(chunk.bytes)).pipe(
       Effect.onExit((exit) =>
@@ -91,15 +96,23 @@ const split = (
     const begin = Effect.gen(function* () {
       if (started === undefined) started = yield* Effect.forkIn(pump, scope, { startImmediately: true })
     })
-    const from = (side: typeof sides.stdout): Bytes => Stream.unwrap(Effect.as(begin, side.stream))
+    const from = (side: typeof sides.stdout): Bytes =>
+      Stream.unwrap(Effect.suspend(() => (whole ? Effect.succeed(Stream.empty) : Effect.as(begin, side.stream))))
     return {
       stdout: from(sides.stdout),
       stderr: from(sides.stderr),
-      all: Stream.suspend(() =>
-        started === undefined
-          ? Stream.map(output, (chunk) => chunk.bytes)
-          : Stream.merge(from(sides.stdout), from(sides.stderr))
-      )
+      all: Stream.suspend(() => {
+        if (started !== undefined || whole) return Stream.merge(from(sides.stdout), from(sides.stderr))
+        whole = true
+        return output.pipe(
+          Stream.map((chunk) => chunk.bytes),
+          Stream.ensuring(
+            Effect.sync(() => {
+              whole = false
+            })
+          )
+        )
+      })
     }
   })
 
@@ -194,6 +207,7 @@ export const make = (self: Core, commands: Commands) => {
       const additionalFds: Array<AdditionalFd> = []
       for (const { config, fd, name } of fds) {
         if (fd === undefined) return yield* refuse(`${name} is no file descriptor above 2`)
+        if (fd > highestFd) return yield* refuse(`${name} is above ${highestFd}`)
         additionalFds.push({ fd, type: config.type })
       }
       const input = inputOf(options)

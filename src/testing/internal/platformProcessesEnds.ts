@@ -278,5 +278,14 @@ const registerGroups = (test: P.Test, options: Options, assertKilled: AssertKill
         assert.strictEqual(error.reason._tag, "BadArgument")
         assert.match(error.message, /detached/)
       }))
+    test("a descriptor that no process has is BadArgument, which names it", ({ spawner }) =>
+      Effect.gen(function* () {
+        for (const name of ["fd4294967295", "fd2"] as const) {
+          const additionalFds = { [name]: { type: "output" } } as const
+          const error = yield* Effect.flip(spawner.exitCode(P.sh("true", [], { additionalFds })))
+          assert.strictEqual(error.reason._tag, "BadArgument")
+          assert.include(error.message, name)
+        }
+      }))
   }
 }

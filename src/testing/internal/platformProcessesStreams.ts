@@ -106,6 +106,18 @@ const registerOutput = (test: P.Test): void => {
       assert.strictEqual(yield* P.collectText(one.all), "err\n")
     }))
 
+  test("output: two readers at once share it, and both end", () =>
+    Effect.gen(function* () {
+      for (const second of ["stdout", "all"] as const) {
+        const handle = yield* P.sh("for i in 1 2 3 4; do echo $i; done")
+        const texts = yield* Effect.all([P.collectText(handle.all), P.collectText(handle[second])], {
+          concurrency: "unbounded"
+        })
+        assert.deepStrictEqual(texts.join("").match(/\d/g)?.toSorted(), ["1", "2", "3", "4"])
+        assert.strictEqual(yield* handle.exitCode, 0)
+      }
+    }))
+
   test("output: through a Sink its results are read instead", () =>
     Effect.gen(function* () {
       const echo = "echo a; echo b; echo c >&2"

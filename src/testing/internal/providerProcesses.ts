@@ -331,6 +331,25 @@ export const register = (it: It, options: Options): void => {
       assert.notInclude(JSON.stringify(error), "hush-hush")
     }))
 
+  shellTest("the deadline of a process that was let go holds on", (machine) =>
+    Effect.gen(function* () {
+      const begun = yield* now
+      const { exit, letGo } = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const process = yield* P.start(machine, "sleep", ["60"], { deadline: begun + 1_000 })
+          if (process.unref !== undefined) yield* process.unref
+          return { exit: process.exit, letGo: process.unref !== undefined }
+        })
+      )
+      const end = yield* exit
+      assert.isBelow((yield* now) - begun, 20_000)
+      if (letGo) {
+        assert.strictEqual(end.reason, "deadline")
+        assert.isAtLeast((yield* now) - begun, 900)
+      }
+    })
+  )
+
   shellTest("a deadline kills the group, also a child that ignores TERM", (machine) =>
     Effect.gen(function* () {
       const seen = yield* P.observe(

@@ -55,6 +55,9 @@ const drainMillis = 1_000
 /** The most that a pipe can have held at the exit (`F_SETPIPE_SZ` of an ordinary user). */
 const pipeMaximum = 1024 * 1024
 
+/** Of Node's timers; a longer one would be due at once. */
+const longestTimer = 2 ** 31 - 1
+
 /** After the drain a consumer that comes late still gets what lies in the pipe: it arrives within this time. */
 const lateMillis = 50
 
@@ -408,6 +411,24 @@ export const start = Effect.fnUntraced(function* (
     input.close()
     sockets.forEach((socket) => socket.destroy())
   }
+  /** The deadline of a process that was let go: it keeps nobody alive. */
+  const expire = ({ child, pid }: Spawned, deadline: number) =>
+    Effect.gen(function* () {
+      while (status === undefined) {
+        const left = deadline - (yield* Clock.currentTimeMillis)
+        if (left <= 0) {
+          reason = "deadline"
+          return yield* Effect.ignore(kill(pid, options.killGrace))
+        }
+        yield* Effect.callback<void>((resume) => {
+          const timer = setTimeout(() => resume(Effect.void), Math.min(left, longestTimer)).unref()
+          child.once("exit", () => {
+            clearTimeout(timer)
+            resume(Effect.void)
+          })
+        })
+      }
+    })
   const spawned = yield* Effect.acquireRelease(launched, (spawned) =>
     Effect.suspend(() => {
       if (referenced || status !== undefined) {
@@ -418,7 +439,7 @@ export const start = Effect.fnUntraced(function* (
       }
       // It was let go: its pipes must hold for as long as it writes to them.
       spawned.child.once("exit", () => close(spawned))
-      return Effect.void
+      return command.deadline === undefined ? Effect.void : Effect.forkDetach(expire(spawned, command.deadline))
     })
   )
   const { child, ends, input, output, pid } = spawned
