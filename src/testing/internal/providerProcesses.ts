@@ -337,7 +337,7 @@ export const register = (it: It, options: Options): void => {
       const { exit, letGo } = yield* Effect.scoped(
         Effect.gen(function* () {
           const process = yield* P.start(machine, "sleep", ["60"], { deadline: begun + 1_000 })
-          if (process.unref !== undefined) yield* process.unref
+          if (process.unref !== undefined) yield* Effect.asVoid(process.unref)
           return { exit: process.exit, letGo: process.unref !== undefined }
         })
       )

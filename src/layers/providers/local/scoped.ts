@@ -55,8 +55,11 @@ const drainMillis = 1_000
 /** The most that a pipe can have held at the exit (`F_SETPIPE_SZ` of an ordinary user). */
 const pipeMaximum = 1024 * 1024
 
-/** Of Node's timers; a longer one would be due at once. */
-const longestTimer = 2 ** 31 - 1
+/** Native time that keeps this program not alive; Node's timers know no longer one. Yields what stops it. */
+const unreferenced = (millis: number, due: () => void): (() => void) => {
+  const timer = setTimeout(due, Math.min(millis, 2 ** 31 - 1)).unref()
+  return () => clearTimeout(timer)
+}
 
 /** After the drain a consumer that comes late still gets what lies in the pipe: it arrives within this time. */
 const lateMillis = 50
@@ -421,9 +424,9 @@ export const start = Effect.fnUntraced(function* (
           return yield* Effect.ignore(kill(pid, options.killGrace))
         }
         yield* Effect.callback<void>((resume) => {
-          const timer = setTimeout(() => resume(Effect.void), Math.min(left, longestTimer)).unref()
+          const stop = unreferenced(left, () => resume(Effect.void))
           child.once("exit", () => {
-            clearTimeout(timer)
+            stop()
             resume(Effect.void)
           })
         })
