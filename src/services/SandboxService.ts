@@ -306,10 +306,11 @@ const make = Effect.gen(function* () {
       streaming(
         "SandboxService.listSandboxes",
         {},
-        checkedStatus(
+        checkedFilter(
           "SandboxService.listSandboxes",
+          filter,
+          sandboxFilterFields,
           SandboxStatus.literals,
-          filter?.status,
           self.store.listSandboxes(filter)
         )
       ),
@@ -352,10 +353,11 @@ const make = Effect.gen(function* () {
     getProcessSnapshot: (processId) => onProcess("getProcessSnapshot", processId, self.store.getProcess),
     listProcesses: (id, filter) =>
       streamOfSandbox("listProcesses", id, (checked) =>
-        checkedStatus(
+        checkedFilter(
           "SandboxService.listProcesses",
+          filter,
+          processFilterFields,
           ProcessStatus.literals,
-          filter?.status,
           processes.list(checked, filter)
         )
       ),
@@ -380,16 +382,35 @@ const make = Effect.gen(function* () {
   })
 })
 
-/** A status that does not exist would match nothing, and "all of them" would quietly be none. */
-const checkedStatus = <A>(
+const sandboxFilterFields: ReadonlyArray<keyof SandboxFilter> = [
+  "status",
+  "provider",
+  "purpose",
+  "externalSandboxId",
+  "createdBefore",
+  "createdAfter"
+]
+const processFilterFields: ReadonlyArray<keyof Omit<ProcessFilter, "sandboxId">> = ["status", "kind"]
+
+/** A misspelt condition would match everything, a status that does not exist nothing: whoever deletes by a filter must know. */
+const checkedFilter = <A>(
   operation: string,
-  known: ReadonlyArray<string>,
-  wanted: unknown,
+  filter: { readonly status?: unknown } | undefined,
+  fields: ReadonlyArray<string>,
+  statuses: ReadonlyArray<string>,
   stream: Stream.Stream<A, SandboxError>
-): Stream.Stream<A, SandboxError> =>
-  wanted === undefined || (Array.isArray(wanted) && wanted.every((status) => known.includes(status)))
+): Stream.Stream<A, SandboxError> => {
+  const unknown = Object.keys(filter ?? {}).filter((key) => !fields.includes(key))
+  if (unknown.length > 0) {
+    return Stream.fail(
+      core.invalid(operation, "filter", `unknown: ${unknown.join(", ")}; there are ${fields.join(", ")}`)
+    )
+  }
+  const wanted = filter?.status
+  return wanted === undefined || (Array.isArray(wanted) && wanted.every((status) => statuses.includes(status)))
     ? stream
-    : Stream.fail(core.invalid(operation, "status", `expected a list of ${known.join(", ")}`))
+    : Stream.fail(core.invalid(operation, "status", `expected a list of ${statuses.join(", ")}`))
+}
 
 const checkedAfter = (operation: string, after: number | undefined): Effect.Effect<number, SandboxError> =>
   after === undefined || (Number.isSafeInteger(after) && after >= 0)

@@ -512,6 +512,11 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           ["a file without content", tagOf(s.writeFiles(sandboxId, untyped([{ path: "x" }])))],
           ["a file that is none", tagOf(s.writeFiles(sandboxId, untyped([null])))],
           ["a status that is none", tagOf(Stream.runDrain(s.listSandboxes({ status: untyped(["runing"]) })))],
+          ["a condition that there is not", tagOf(Stream.runDrain(s.listSandboxes(untyped({ state: "active" }))))],
+          [
+            "the same of processes",
+            tagOf(Stream.runDrain(s.listProcesses(sandboxId, untyped({ state: ["running"] }))))
+          ],
           ["a status that is no list", tagOf(Stream.runDrain(s.listSandboxes({ status: untyped("active") })))],
           ["a negative seq", tagOf(s.attachProcess(unknownId, { after: -1 }))],
           ["a grace that is none", tagOf(s.signalProcess(unknownId, "SIGTERM", { forceAfter: untyped("soon") }))],

@@ -7,6 +7,7 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import * as Local from "../../../src/layers/providers/Local.ts"
+import * as State from "../../../src/layers/providers/local/state.ts"
 import { ProviderRegistry } from "../../../src/services/ProviderRegistry.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
 import {
@@ -44,6 +45,39 @@ describe("local: state", () => {
       const state = Fs.readFileSync(Path.join(directoryOf(root, secret.sandboxId), "sandbox.json"), "utf8")
       assert.notInclude(state, "s3cret")
       assert.strictEqual(json(Path.join(directoryOf(root, sandboxId), "sandbox.json")).namespace, created.namespace)
+    })
+  )
+
+  it.live("whoever is killed by the end of a lease learns that, before and after it is written down", () =>
+    Effect.gen(function* () {
+      const { root, sandboxId } = yield* fresh
+      const directory = directoryOf(root, sandboxId)
+      const state = json(Path.join(directory, "sandbox.json"))
+      const paths = State.inside(directory)
+      const end = (incarnation: string, fields: object) => {
+        Fs.writeFileSync(paths.state, JSON.stringify({ ...state, ...fields }))
+        return State.endOf(paths, incarnation)
+      }
+      const incarnation = String(state.incarnation)
+      assert.strictEqual(end(incarnation, { deadline: 1 }), undefined)
+      Fs.rmSync(paths.run, { recursive: true })
+      assert.strictEqual(end(incarnation, { deadline: 1 }), "timeout")
+      assert.strictEqual(end(incarnation, { deadline: 2 ** 52 }), "stop")
+      assert.strictEqual(end(incarnation, { ended: { at: 1, reason: "timeout" } }), "timeout")
+      assert.strictEqual(end(incarnation, { ended: { at: 1, reason: "stop" } }), "stop")
+      assert.strictEqual(end("another", { deadline: 1 }), "stop")
+    })
+  )
+
+  it.live("an isolation that nobody has chosen is refused, also without types", () =>
+    Effect.gen(function* () {
+      const root = yield* localRoot
+      for (const isolation of [undefined, "nonsense"]) {
+        // What JavaScript can pass.
+        const error = yield* Effect.flip(Local.make({ root, isolation: isolation as "none" }))
+        assert.strictEqual(error.reason._tag, "InvalidArgument")
+        assert.include(error.message, "isolation")
+      }
     })
   )
 

@@ -6,7 +6,7 @@ import type * as Scope from "effect/Scope"
 import * as Crypto from "node:crypto"
 import * as Path from "node:path"
 import type { SandboxError } from "../../../errors.ts"
-import { UnsupportedCapability } from "../../../errors.ts"
+import { InvalidArgument, UnsupportedCapability } from "../../../errors.ts"
 import type { RecoverySchedules } from "../../../services/RecoveryPolicy.ts"
 import type { SandboxProvider } from "../../../services/SandboxProvider.ts"
 import * as Provider from "../../../services/SandboxProvider.ts"
@@ -28,7 +28,7 @@ export interface Options {
   readonly root: string
   /**
    * `none` is no security boundary. `bubblewrap` refuses with `UnsupportedCapability` where it cannot. `auto` takes what is
-   * there. There is no default: running untrusted code on a host must be somebody's decision.
+   * there, which is `none` as yet; a machine's metadata say which. There is no default: running untrusted code on a host must be somebody's decision.
    */
   readonly isolation: "none" | "bubblewrap" | "auto"
   /** The registered name; the default is `local`. */
@@ -60,6 +60,13 @@ export const make = (
     if (process.platform === "win32") return yield* unsupported("local", "it needs Linux or macOS")
     if (options.isolation === "bubblewrap") {
       return yield* unsupported("isolation: bubblewrap", "only `none` is there yet")
+    }
+    // Also where no types are: running untrusted code on a host must be somebody's decision.
+    if (options.isolation !== "none" && options.isolation !== "auto") {
+      return yield* failWith(
+        "make",
+        new InvalidArgument({ argument: "isolation", problem: "expected none, bubblewrap or auto" })
+      )
     }
     const root = yield* openRoot(Path.resolve(options.root))
     yield* Disk.sweep(root)

@@ -19,7 +19,6 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Fs from "node:fs"
 import * as FsPromises from "node:fs/promises"
@@ -60,6 +59,7 @@ export type SandboxState = typeof SandboxState.Type
 
 const StateJson = Schema.fromJsonString(SandboxState)
 const decodeState = Schema.decodeUnknownEffect(StateJson)
+const decodeStateNow = Schema.decodeUnknownOption(StateJson)
 const encodeState = Schema.encodeSync(StateJson)
 const EnvJson = Schema.fromJsonString(Schema.Record(Schema.String, Schema.String))
 const decodeEnv = Schema.decodeUnknownEffect(EnvJson)
@@ -258,12 +258,11 @@ export const isMarkedRunning = (file: string): boolean => Fs.statSync(file, { th
 export const endOf = (paths: Paths, incarnation: string): "timeout" | "stop" | undefined => {
   if (isMarkedRunning(runFile(paths, incarnation))) return undefined
   try {
-    const state: unknown = JSON.parse(Fs.readFileSync(paths.state, "utf8"))
-    return Predicate.hasProperty(state, "deadline") &&
-      Predicate.isNumber(state.deadline) &&
-      state.deadline <= wallClock()
-      ? "timeout"
-      : "stop"
+    const state = decodeStateNow(Fs.readFileSync(paths.state, "utf8"))
+    if (Option.isNone(state) || state.value.incarnation !== incarnation) return "stop"
+    // Written down once all of it is dead; before that, only the time says it.
+    const { deadline, ended } = state.value
+    return ended?.reason ?? (deadline !== undefined && deadline <= wallClock() ? "timeout" : "stop")
   } catch {
     // A delete has taken it away already, or it is being written.
     return "stop"
