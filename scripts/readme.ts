@@ -29,11 +29,40 @@ const settings = (): string =>
     ])
   )
 
-const reasons = (): string =>
+/** What every method that reaches a machine can fail with; the others are told as what they have besides. */
+const ofMachine = Object.values(methodReasons)
+  .map((tags): ReadonlyArray<string> => tags)
+  .filter((tags) => tags.includes("Superseded"))
+  .reduce((common, tags) => common.filter((tag) => tags.includes(tag)))
+
+const methods = (): string =>
   table(
     ["method", "reasons"],
-    Object.entries(methodReasons).map(([method, tags]) => [`\`${method}\``, tags.toSorted().join(" ")])
+    Object.entries(methodReasons).map(([method, tags]: readonly [string, ReadonlyArray<string>]) => {
+      const reaches = ofMachine.every((tag) => tags.includes(tag))
+      const own = tags.filter((tag) => !reaches || !ofMachine.includes(tag)).toSorted()
+      return [`\`${method}\``, [...(reaches ? ["*machine*"] : []), ...own].join(" ")]
+    })
   )
+
+/** The reasons with what their docstrings say first. */
+const reasons = async (): Promise<string> => {
+  const source = await readFile(fileURLToPath(new URL("../src/errors.ts", import.meta.url)), "utf8")
+  const classes = /\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\nexport class (\w+) extends Schema\.TaggedError<\2>([\s\S]*?)\n}\n/g
+  const tags: ReadonlySet<string> = new Set(Object.values(methodReasons).flat())
+  const rows = [...source.matchAll(classes)].flatMap(([, comment = "", tag = "", body = ""]) => {
+    if (!tags.has(tag)) return []
+    const text = comment
+      .replace(/^\s*\* ?/gm, " ")
+      .replace(/\{@link (\w+)\}/g, "`$1`")
+      .replace(/\s+/g, " ")
+      .trim()
+    const retryable = /isRetryable = (true|false)/.exec(body)?.[1]
+    return [[`\`${tag}\``, retryable === undefined ? "at times" : retryable === "true" ? "yes" : "no", text]]
+  })
+  if (rows.length !== tags.size) throw new Error("a reason has no docstring in src/errors.ts")
+  return `*machine*: ${ofMachine.toSorted().join(" ")}\n\n${methods()}\n\nWhat they mean:\n\n${table(["reason", "retryable", "meaning"], rows)}`
+}
 
 const yes = (value: boolean): string => (value ? "yes" : "no")
 
@@ -133,7 +162,7 @@ export const path = fileURLToPath(new URL("../README.md", import.meta.url))
 /** The README as it should be. */
 export const render = async (text: string): Promise<string> =>
   fill(
-    fill(fill(fill(text, "settings", settings()), "reasons", reasons()), "operations", operations()),
+    fill(fill(fill(text, "settings", settings()), "reasons", await reasons()), "operations", operations()),
     "providers",
     `${await providers()}\n\n${stores()}`
   )
