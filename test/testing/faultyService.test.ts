@@ -389,7 +389,7 @@ describe("a checkpoint", () => {
   it.effect("of a sandbox that sleeps wakes it, though the service has not noticed", () =>
     Effect.gen(function* () {
       const { sandboxId, sandboxes } = yield* stopped(true)
-      const { id } = yield* Testing.passing(sandboxes.createCheckpoint(sandboxId), { step: "1 second" })
+      const { id } = yield* Testing.passing(sandboxes.createCheckpoint(sandboxId))
       yield* sandboxes.restoreCheckpoint(sandboxId, id)
       assert.strictEqual(Buffer.from(yield* sandboxes.readFile(sandboxId, "precious")).toString(), "kept")
     }).pipe(Effect.provide(Testing.layer()))
@@ -398,7 +398,7 @@ describe("a checkpoint", () => {
   it.effect("of a sandbox that is gone is no checkpoint of an empty one", () =>
     Effect.gen(function* () {
       const { sandboxId, sandboxes } = yield* stopped(false)
-      const error = yield* Effect.flip(Testing.passing(sandboxes.createCheckpoint(sandboxId), { step: "1 second" }))
+      const error = yield* Effect.flip(Testing.passing(sandboxes.createCheckpoint(sandboxId)))
       assert.strictEqual(error.reason._tag, "Gone")
       const faults = yield* Faults.Faults
       assert.deepStrictEqual([faults.count("create"), faults.count("createCheckpoint")], [1, 0])
@@ -496,9 +496,7 @@ describe("a process that is begun twice", () => {
         })
         yield* faults.exhausted
         const next = yield* Testing.another()
-        const run = yield* Testing.passing(next.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
-          step: "1 second"
-        })
+        const run = yield* Testing.passing(next.runCommandWithProcessStream(sandboxId, "true", [], { processId }))
         assert.strictEqual(run.result?.exitCode, 0)
         assert.strictEqual(vendor.count("start"), 1)
       })
