@@ -409,6 +409,17 @@ describe("a checkpoint", () => {
 describe("a process that is begun twice", () => {
   const processId = "00000000-0000-4000-8000-000000000002"
 
+  /** The sandbox of a process that was recorded by a service which died before it could start it. */
+  const recordedOnly = Effect.gen(function* () {
+    const sandboxes = yield* SandboxService
+    const { sandboxId } = yield* sandboxes.createSandbox()
+    yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
+      startImmediately: true
+    })
+    yield* (yield* Faults.Faults).exhausted
+    return sandboxId
+  })
+
   it.effect("by two callers of one service is started once, whichever answer is lost", () =>
     Effect.forEach(["insertProcess", "getProcess", "start"] as const, (operation) =>
       over([Faults.on(operation, Faults.delay("10 seconds"), { times: 2 })], ({ faults, sandboxes, vendor }) =>
@@ -450,13 +461,9 @@ describe("a process that is begun twice", () => {
   )
 
   it.effect("is lost if the machine that it was recorded for is not there any more", () =>
-    over([Faults.on("start", Faults.kill("before"))], ({ faults, sandboxes, vendor }) =>
+    over([Faults.on("start", Faults.kill("before"))], ({ vendor }) =>
       Effect.gen(function* () {
-        const { sandboxId } = yield* sandboxes.createSandbox()
-        yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
-          startImmediately: true
-        })
-        yield* faults.exhausted
+        const sandboxId = yield* recordedOnly
         yield* TestClock.adjust("1 minute")
         vendor.vanish()
         const next = yield* Testing.another()
@@ -471,13 +478,9 @@ describe("a process that is begun twice", () => {
   )
 
   it.effect("is not started by whoever only attaches to it", () =>
-    over([Faults.on("start", Faults.kill("before"))], ({ faults, sandboxes, vendor }) =>
+    over([Faults.on("start", Faults.kill("before"))], ({ vendor }) =>
       Effect.gen(function* () {
-        const { sandboxId } = yield* sandboxes.createSandbox()
-        yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
-          startImmediately: true
-        })
-        yield* faults.exhausted
+        yield* recordedOnly
         yield* TestClock.adjust("1 minute")
         const next = yield* Testing.another()
         const attached = yield* next.attachProcess(processId)
@@ -488,13 +491,9 @@ describe("a process that is begun twice", () => {
   )
 
   it.effect("is waited for while its service may live, and started then", () =>
-    over([Faults.on("start", Faults.kill("before"))], ({ faults, sandboxes, vendor }) =>
+    over([Faults.on("start", Faults.kill("before"))], ({ vendor }) =>
       Effect.gen(function* () {
-        const { sandboxId } = yield* sandboxes.createSandbox()
-        yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
-          startImmediately: true
-        })
-        yield* faults.exhausted
+        const sandboxId = yield* recordedOnly
         const next = yield* Testing.another()
         const run = yield* Testing.passing(next.runCommandWithProcessStream(sandboxId, "true", [], { processId }))
         assert.strictEqual(run.result?.exitCode, 0)

@@ -9,17 +9,12 @@ import { ProviderRegistry } from "../../../src/services/ProviderRegistry.ts"
 import type { SandboxProvider } from "../../../src/services/SandboxProvider.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
 import { suite } from "../../../src/testing/ProviderSuite.ts"
+import { nativeFiles } from "../../support/capabilities.ts"
 
 suite("fake", Fake.make(), {
   capabilities: {
     processes: { stdin: true, signalsObservable: true, recorded: true, additionalFds: false },
-    files: {
-      openSurvivesRename: true,
-      atomicExclusiveCreate: true,
-      watchEvents: true,
-      inodes: true,
-      subSecondTimes: true
-    },
+    files: nativeFiles,
     ports: 65535,
     checkpoints: { stopsProcesses: false, comments: true },
     extendTimeout: true,

@@ -14,6 +14,7 @@ import {
   create,
   directoryOf,
   eventually,
+  fresh,
   localRoot,
   processesOf,
   provider,
@@ -21,12 +22,6 @@ import {
   service,
   supervisorPid
 } from "./support/local.ts"
-
-const fresh = Effect.gen(function* () {
-  const root = yield* localRoot
-  const local = yield* provider(root)
-  return { root, local, ...(yield* create(local)) }
-})
 
 const kill = (pid: number | undefined) => Effect.sync(() => process.kill(pid ?? NaN, "SIGKILL"))
 
