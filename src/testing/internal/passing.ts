@@ -17,7 +17,7 @@ interface Watched {
   readonly clock: TestClock.TestClock
   /** The moments that somebody sleeps until. */
   readonly sleeps: Set<{ readonly until: number }>
-  /** What Node has had open ever since it was first seen: the pipes and timers of the test runner. */
+  /** What Node has had open ever since it was first seen: the pipes of the test runner. */
   standing: ReadonlyMap<string, number>
 }
 
@@ -37,10 +37,9 @@ const watch = (clock: TestClock.TestClock): Watched => {
   const known = watched.get(clock)
   if (known !== undefined) return known
   const { sleep } = clock
-  // A request stands for nobody: it may be the one in whose callback this runs.
-  const standing = new Map([...resources()].filter(([kind]) => !kind.includes("Req")))
-  // One timer is the test's own; another would go in the middle, and one of the program's be taken for it.
-  standing.set("Timeout", Math.min(1, standing.get("Timeout") ?? 0))
+  // Neither a request, which may be the one in whose callback this runs, nor a timer stands for the runner: that of vitest's
+  // time limit is not shown, and what is would go in the middle and hide one of the program's.
+  const standing = new Map([...resources()].filter(([kind]) => !kind.includes("Req") && kind !== "Timeout"))
   const made: Watched = { clock, sleeps: new Set(), standing }
   // In its place, as it tells nobody who sleeps, and those who hold it already sleep by it too.
   clock.sleep = (duration) =>
