@@ -7,6 +7,7 @@ import { tmpdir } from "node:os"
 import { basename, dirname, join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { passed, typeCheck } from "./support/typeCheck.ts"
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -59,34 +60,6 @@ const needsVitest = (module: string) => module.startsWith("testing/")
 /** Declarations that name types of a vendor's SDK, which whoever imports them has installed. */
 const needsSdk = (module: string) => module === "layers/providers/Vercel"
 const publicModules = () => modules.filter((module) => !isPrivate(module))
-
-const passed = { code: 0, stdout: "" }
-
-/** What the compiler says to these files of the consumer. */
-const typeCheck = async (options: { readonly skipLibCheck: boolean }, files: ReadonlyArray<string>) => {
-  await writeFile(
-    join(folder, "tsconfig.json"),
-    JSON.stringify({
-      compilerOptions: {
-        strict: true,
-        exactOptionalPropertyTypes: true,
-        module: "NodeNext",
-        target: "ESNext",
-        lib: ["ESNext", "DOM"],
-        noEmit: true,
-        types: [],
-        ...options
-      },
-      files
-    })
-  )
-  const tsc = join(root, "node_modules/typescript/bin/tsc")
-  const { code, stdout } = await run(process.execPath, [tsc, "-p", folder]).then(
-    (done) => ({ code: 0, stdout: done.stdout }),
-    (error: { readonly code: number; readonly stdout: string }) => error
-  )
-  return { code, stdout }
-}
 
 const evaluate = async (code: string): Promise<string> => {
   const { stdout } = await run(process.execPath, ["--input-type=module", "-e", code], { cwd: folder })
@@ -228,7 +201,10 @@ describe("the packed package", () => {
       export const wrong = Effect.flatMap(SandboxService.SandboxService, (s) => s.createSandbox({ timeoutMs: 5 }))
     `
     )
-    assert.deepStrictEqual(await typeCheck({ skipLibCheck: false }, ["consumer.ts", "entries.ts"]), passed)
+    assert.deepStrictEqual(
+      await typeCheck(folder, { skipLibCheck: false, types: [] }, ["consumer.ts", "entries.ts"]),
+      passed
+    )
   }, 120_000)
 
   it("type-checks a consumer of a vendor beside its SDK", async () => {
@@ -253,6 +229,6 @@ describe("the packed package", () => {
     `
     )
     // The SDK's own declarations are its vendor's.
-    assert.deepStrictEqual(await typeCheck({ skipLibCheck: true }, ["vendor.ts"]), passed)
+    assert.deepStrictEqual(await typeCheck(folder, { skipLibCheck: true, types: [] }, ["vendor.ts"]), passed)
   }, 120_000)
 }, 120_000)

@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { path, render } from "../scripts/readme.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
+import { passed, typeCheck } from "./support/typeCheck.ts"
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -46,25 +47,8 @@ describe("README", () => {
       const folder = await mkdtemp(join(root, ".readme-"))
       try {
         for (const { code, name } of all) await writeFile(join(folder, name), code)
-        await writeFile(
-          join(folder, "tsconfig.json"),
-          JSON.stringify({
-            compilerOptions: {
-              strict: true,
-              exactOptionalPropertyTypes: true,
-              module: "NodeNext",
-              target: "ESNext",
-              lib: ["ESNext", "DOM"],
-              noEmit: true,
-              skipLibCheck: true,
-              types: ["node"]
-            },
-            include: ["*.ts"]
-          })
-        )
-        await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", folder]).catch(
-          (error: { readonly stdout?: string }) => assert.fail(`a snippet does not compile:\n${error.stdout}`)
-        )
+        const names = all.map(({ name }) => name)
+        assert.deepStrictEqual(await typeCheck(folder, { skipLibCheck: true, types: ["node"] }, names), passed)
         for (const { name, prints, runs } of all) {
           if (!runs) continue
           const { stderr, stdout } = await run(process.execPath, [join(folder, name)], {

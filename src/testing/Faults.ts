@@ -22,7 +22,8 @@
  *
  * **A death** (`kill`) is that of the service which holds what was wrapped. From then on nothing that it does reaches a provider, a
  * store or a log, its finalizers included: its calls end in interruption, answers that are under way do not arrive, although what
- * was asked may still happen. What is wrapped after a death is alive, so that a second service, whose layers are built then over the
+ * was asked may still happen, and what it started runs on: its scoped processes until the faults' own Scope ends, its recorded ones
+ * as ever. What is wrapped after a death is alive, so that a second service, whose layers are built then over the
  * same machines and the same records, finds what the first one left.
  *
  * **Gotchas**: faults sit above the provider's own deadlines and spans, so that a call which fails here has neither.
@@ -30,6 +31,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import { ProcessLog } from "../services/ProcessLog.ts"
 import { ProviderRegistry } from "../services/ProviderRegistry.ts"
 import type { SandboxProvider } from "../services/SandboxProvider.ts"
@@ -107,10 +109,10 @@ export class Faults extends Context.Service<
   }
 >()("effect-sandbox/testing/Faults") {}
 
-/** Faults that follow a plan. */
-export const make = (plan: Plan = []): Effect.Effect<Faults["Service"]> =>
-  Effect.sync(() => {
-    const state = new State()
+/** Faults that follow a plan. What dead services left behind, such as their scoped processes, ends with this Scope. */
+export const make = (plan: Plan = []): Effect.Effect<Faults["Service"], never, Scope.Scope> =>
+  Effect.map(Effect.scope, (scope) => {
+    const state = new State(scope)
     state.add(plan)
     return Faults.of({
       wrapProvider: (provider) => Wrap.wrapProvider(state, provider),

@@ -10,10 +10,8 @@ import * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import * as TestClock from "effect/testing/TestClock"
 import type { SandboxError } from "../errors.ts"
 import * as Fake from "../layers/providers/Fake.ts"
 import * as Memory from "../layers/stores/Memory.ts"
@@ -23,6 +21,7 @@ import type { SandboxProvider } from "../services/SandboxProvider.ts"
 import { SandboxService } from "../services/SandboxService.ts"
 import { SandboxStore } from "../services/SandboxStore.ts"
 import * as Faults from "./Faults.ts"
+import * as Passing from "./internal/passing.ts"
 
 /** What there is without a service and without faults: it stays when a service dies. */
 export class World extends Context.Service<
@@ -70,6 +69,7 @@ export const layerOver = <E = never, R = never>(
   const world = Layer.effect(
     World,
     Effect.gen(function* () {
+      yield* Passing.watching
       const provider = yield* make
       const records = yield* Layer.build(Layer.fresh(Memory.layer({ namespace: "test" })))
       return World.of({
@@ -105,31 +105,31 @@ export const another = (
 
 /** Options of {@link passing}. */
 export interface PassingOptions {
-  /** How much time passes at once; the default is 1 minute. What falls into it happens in its order. */
-  readonly step?: Duration.Input | undefined
-  /** After this much virtual time it dies, as the effect waits for something else; the default is 1 day. */
+  /** After this much virtual time it dies, as what the effect waits for does not come; the default is 1 day. */
   readonly limit?: Duration.Input | undefined
+  /**
+   * How much real time a child process, a connection, a request or a real timer has before virtual time passes over it, each
+   * time anew; the default is 1 second.
+   */
+  readonly patience?: Duration.Input | undefined
 }
 
-/** Runs an effect, letting the virtual time pass that it waits for. Needs the `TestClock` that `it.effect` has. */
+/**
+ * Runs an effect, letting the virtual time pass that it waits for, and no more. Needs the `TestClock` that `it.effect` has.
+ *
+ * Once no fiber is ready to run, the clock is moved to the next moment that somebody sleeps until. Real work that Node knows of
+ * (files, child processes, connections, real timers), and `just-bash`, come first.
+ *
+ * **Gotchas**: real work that lasts longer than `patience`, or that Node does not show as open (a worker, an `import` that a test
+ * runner serves), is overtaken by time when something sleeps meanwhile. What stands open since before this clock's first
+ * `passing`, or `layer`, is no such work. Who sleeps since before that is not seen, and woken only on the way to a later moment.
+ * When nobody sleeps and nothing real is under way for `patience`, it dies: time would not end it.
+ */
 export const passing = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   options: PassingOptions = {}
 ): Effect.Effect<A, E, R> =>
-  Effect.scoped(
-    Effect.gen(function* () {
-      const step = Duration.fromInputUnsafe(options.step ?? Duration.minutes(1))
-      const limit = Duration.fromInputUnsafe(options.limit ?? Duration.days(1))
-      const fiber = yield* Effect.forkScoped(effect, { startImmediately: true })
-      let passed = Duration.zero
-      while (fiber.pollUnsafe() === undefined) {
-        if (Duration.isGreaterThanOrEqualTo(passed, limit)) {
-          return yield* Effect.die(new Error(`still waiting after ${Duration.format(limit)} of virtual time`))
-        }
-        yield* TestClock.adjust(step)
-        yield* Effect.yieldNow
-        passed = Duration.sum(passed, step)
-      }
-      return yield* Fiber.join(fiber)
-    })
-  )
+  Passing.passing(effect, {
+    limit: Duration.fromInputUnsafe(options.limit ?? Duration.days(1)),
+    patience: Duration.fromInputUnsafe(options.patience ?? Duration.seconds(1))
+  })

@@ -3,32 +3,18 @@ import { Effect, Layer } from "effect"
 import * as Sandbox from "../../src/services/Sandbox.ts"
 import { suite } from "../../src/testing/PlatformSuite.ts"
 import * as Testing from "../../src/testing/Testing.ts"
+import { nativeFiles, realPlatform } from "../support/capabilities.ts"
 import { embedded } from "../support/embedded.ts"
-
-const root = process.getuid?.() === 0
 
 const local = Layer.unwrap(Effect.map(Sandbox.create(), (sandbox) => sandbox.platform)).pipe(Layer.provide(embedded))
 
 suite("local", local, {
-  files: {
-    openSurvivesRename: true,
-    atomicExclusiveCreate: true,
-    watchEvents: true,
-    inodes: true,
-    subSecondTimes: true
-  },
-  realProcesses: true,
-  additionalFds: true,
-  signalsObservable: true,
-  stdin: true,
+  ...realPlatform,
   inheritsStdio: true,
   redactedArguments: false,
   // Every process of a sandbox has a group of its own, and a cookie by which it is found.
   attached: false,
-  ownVariables: ["EFFECT_SANDBOX_COOKIE"],
-  recursiveListingFollows: true,
-  bindingModes: !root,
-  chown: root
+  ownVariables: ["EFFECT_SANDBOX_COOKIE"]
 })
 
 const fake = Layer.unwrap(Effect.map(Sandbox.create(), (sandbox) => sandbox.platform)).pipe(
@@ -36,13 +22,7 @@ const fake = Layer.unwrap(Effect.map(Sandbox.create(), (sandbox) => sandbox.plat
 )
 
 suite("fake", fake, {
-  files: {
-    openSurvivesRename: true,
-    atomicExclusiveCreate: true,
-    watchEvents: true,
-    inodes: true,
-    subSecondTimes: true
-  },
+  files: nativeFiles,
   realProcesses: false,
   additionalFds: false,
   signalsObservable: true,

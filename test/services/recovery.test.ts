@@ -54,6 +54,19 @@ const withTime = <A, E, R>(effect: Effect.Effect<A, E, R>, step: Duration.Input 
     return yield* Fiber.join(fiber)
   })
 
+/** Two services on one store. */
+const twoServices = Effect.fnUntraced(function* (vendor: ReturnType<typeof scripted>) {
+  const shared = yield* Layer.build(store)
+  const build = SandboxService.layer.pipe(
+    Layer.provide(Registry.layer([Effect.succeed(vendor.provider)])),
+    Layer.provide(Layer.succeedContext(shared)),
+    Layer.provide(env({})),
+    Layer.fresh
+  )
+  const one = Effect.map(Layer.build(build), (context) => Context.get(context, SandboxService))
+  return [yield* one, yield* one] as const
+})
+
 describe("the warm path", () => {
   const vendor = scripted()
   it.effect("costs one vendor call a command, no read of the store and no probe", () =>
@@ -109,15 +122,7 @@ describe("a machine that vanished", () => {
   it.effect("is made anew once by two services on one store", () => {
     const vendor = scripted()
     return Effect.gen(function* () {
-      const shared = yield* Layer.build(store)
-      const build = SandboxService.layer.pipe(
-        Layer.provide(Registry.layer([Effect.succeed(vendor.provider)])),
-        Layer.provide(Layer.succeedContext(shared)),
-        Layer.provide(env({})),
-        Layer.fresh
-      )
-      const one = Context.get(yield* Layer.build(build), SandboxService)
-      const other = Context.get(yield* Layer.build(build), SandboxService)
+      const [one, other] = yield* twoServices(vendor)
       assert.notStrictEqual(one, other)
       const { sandboxId } = yield* one.createSandbox()
       yield* one.runCommand(sandboxId, "true")
@@ -187,15 +192,7 @@ describe("a machine that does not run", () => {
   it.effect("because another service stopped it is not revived by a warm one", () => {
     const vendor = scripted({ persistent: true })
     return Effect.gen(function* () {
-      const shared = yield* Layer.build(store)
-      const build = SandboxService.layer.pipe(
-        Layer.provide(Registry.layer([Effect.succeed(vendor.provider)])),
-        Layer.provide(Layer.succeedContext(shared)),
-        Layer.provide(env({})),
-        Layer.fresh
-      )
-      const warm = Context.get(yield* Layer.build(build), SandboxService)
-      const other = Context.get(yield* Layer.build(build), SandboxService)
+      const [warm, other] = yield* twoServices(vendor)
       const { sandboxId } = yield* warm.createSandbox()
       yield* warm.runCommand(sandboxId, "true")
       yield* other.stopSandbox(sandboxId)

@@ -1,7 +1,22 @@
+import * as Process from "node:process"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, ConfigProvider, Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Stream } from "effect"
+import {
+  Cause,
+  ConfigProvider,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Scope,
+  Stream
+} from "effect"
 import { TestClock } from "effect/testing"
 import { Busy, Gone, isSandboxError, Quota, SandboxError, Store, Unavailable } from "../../src/errors.ts"
+import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as Local from "../../src/layers/providers/Local.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
 import * as Ids from "../../src/model/Ids.ts"
@@ -177,6 +192,40 @@ describe("a call", () => {
       assert.deepStrictEqual(vendor.calls, [])
     })
   )
+
+  it.effect("that is interrupted while it is late leaves what has not happened to the next", () =>
+    Effect.gen(function* () {
+      const { faults, provider } = yield* over([
+        Faults.on("create", Faults.delay("1 hour")),
+        Faults.on("create", Faults.fail())
+      ])
+      const late = yield* Effect.forkChild(creating(provider), { startImmediately: true })
+      yield* Fiber.interrupt(late)
+      assert.strictEqual(yield* outcome(creating(provider)), "Unavailable")
+      assert.deepStrictEqual(kinds(faults), ["create 1 Delay", "create 2 Fail"])
+      assert.deepStrictEqual(faults.unused, [])
+    })
+  )
+
+  for (const fault of [Faults.kill("after"), Faults.loseAnswer()]) {
+    it.effect(`that is interrupted before its answer leaves ${fault._tag} to the next`, () =>
+      Effect.gen(function* () {
+        const faults = yield* Faults.make([Faults.on("insertSandbox", fault)])
+        const { store } = yield* memory
+        let slow = true
+        const wrapped = faults.wrapStore({
+          ...store,
+          insertSandbox: (record) => Effect.suspend(() => (slow ? Effect.never : store.insertSandbox(record)))
+        })
+        const fiber = yield* Effect.forkChild(wrapped.insertSandbox(sandbox), { startImmediately: true })
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(faults.injected, [])
+        slow = false
+        yield* outcome(wrapped.insertSandbox(sandbox))
+        assert.deepStrictEqual(kinds(faults), [`insertSandbox 2 ${fault._tag}`])
+      })
+    )
+  }
 
   it.effect("hangs until it is interrupted", () =>
     Effect.gen(function* () {
@@ -481,6 +530,89 @@ describe("a death", () => {
       const second = yield* outputOf(faults.wrapProvider(vendor.provider))
       assert.deepStrictEqual([text(second.items), second.end], ["abcd", "interrupted"])
     })
+  )
+})
+
+const isAlive = (pid: number): boolean => {
+  try {
+    return Process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
+describe("what a dead service started", () => {
+  const hangs: Fake.Command = () => Stream.never
+
+  /** One process of each lifetime and a temporary directory, in a Scope that has ended. */
+  const used = (dies: boolean) =>
+    Effect.gen(function* () {
+      const cloud = yield* Fake.makeCloud
+      const vendor = yield* Fake.make({ cloud, commands: { hangs } })
+      const life = yield* Scope.make()
+      const faults = yield* Scope.provide(Faults.make(), life)
+      const machine = yield* creating(faults.wrapProvider(vendor))
+      // What is no operation comes through as it is.
+      const { fileSystem } = machine
+      assert.strictEqual(Object.entries(fileSystem).filter(([, value]) => typeof value !== "function").length, 1)
+      const files = { left: "" }
+      const running = () => cloud.commands.filter(({ exit }) => exit === undefined).map(({ lifetime }) => lifetime)
+      yield* Effect.gen(function* () {
+        yield* machine.start({ ...command, command: "hangs" })
+        yield* machine.start({ ...command, command: "hangs", processId: recordedId, lifetime: "recorded" })
+        files.left = yield* machine.fileSystem.makeTempDirectoryScoped?.() ?? Effect.succeed("")
+        assert.deepStrictEqual(running(), ["scoped", "recorded"])
+        if (dies) yield* faults.kill
+      }).pipe(Effect.scoped)
+      const seen = yield* vendor.connect(machine.ref, { sandboxId, boot: false })
+      const isLeft = Effect.map(Effect.exit(seen.fileSystem.stat?.(files.left) ?? Effect.void), Exit.isSuccess)
+      return { running, isLeft, life }
+    })
+  const recordedId = Ids.ProcessId.make("00000000-0000-4000-8000-000000000003")
+
+  it.effect("runs on, the scoped until the faults end", () =>
+    Effect.gen(function* () {
+      const { isLeft, life, running } = yield* used(true)
+      assert.deepStrictEqual([running(), yield* isLeft], [["scoped", "recorded"], true])
+      yield* Scope.close(life, Exit.void)
+      assert.deepStrictEqual([running(), yield* isLeft], [["recorded"], false])
+    })
+  )
+
+  it.effect("ends with its Scope where nobody died", () =>
+    Effect.gen(function* () {
+      const { isLeft, running } = yield* used(false)
+      assert.deepStrictEqual([running(), yield* isLeft], [["recorded"], false])
+    })
+  )
+
+  it.live("is a real process too, and can be left alone", () =>
+    Effect.gen(function* () {
+      const provider = yield* Local.make({ root: yield* tempDirectory, isolation: "none" })
+      const life = yield* Scope.make()
+      const faults = yield* Scope.provide(Faults.make(), life)
+      const machine = yield* creating(faults.wrapProvider(provider))
+      yield* Effect.addFinalizer(() => Effect.orDie(provider.stop(machine.ref, "delete")))
+      const started = Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const sleeps = { ...command, command: "sh", args: ["-c", "echo $$; exec sleep 300"] }
+        const process = yield* Scope.provide(machine.start(sleeps), scope)
+        const [pid] = yield* Stream.runCollect(Stream.take(process.output, 1))
+        return { process, pid: Number(text(pid === undefined ? [] : [pid])), end: Scope.close(scope, Exit.void) }
+      })
+      const left = yield* started
+      yield* Effect.asVoid(left.process.unref ?? Effect.die("it has none"))
+      yield* left.end
+      assert.isTrue(isAlive(left.pid))
+      yield* left.process.signal("KILL")
+      const orphan = yield* started
+      yield* faults.kill
+      yield* orphan.end
+      assert.isTrue(isAlive(orphan.pid))
+      assert.strictEqual(yield* outcome(orphan.process.unref ?? Effect.void), "interrupted")
+      yield* Scope.close(life, Exit.void)
+      assert.isFalse(isAlive(orphan.pid))
+    }).pipe(Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({}))), Effect.scoped)
   )
 })
 

@@ -389,7 +389,7 @@ describe("a checkpoint", () => {
   it.effect("of a sandbox that sleeps wakes it, though the service has not noticed", () =>
     Effect.gen(function* () {
       const { sandboxId, sandboxes } = yield* stopped(true)
-      const { id } = yield* Testing.passing(sandboxes.createCheckpoint(sandboxId), { step: "1 second" })
+      const { id } = yield* Testing.passing(sandboxes.createCheckpoint(sandboxId))
       yield* sandboxes.restoreCheckpoint(sandboxId, id)
       assert.strictEqual(Buffer.from(yield* sandboxes.readFile(sandboxId, "precious")).toString(), "kept")
     }).pipe(Effect.provide(Testing.layer()))
@@ -398,7 +398,7 @@ describe("a checkpoint", () => {
   it.effect("of a sandbox that is gone is no checkpoint of an empty one", () =>
     Effect.gen(function* () {
       const { sandboxId, sandboxes } = yield* stopped(false)
-      const error = yield* Effect.flip(Testing.passing(sandboxes.createCheckpoint(sandboxId), { step: "1 second" }))
+      const error = yield* Effect.flip(Testing.passing(sandboxes.createCheckpoint(sandboxId)))
       assert.strictEqual(error.reason._tag, "Gone")
       const faults = yield* Faults.Faults
       assert.deepStrictEqual([faults.count("create"), faults.count("createCheckpoint")], [1, 0])
@@ -408,6 +408,17 @@ describe("a checkpoint", () => {
 
 describe("a process that is begun twice", () => {
   const processId = "00000000-0000-4000-8000-000000000002"
+
+  /** The sandbox of a process that was recorded by a service which died before it could start it. */
+  const recordedOnly = Effect.gen(function* () {
+    const sandboxes = yield* SandboxService
+    const { sandboxId } = yield* sandboxes.createSandbox()
+    yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
+      startImmediately: true
+    })
+    yield* (yield* Faults.Faults).exhausted
+    return sandboxId
+  })
 
   it.effect("by two callers of one service is started once, whichever answer is lost", () =>
     Effect.forEach(["insertProcess", "getProcess", "start"] as const, (operation) =>
@@ -450,13 +461,9 @@ describe("a process that is begun twice", () => {
   )
 
   it.effect("is lost if the machine that it was recorded for is not there any more", () =>
-    over([Faults.on("start", Faults.kill("before"))], ({ faults, sandboxes, vendor }) =>
+    over([Faults.on("start", Faults.kill("before"))], ({ vendor }) =>
       Effect.gen(function* () {
-        const { sandboxId } = yield* sandboxes.createSandbox()
-        yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
-          startImmediately: true
-        })
-        yield* faults.exhausted
+        const sandboxId = yield* recordedOnly
         yield* TestClock.adjust("1 minute")
         vendor.vanish()
         const next = yield* Testing.another()
@@ -471,13 +478,9 @@ describe("a process that is begun twice", () => {
   )
 
   it.effect("is not started by whoever only attaches to it", () =>
-    over([Faults.on("start", Faults.kill("before"))], ({ faults, sandboxes, vendor }) =>
+    over([Faults.on("start", Faults.kill("before"))], ({ vendor }) =>
       Effect.gen(function* () {
-        const { sandboxId } = yield* sandboxes.createSandbox()
-        yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
-          startImmediately: true
-        })
-        yield* faults.exhausted
+        yield* recordedOnly
         yield* TestClock.adjust("1 minute")
         const next = yield* Testing.another()
         const attached = yield* next.attachProcess(processId)
@@ -488,17 +491,11 @@ describe("a process that is begun twice", () => {
   )
 
   it.effect("is waited for while its service may live, and started then", () =>
-    over([Faults.on("start", Faults.kill("before"))], ({ faults, sandboxes, vendor }) =>
+    over([Faults.on("start", Faults.kill("before"))], ({ vendor }) =>
       Effect.gen(function* () {
-        const { sandboxId } = yield* sandboxes.createSandbox()
-        yield* Effect.forkChild(sandboxes.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
-          startImmediately: true
-        })
-        yield* faults.exhausted
+        const sandboxId = yield* recordedOnly
         const next = yield* Testing.another()
-        const run = yield* Testing.passing(next.runCommandWithProcessStream(sandboxId, "true", [], { processId }), {
-          step: "1 second"
-        })
+        const run = yield* Testing.passing(next.runCommandWithProcessStream(sandboxId, "true", [], { processId }))
         assert.strictEqual(run.result?.exitCode, 0)
         assert.strictEqual(vendor.count("start"), 1)
       })

@@ -1,27 +1,13 @@
 /** The platform suite over its reference, the platform of Node itself. */
 import { NodeServices } from "@effect/platform-node"
 import { suite } from "../../src/testing/PlatformSuite.ts"
-
-const root = process.getuid?.() === 0
+import { realPlatform } from "../support/capabilities.ts"
 
 suite("Node", NodeServices.layer, {
-  files: {
-    openSurvivesRename: true,
-    atomicExclusiveCreate: true,
-    watchEvents: true,
-    inodes: true,
-    subSecondTimes: true
-  },
-  realProcesses: true,
-  additionalFds: true,
-  signalsObservable: true,
-  stdin: true,
+  ...realPlatform,
   // Node's layer hands on the descriptors of the process.
   inheritsStdio: false,
   redactedArguments: true,
-  recursiveListingFollows: true,
   failureEndsGroup: true,
-  startErrorsTyped: false,
-  bindingModes: !root,
-  chown: root
+  startErrorsTyped: false
 })

@@ -83,7 +83,7 @@ const survives = (rule: Faults.Rule, use: Use) =>
     const sandbox = yield* Sandbox.create({ ports: [80], timeout: "30 minutes" })
     const faults = yield* Faults.Faults
     yield* faults.add(rule)
-    const exit = yield* Effect.exit(Testing.passing(Effect.scoped(use(sandbox)), { step: "1 second" }))
+    const exit = yield* Effect.exit(Testing.passing(Effect.scoped(use(sandbox))))
     assert.deepStrictEqual(faults.unused, [])
     return exit._tag === "Success"
   }).pipe(Effect.provide(Testing.layer({ commands })))

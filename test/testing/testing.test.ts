@@ -1,6 +1,12 @@
+import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Fiber, Stream } from "effect"
+import { Cause, Clock, Effect, Exit, Fiber, FileSystem, Option, Stream } from "effect"
+import * as ChildProcess from "effect/process/ChildProcess"
+import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import { TestClock } from "effect/testing"
+import type * as JustBash from "just-bash"
 import * as Fake from "../../src/layers/providers/Fake.ts"
+import * as Build from "../../src/layers/providers/fake/build.ts"
 import * as ProcessEvent from "../../src/model/ProcessEvent.ts"
 import { ProviderRegistry } from "../../src/services/ProviderRegistry.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
@@ -55,7 +61,7 @@ describe("Testing.layerOver", () => {
       const next = yield* Testing.another()
       assert.strictEqual((yield* next.getSandbox(id)).status, "creating")
       const before = yield* Clock.currentTimeMillis
-      const { ref } = yield* Testing.passing(next.createSandbox({}, { sandboxId: id }), { step: "1 second" })
+      const { ref } = yield* Testing.passing(next.createSandbox({}, { sandboxId: id }))
       assert.isAtLeast((yield* Clock.currentTimeMillis) - before, 29_000)
       assert.strictEqual(ref.externalSandboxId, `scripted:${id}`)
       // The machine that the dead service asked for was found, and no second one made.
@@ -65,7 +71,7 @@ describe("Testing.layerOver", () => {
 })
 
 describe("Testing.passing", () => {
-  it.effect("lets pass what the effect waits for, in order, and no more than it has to", () =>
+  it.effect("lets pass what the effect waits for, in order, and no more", () =>
     Effect.gen(function* () {
       const order: Array<string> = []
       const after = (what: string, seconds: number) =>
@@ -80,18 +86,98 @@ describe("Testing.passing", () => {
         )
       )
       assert.deepStrictEqual(order, ["a", "b", "c"])
-      assert.isAtMost(now, 120_000)
+      assert.strictEqual(now, 90_000)
       assert.strictEqual(yield* Effect.flip(Testing.passing(Effect.fail("no"))), "no")
     })
   )
 
-  it.effect("ends what waits for something that time does not bring", () =>
+  it.effect("is at once where an hour passes, and where every second of it does", () =>
     Effect.gen(function* () {
-      let interrupted = false
-      const waits = Effect.onInterrupt(Effect.never, () => Effect.sync(() => (interrupted = true)))
-      const exit = yield* Effect.exit(Testing.passing(waits, { limit: "1 hour" }))
-      assert.isTrue(Exit.hasDies(exit))
-      assert.isTrue(interrupted)
+      const started = yield* TestClock.withLive(Clock.currentTimeMillis)
+      yield* Testing.passing(Effect.sleep("1 hour"))
+      yield* Testing.passing(Effect.repeat(Effect.sleep("1 second"), { times: 3599 }))
+      assert.strictEqual(yield* Clock.currentTimeMillis, 7_200_000)
+      assert.isBelow((yield* TestClock.withLive(Clock.currentTimeMillis)) - started, 10_000)
+    })
+  )
+
+  it.effect("waits for fibers that only yield", () =>
+    Effect.gen(function* () {
+      const yields = Effect.repeat(Effect.yieldNow, { times: 1000 })
+      assert.isTrue(Option.isSome(yield* Testing.passing(Effect.timeoutOption(yields, "1 minute"))))
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+    })
+  )
+
+  it.effect("does not overtake files, child processes and real timers with a deadline", () =>
+    Effect.gen(function* () {
+      const files = yield* FileSystem.FileSystem
+      const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
+      const directory = yield* files.makeTempDirectoryScoped()
+      const work = Effect.gen(function* () {
+        for (let i = 0; i < 50; i++) {
+          yield* files.writeFileString(`${directory}/${i}`, "text")
+          yield* files.readFileString(`${directory}/${i}`)
+        }
+        yield* TestClock.withLive(Effect.sleep(50))
+        return yield* spawner.string(ChildProcess.make("sh", ["-c", "sleep 0.2; echo late"]))
+      })
+      const within = Testing.passing(Effect.timeoutOption(work, "1 minute"), { patience: "20 seconds" })
+      assert.deepStrictEqual(yield* within, Option.some("late\n"))
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+    }).pipe(Effect.provide(NodeServices.layer))
+  )
+
+  it.effect("overtakes real work that is silent for longer than it has patience", () =>
+    Effect.gen(function* () {
+      const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
+      const work = spawner.exitCode(ChildProcess.make("sleep", ["60"]))
+      const within = Testing.passing(Effect.timeoutOption(work, "1 minute"), { patience: "50 millis" })
+      assert.deepStrictEqual(yield* within, Option.none())
+      assert.strictEqual(yield* Clock.currentTimeMillis, 60_000)
+    }).pipe(Effect.provide(NodeServices.layer))
+  )
+
+  it.effect("does not overtake scripts, nor what loads their interpreter, with a deadline", () =>
+    Effect.gen(function* () {
+      const loads = () =>
+        new Promise<typeof JustBash>((resolve) =>
+          // What a test runner loads shows nothing in Node: neither does a timer that keeps nothing alive.
+          setTimeout(() => resolve(import("just-bash")), 100).unref()
+        )
+      const provider = yield* Build.make({}, loads)
+      const script = "for i in $(seq 200); do echo $i | cat | grep -c 1; done | wc -l; sleep 30; echo slept"
+      const { stdout, took } = yield* Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const before = yield* Clock.currentTimeMillis
+        const run = sandboxes.runCommand(sandboxId, "sh", ["-c", script])
+        const { stdout } = yield* Testing.passing(Effect.timeout(run, "1 minute"))
+        return { stdout, took: (yield* Clock.currentTimeMillis) - before }
+      }).pipe(Effect.provide(Testing.layerOver(Effect.succeed(provider))))
+      assert.deepStrictEqual([stdout.replaceAll(" ", ""), took], ["200\nslept\n", 30_000])
+    })
+  )
+
+  it.effect("sees who sleeps since before it", () =>
+    Effect.gen(function* () {
+      const sleeper = yield* Effect.forkChild(Effect.sleep("1 hour"), { startImmediately: true })
+      yield* Testing.passing(Fiber.join(sleeper))
+      assert.strictEqual(yield* Clock.currentTimeMillis, 3_600_000)
+    }).pipe(rows())
+  )
+
+  it.effect("ends what waits for something that time does not bring, or for longer than its limit", () =>
+    Effect.gen(function* () {
+      let interrupted = 0
+      const counted = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+        Effect.onInterrupt(self, () => Effect.sync(() => void interrupted++))
+      const never = yield* Effect.exit(Testing.passing(counted(Effect.never), { patience: "20 millis" }))
+      const late = yield* Effect.exit(Testing.passing(counted(Effect.sleep("61 minutes")), { limit: "1 hour" }))
+      assert.include(String(Exit.isFailure(never) && Cause.squash(never.cause)), "time does not bring")
+      assert.include(String(Exit.isFailure(late) && Cause.squash(late.cause)), "still waiting after 1h")
+      assert.strictEqual(interrupted, 2)
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
     })
   )
 })
@@ -125,7 +211,7 @@ describe("Testing.layer", () => {
     Effect.gen(function* () {
       const sandboxes = yield* SandboxService
       const before = yield* Clock.currentTimeMillis
-      yield* Testing.passing(sandboxes.createSandbox(), { step: "1 second" })
+      yield* Testing.passing(sandboxes.createSandbox())
       assert.approximately((yield* Clock.currentTimeMillis) - before, 100_000, 10_000)
       assert.deepStrictEqual((yield* Faults.Faults).unused, [])
     }).pipe(faked([Faults.on("create", Faults.rateLimited({ retryAfter: "30 seconds" }), { times: 3 })]))

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Pull from "effect/Pull"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../errors.ts"
 import type * as Model from "./faultsModel.ts"
@@ -48,6 +49,16 @@ const happen = (site: Site, due: Due, fault: Model.Anywhere): Effect.Effect<void
     }
   })
 
+/** A call that ends too early leaves its faults to the next. */
+const givingBack =
+  (all: ReadonlyArray<Due>) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.onError(effect, () =>
+      Effect.sync(() => {
+        for (const due of all) due.giveBack()
+      })
+    )
+
 /** What goes before a call: first what changes the world or takes time, then what ends it. */
 const before = (site: Site, all: ReadonlyArray<Due>): Effect.Effect<void, SandboxError> =>
   Effect.gen(function* () {
@@ -73,7 +84,7 @@ const before = (site: Site, all: ReadonlyArray<Due>): Effect.Effect<void, Sandbo
       }
     }
     yield* end
-  })
+  }).pipe(givingBack(all))
 
 /** What goes after a call. */
 const answered = <A, E, R>(
@@ -84,11 +95,13 @@ const answered = <A, E, R>(
   for (const due of all) {
     const { fault } = due
     if (fault._tag === "Kill" && fault.when === "after") {
-      return Effect.flatMap(Effect.exit(effect), () => Effect.andThen(happen(site, due, fault), Effect.interrupt))
+      return Effect.flatMap(givingBack([due])(Effect.exit(effect)), () =>
+        Effect.andThen(happen(site, due, fault), Effect.interrupt)
+      )
     }
     if (fault._tag === "LoseAnswer") {
       return effect.pipe(
-        Effect.onError(() => Effect.sync(due.giveBack)),
+        givingBack([due]),
         Effect.flatMap(() => {
           due.injected()
           return Effect.fail(errorOf(due.call, fault.reason))
@@ -132,6 +145,19 @@ export const opening = <O extends Model.Operation>(
   operation: O,
   args: Model.Arguments<O>
 ): Effect.Effect<void, SandboxError> => call(site, operation, args, Effect.void)
+
+/** A part of a call that nothing is injected into: it neither happens nor is heard of once the service is dead. */
+export const silent = <A, E, R>(site: Site, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  living(site.life)(effect)
+
+/** What a call opens ends with the caller's Scope, but not with that of a dead one: the finalizers of the dead do nothing. */
+export const owned = <A, E, R>(site: Site, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | Scope.Scope> =>
+  Effect.gen(function* () {
+    const inner = yield* Effect.acquireRelease(Scope.fork(site.state.scope), (inner, exit) =>
+      site.life.dead ? Effect.void : Scope.close(inner, exit)
+    )
+    return yield* Effect.provideService(effect, Scope.Scope, inner)
+  })
 
 /** Passes while the service is alive. */
 export const alive = (site: Site): Effect.Effect<void> =>

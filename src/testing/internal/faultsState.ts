@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Random from "effect/Random"
+import type * as Scope from "effect/Scope"
 import type { SandboxErrorReason } from "../../errors.ts"
 import { SandboxError } from "../../errors.ts"
 import * as Model from "./faultsModel.ts"
@@ -41,7 +42,7 @@ export interface Due {
   readonly call: Model.Call
   /** Says that it happened. */
   readonly injected: () => void
-  /** Says that it could not happen at this call: the next one gets it. */
+  /** Says that the call is over: if it has not happened, the next one gets it. */
   readonly giveBack: () => void
 }
 
@@ -53,9 +54,15 @@ export class State {
   readonly injected: Array<Injected> = []
   readonly counts = new Map<Model.Operation, number>()
   life: Life = { dead: false }
+  /** What the dead leave open, until the test is over. */
+  readonly scope: Scope.Scope
   readonly #rules: Array<Counter> = []
   readonly #seeded: Array<Model.Seeded> = []
   #news = Latch.makeUnsafe(false)
+
+  constructor(scope: Scope.Scope) {
+    this.scope = scope
+  }
 
   readonly add = (plan: Model.Plan): void => {
     for (const rule of plan) {
@@ -98,15 +105,18 @@ export class State {
           ends = true
         }
         counter.left--
+        let open = true
         due.push({
           fault: rule.fault,
           call,
           injected: () => {
+            open = false
             counter.injected++
             this.#note(call, rule.fault)
           },
           giveBack: () => {
-            counter.left++
+            if (open) counter.left++
+            open = false
           }
         })
       }

@@ -1,11 +1,11 @@
 /** A provider, a store and a log whose every call passes the faults. */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as PlatformError from "effect/PlatformError"
+import type * as PlatformError from "effect/PlatformError"
+import * as Predicate from "effect/Predicate"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../errors.ts"
-import { isSandboxError } from "../../errors.ts"
 import type { ProcessEvent } from "../../model/ProcessEvent.ts"
 import { isOutput } from "../../model/ProcessEvent.ts"
 import { ProcessLog } from "../../services/ProcessLog.ts"
@@ -18,9 +18,10 @@ import type {
   ProviderCheckpoints,
   SandboxProvider
 } from "../../services/SandboxProvider.ts"
+import { inPlatform } from "../../services/internal/platformErrors.ts"
 import { SandboxStore } from "../../services/SandboxStore.ts"
 import type { Items, Site } from "./faultsCalls.ts"
-import { alive, call, opening, stream, whole } from "./faultsCalls.ts"
+import { alive, call, opening, owned, silent, stream, whole } from "./faultsCalls.ts"
 import type { State } from "./faultsState.ts"
 
 type Failure = SandboxError | PlatformError.PlatformError
@@ -49,7 +50,7 @@ const sink = <A, In, L, E, R>(self: Sink.Sink<A, In, L, E, R>, site: Site): Sink
 
 const wrapProcess = (outer: Site, process: MachineProcess): MachineProcess => {
   const site = { ...outer, processId: process.external.processId }
-  const { additionalFds, release } = process
+  const { additionalFds, release, unref } = process
   return {
     ...process,
     output: stream(site, "output", [], process.output, chunks),
@@ -61,6 +62,14 @@ const wrapProcess = (outer: Site, process: MachineProcess): MachineProcess => {
     ...(release === undefined
       ? {}
       : { release: (position: Parameters<typeof release>[0]) => call(site, "release", [position], release(position)) }),
+    ...(unref === undefined
+      ? {}
+      : {
+          unref: silent(
+            site,
+            Effect.map(unref, (reref) => silent(site, reref))
+          )
+        }),
     ...(additionalFds === undefined
       ? {}
       : {
@@ -79,35 +88,32 @@ const wrapProcess = (outer: Site, process: MachineProcess): MachineProcess => {
   }
 }
 
-/** Files speak `PlatformError`; a failure of the machine is its cause. */
-const toPlatform =
-  (method: string) =>
-  (error: Failure): PlatformError.PlatformError =>
-    isSandboxError(error)
-      ? PlatformError.systemError({
-          _tag: "Unknown",
-          module: "FileSystem",
-          method,
-          description: error.message,
-          cause: error
-        })
-      : error
+/** What these open or make goes with their Scope. */
+const scoped: ReadonlySet<string> = new Set(["open", "makeTempDirectoryScoped", "makeTempFileScoped"])
 
 /** What it has is wrapped, what it lacks stays absent. */
 const wrapFileSystem = (site: Site, files: MachineFileSystem): MachineFileSystem => {
-  const entries = Object.entries(files).map(([method, operate]) => [
-    method,
-    (...args: ReadonlyArray<unknown>): unknown => {
-      const begun = Effect.mapError(opening(site, "fileSystem", [method, ...args]), toPlatform(method))
-      // The members differ in what they take and give; what comes in goes on as it is, and so does what comes out.
-      const result: unknown = Reflect.apply(operate as (...args: ReadonlyArray<unknown>) => unknown, files, args)
-      if (Stream.isStream(result)) return Stream.unwrap(Effect.as(begun, result))
-      if (Sink.isSink(result)) return Sink.unwrap(Effect.as(begun, sink(result, site)))
-      const effect = result as Effect.Effect<unknown, Failure>
-      return Effect.mapError(call(site, "fileSystem", [method, ...args], effect), toPlatform(method))
-    }
-  ])
-  return Object.fromEntries(entries) as MachineFileSystem
+  const entries = Object.entries(files).map(([method, operate]): readonly [string, unknown] => {
+    // The type's own mark.
+    if (!Predicate.isFunction(operate)) return [method, operate]
+    const toPlatform = inPlatform("FileSystem", method)
+    return [
+      method,
+      (...args: ReadonlyArray<unknown>): unknown => {
+        const begun = Effect.mapError(opening(site, "fileSystem", [method, ...args]), toPlatform)
+        // The members differ in what they take and give; what comes in goes on as it is, and so does what comes out.
+        const result: unknown = Reflect.apply(operate, files, args)
+        if (Stream.isStream(result)) return Stream.unwrap(Effect.as(begun, result))
+        if (Sink.isSink(result)) return Sink.unwrap(Effect.as(begun, sink(result, site)))
+        // What is neither stream nor sink is an effect, as all that the interface has.
+        const effect = result as Effect.Effect<unknown, Failure>
+        const called = call(site, "fileSystem", [method, ...args], scoped.has(method) ? owned(site, effect) : effect)
+        return Effect.mapError(called, toPlatform)
+      }
+    ]
+  })
+  // The same names, and under each what takes and gives the same.
+  return Object.fromEntries(entries) as unknown as MachineFileSystem
 }
 
 const deleting = (provider: SandboxProvider, ref: MachineRef) => provider.stop(ref, "delete")
@@ -118,7 +124,9 @@ const wrapMachine = (outer: Site, provider: SandboxProvider, machine: Machine): 
     ...machine,
     start: (command) => {
       const here = { ...site, processId: command.processId, command }
-      return Effect.map(call(here, "start", [command], machine.start(command)), (process) => wrapProcess(here, process))
+      return Effect.map(call(here, "start", [command], owned(here, machine.start(command))), (process) =>
+        wrapProcess(here, process)
+      )
     },
     findProcess: (processId) =>
       call({ ...site, processId }, "findProcess", [processId], machine.findProcess(processId)),

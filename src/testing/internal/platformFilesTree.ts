@@ -92,6 +92,17 @@ const registerMoves = (test: P.Test): void => {
       assert.deepStrictEqual(yield* listing(subject, "d"), ["moved: 1", "other → sub", "sub/", "sub/x: x"])
     }))
 
+  test("rename: not a symlink with a slash behind it, nor over a directory that it lies in", (subject) =>
+    Effect.gen(function* () {
+      const { at, fs } = subject
+      yield* plant(subject, { "d/sub/x": "x" })
+      yield* fs.symlink("sub", at("d/link"))
+      yield* P.fails(fs.rename(at("d/link/"), at("d/moved")), "BadResource")
+      yield* P.fails(fs.rename(at("d/sub/x"), at("d/sub")), "Unknown")
+      yield* P.fails(fs.rename(at("d/sub/."), at("d/moved")), "Busy")
+      assert.deepStrictEqual(yield* listing(subject, "d"), ["link → sub", "sub/", "sub/x: x"])
+    }))
+
   test("rename: onto itself changes nothing", (subject) =>
     Effect.gen(function* () {
       yield* plant(subject, { "d/file": "1" })
@@ -177,6 +188,48 @@ const registerCopies = (test: P.Test): void => {
       assert.deepStrictEqual(yield* listing(subject, "from"), ["a: 1"])
     }))
 
+  test("copy: into itself by way of a symlink neither", (subject) =>
+    Effect.gen(function* () {
+      const { at, fs } = subject
+      yield* plant(subject, { "from/a": "a" })
+      yield* fs.symlink("from", at("link"))
+      yield* P.fails(fs.copy(at("from"), at("link/inside")), "Unknown")
+      assert.deepStrictEqual(yield* listing(subject, "from"), ["a: a"])
+    }))
+
+  test("copy: what is overwritten is replaced: other names of it, and the target of a symlink, keep what they have", (subject) =>
+    Effect.gen(function* () {
+      const { at, fs } = subject
+      yield* plant(subject, { from: "new", "to/target": "old", "to/hard": "old" })
+      yield* fs.link(at("to/hard"), at("to/other"))
+      yield* fs.symlink("target", at("to/link"))
+      yield* fs.symlink("missing", at("to/dangling"))
+      for (const name of ["hard", "link", "dangling"]) {
+        yield* fs.copy(at("from"), at(`to/${name}`), { overwrite: true })
+      }
+      assert.deepStrictEqual(yield* listing(subject, "to"), [
+        "dangling: new",
+        "hard: new",
+        "link: new",
+        "other: old",
+        "target: old"
+      ])
+    }))
+
+  test("copy: a symlink replaces one that leads elsewhere, and nothing else", (subject) =>
+    Effect.gen(function* () {
+      const { at, fs } = subject
+      yield* plant(subject, { a: "a", b: "b", file: "file" })
+      yield* fs.symlink(at("a"), at("one"))
+      yield* fs.symlink(at("b"), at("other"))
+      yield* P.fails(fs.copy(at("one"), at("file"), { overwrite: true }), "AlreadyExists")
+      assert.strictEqual(yield* fs.readFileString(at("file")), "file")
+      yield* fs.copy(at("one"), at("other"), { overwrite: true })
+      assert.strictEqual(yield* fs.readLink(at("other")), at("a"))
+      yield* fs.copy(at("one"), at("other"), { overwrite: true })
+      assert.strictEqual(yield* fs.readLink(at("other")), at("a"))
+    }))
+
   test("copy: times only when they are asked for", ({ at, fs }) =>
     Effect.gen(function* () {
       yield* fs.writeFileString(at("file"), "x")
@@ -235,6 +288,17 @@ const registerRemovals = (test: P.Test): void => {
       assert.deepStrictEqual(yield* listing(subject, "d"), ["empty/", "full/", "full/x: x"])
     }))
 
+  test("remove: a symlink with a slash behind it takes neither it nor what it points to", (subject) =>
+    Effect.gen(function* () {
+      const { at, fs } = subject
+      yield* plant(subject, { "d/sub/x": "x" })
+      yield* fs.symlink("sub", at("d/link"))
+      yield* Effect.ignore(fs.remove(at("d/link/"), { recursive: true }))
+      yield* P.fails(fs.remove(at("d/link/")), "Unknown")
+      yield* P.fails(fs.remove(at("d/sub/."), { recursive: true }), "Unknown")
+      assert.deepStrictEqual(yield* listing(subject, "d"), ["link → sub", "sub/", "sub/x: x"])
+    }))
+
   test("remove: a deep tree, without following symlinks", (subject) =>
     Effect.gen(function* () {
       const { at, fs } = subject
@@ -258,6 +322,13 @@ const registerDirectories = (test: P.Test, follows: boolean): void => {
       yield* fs.makeDirectory(at("a/b/d/"), { recursive: true })
       yield* fs.makeDirectory(at("a/../a/e"), { recursive: true })
       assert.sameMembers(yield* fs.readDirectory(at("a"), { recursive: true }), ["b", "b/c", "b/d", "e"])
+    }))
+
+  test("makeDirectory: nothing below a symlink to nothing", ({ at, fs }) =>
+    Effect.gen(function* () {
+      yield* fs.symlink("nowhere", at("link"))
+      yield* P.fails(fs.makeDirectory(at("link"), { recursive: true }), "NotFound")
+      yield* P.fails(fs.makeDirectory(at("link/below"), { recursive: true }), "BadResource")
     }))
 
   test("makeDirectory: at once by several", ({ at, fs }) =>

@@ -76,8 +76,9 @@ const registerOutput = (test: P.Test): void => {
       const handle = yield* ChildProcess.make("cat", [at("file")])
       const pull = yield* Stream.toPull(handle.stdout)
       const parts = [...(yield* pull)]
-      // A reader that has gone to sleep: nothing that could be waited for happens meanwhile.
-      yield* Effect.sleep("200 millis")
+      // Nobody reads while another program has read all of it.
+      const other = yield* P.run(P.sh(`cat "$1" | wc -c`, [at("file")]))
+      assert.strictEqual(other.stdout.trim(), String(bytes.length))
       yield* pull.pipe(
         Effect.tap((chunks) => Effect.sync(() => parts.push(...chunks))),
         Effect.forever,

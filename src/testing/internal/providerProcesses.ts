@@ -160,8 +160,8 @@ export const register = (it: It, options: Options): void => {
       const pull = yield* Stream.toPull(process.output)
       let bytes = (yield* pull).reduce((sum, chunk) => sum + chunk.bytes.length, 0)
       if (options.holdsBack === true) {
-        // The command is not done after a while in which it could be many times: only so can it be seen that it waits.
-        yield* Effect.sleep("300 millis")
+        // While it waits, another one of the same size comes to its end.
+        assert.strictEqual((yield* P.text(machine, `head -c ${size} /dev/zero | wc -c`)).trim(), String(size))
         assert.strictEqual(yield* P.text(machine, `[ -e "$1" ] && echo done || echo waits`, [marker]), "waits\n")
       }
       yield* pull.pipe(

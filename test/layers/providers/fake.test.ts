@@ -9,17 +9,12 @@ import { ProviderRegistry } from "../../../src/services/ProviderRegistry.ts"
 import type { SandboxProvider } from "../../../src/services/SandboxProvider.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
 import { suite } from "../../../src/testing/ProviderSuite.ts"
+import { nativeFiles } from "../../support/capabilities.ts"
 
 suite("fake", Fake.make(), {
   capabilities: {
     processes: { stdin: true, signalsObservable: true, recorded: true, additionalFds: false },
-    files: {
-      openSurvivesRename: true,
-      atomicExclusiveCreate: true,
-      watchEvents: true,
-      inodes: true,
-      subSecondTimes: true
-    },
+    files: nativeFiles,
     ports: 65535,
     checkpoints: { stopsProcesses: false, comments: true },
     extendTimeout: true,
@@ -364,6 +359,90 @@ describe("Fake: registered commands", () => {
 
 const machineId = (cloud: Fake.Cloud["Service"]) => cloud.machines[0]?.sandboxId ?? P.newSandboxId()
 
+describe("Fake: what a process leaves", () => {
+  const hangs: Fake.Command = () => Stream.concat(Stream.succeed(Fake.stdout("up")), Stream.never)
+
+  it.effect("signals that end nothing can be handled too; a handler ends with its process", () =>
+    Effect.gen(function* () {
+      const handled = yield* Deferred.make<void>()
+      const begun = yield* Deferred.make<void>()
+      const ended = yield* Deferred.make<void>()
+      const handles: Fake.Command = (call) =>
+        Stream.fromEffect(
+          Effect.gen(function* () {
+            yield* call.trap("SIGWINCH", Effect.asVoid(Deferred.succeed(handled, undefined)))
+            const forever = Effect.andThen(Deferred.succeed(begun, undefined), Effect.never)
+            yield* call.trap(
+              "TERM",
+              Effect.onInterrupt(forever, () => Deferred.succeed(ended, undefined))
+            )
+            return Fake.stdout("up")
+          })
+        ).pipe(Stream.concat(Stream.never))
+      const { machine } = yield* setup({ commands: { handles } })
+      const seen = yield* P.observe(yield* P.start(machine, "handles"))
+      yield* seen.until(() => seen.stdout() === "up")
+      yield* seen.process.signal("WINCH")
+      yield* Deferred.await(handled)
+      yield* seen.process.signal("TERM")
+      yield* Deferred.await(begun)
+      assert.isUndefined(yield* Deferred.poll(ended).pipe(Effect.map(Option.getOrUndefined)))
+      yield* seen.process.signal("KILL")
+      yield* Deferred.await(ended)
+    })
+  )
+
+  it.effect("is told of the command that it was, though others have been forgotten", () =>
+    Effect.gen(function* () {
+      const { cloud, machine } = yield* setup({ commands: { hangs } })
+      const first = yield* P.start(machine, "hangs", ["1"])
+      yield* cloud.forget
+      yield* P.start(machine, "hangs", ["2"])
+      yield* first.signal("KILL")
+      yield* first.exit
+      assert.deepStrictEqual(
+        cloud.commands.map(({ args, exit }) => [args, exit]),
+        [[["2"], undefined]]
+      )
+    })
+  )
+
+  it.effect("is no command that runs on: one of a script ends with it", () =>
+    Effect.gen(function* () {
+      const up = yield* Deferred.make<void>()
+      const { cloud, machine, sandboxId } = yield* setup({
+        commands: { hangs: () => Stream.fromEffect(Effect.andThen(Deferred.succeed(up, undefined), Effect.never)) }
+      })
+      const process = yield* P.startSh(machine, "hangs; echo over > file")
+      yield* Deferred.await(up)
+      yield* process.signal("KILL")
+      assert.deepInclude(yield* process.exit, { _tag: "Signalled", signal: "SIGKILL" })
+      yield* Effect.repeat(Effect.yieldNow, { until: () => cloud.commands[1]?.exit !== undefined })
+      assert.deepInclude(cloud.commands[1]?.exit, { _tag: "Signalled", signal: "SIGKILL" })
+      assert.deepStrictEqual(yield* cloud.files(sandboxId), {})
+    })
+  )
+
+  it.effect("is a line that says so, where the interpreter itself breaks", () =>
+    Effect.gen(function* () {
+      const provider = yield* makeWith({}, async () => {
+        const real = await import("just-bash")
+        return {
+          ...real,
+          Bash: class extends real.Bash {
+            override exec(): never {
+              throw new Error("it broke")
+            }
+          }
+        }
+      })
+      const machine = yield* provider.create(yield* request(provider))
+      const { exit, stderr } = yield* P.sh(machine, "echo hello")
+      assert.deepStrictEqual([exit, stderr.toString()], [P.exited(1), "sh: it broke\n"])
+    })
+  )
+})
+
 describe("Fake: the cloud", () => {
   it.effect("a recorded process outlives the service", () =>
     Effect.gen(function* () {
@@ -426,6 +505,32 @@ describe("Fake: the cloud", () => {
       assert.deepStrictEqual(Object.keys(yield* cloud.files(sandboxId)), ["deep/file"])
       yield* cloud.forget
       assert.strictEqual(cloud.calls.length + cloud.commands.length, 0)
+    })
+  )
+
+  it.effect("any name is one, of a file and of a variable; a file can stand at the root", () =>
+    Effect.gen(function* () {
+      const name = "__proto__"
+      const env: Fake.Command = (call) => Stream.make(Fake.stdout(JSON.stringify(Object.entries(call.env))))
+      const { cloud, machine, sandboxId } = yield* setup(
+        { commands: { env } },
+        { env: Object.fromEntries([[name, "machine"]]) }
+      )
+      const content = new TextEncoder().encode("text")
+      assert.deepStrictEqual(
+        yield* machine.writeFiles([
+          { path: name, content },
+          { path: "/top", content }
+        ]),
+        []
+      )
+      assert.deepStrictEqual(Object.keys(yield* cloud.files(sandboxId)), [name])
+      const read = yield* Stream.runCollect(machine.readFile("/top"))
+      assert.strictEqual(read.map(text).join(""), "text")
+      const inherited = yield* P.run(machine, "env")
+      assert.include(inherited.stdout.toString(), `["${name}","machine"]`)
+      const own = yield* P.run(machine, "env", [], { extendEnv: false, env: Object.fromEntries([[name, "own"]]) })
+      assert.strictEqual(own.stdout.toString(), `[["${name}","own"]]`)
     })
   )
 
@@ -521,6 +626,20 @@ describe("Fake: scripts", () => {
       ] as const) {
         assert.strictEqual((yield* P.run(machine, "tool", [], { env: { PATH } })).stdout.toString(), stdout)
       }
+    })
+  )
+
+  it.effect("copy as cp does: into the file that is there, and what a symlink leads to", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* setup()
+      const script = [
+        "echo new > from; echo old > to; ln to other; ln -s to link; ln -s from alias",
+        "cp from link; cat other",
+        "cp alias copied; echo more > from; cat copied",
+        "mkdir d; ln -s missing d/link; cp -r d e; readlink e/link"
+      ].join("\n")
+      const { stderr, stdout } = yield* P.sh(machine, script)
+      assert.deepStrictEqual([stdout.toString(), stderr.toString()], ["new\nnew\nmissing\n", ""])
     })
   )
 

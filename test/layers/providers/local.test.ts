@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import * as Local from "../../../src/layers/providers/Local.ts"
 import { suite } from "../../../src/testing/ProviderSuite.ts"
+import { nativeFiles } from "../../support/capabilities.ts"
 import { localRoot } from "./support/local.ts"
 
 suite(
@@ -12,13 +13,7 @@ suite(
   {
     capabilities: {
       processes: { stdin: true, signalsObservable: true, recorded: true, additionalFds: true },
-      files: {
-        openSurvivesRename: true,
-        atomicExclusiveCreate: true,
-        watchEvents: true,
-        inodes: true,
-        subSecondTimes: true
-      },
+      files: nativeFiles,
       ports: 65535,
       checkpoints: { stopsProcesses: false, comments: true },
       extendTimeout: true,

@@ -15,13 +15,7 @@ import type { StartRequest } from "../../../src/layers/providers/local/supervise
 import { start } from "../../../src/layers/providers/local/supervised.ts"
 import { processDirectory, supervisorPaths } from "../../../src/layers/providers/local/wire.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
-import { create, localRoot, processesOf, provider } from "./support/local.ts"
-
-const fresh = Effect.gen(function* () {
-  const root = yield* localRoot
-  const local = yield* provider(root)
-  return { root, local, ...(yield* create(local)) }
-})
+import { create, fresh, localRoot, processesOf, provider } from "./support/local.ts"
 
 const request = (): StartRequest => ({
   op: "start",

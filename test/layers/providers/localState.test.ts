@@ -15,18 +15,13 @@ import {
   create,
   directoryOf,
   eventually,
+  fresh,
   localRoot,
   processesOf,
   provider,
   ready,
   service
 } from "./support/local.ts"
-
-const fresh = Effect.gen(function* () {
-  const root = yield* localRoot
-  const local = yield* provider(root)
-  return { root, local, ...(yield* create(local)) }
-})
 
 const json = (path: string): Record<string, unknown> => JSON.parse(Fs.readFileSync(path, "utf8"))
 

@@ -14,6 +14,7 @@ import {
   create,
   directoryOf,
   eventually,
+  fresh,
   localRoot,
   processesOf,
   provider,
@@ -21,12 +22,6 @@ import {
   service,
   supervisorPid
 } from "./support/local.ts"
-
-const fresh = Effect.gen(function* () {
-  const root = yield* localRoot
-  const local = yield* provider(root)
-  return { root, local, ...(yield* create(local)) }
-})
 
 const kill = (pid: number | undefined) => Effect.sync(() => process.kill(pid ?? NaN, "SIGKILL"))
 
@@ -97,7 +92,9 @@ describe("local: supervisor", () => {
       const local = yield* provider(root)
       const { machine, sandboxId } = yield* create(local, { timeout: Duration.seconds(2) })
       yield* (yield* P.power(machine.extendTimeout))(Duration.seconds(60))
-      yield* Effect.sleep("2500 millis")
+      // Another that began after it, and is not extended.
+      const other = yield* create(local, { timeout: Duration.seconds(2) })
+      yield* eventually("that one ended", () => !Fs.existsSync(Path.join(directoryOf(root, other.sandboxId), "run")))
       assert.deepStrictEqual((yield* P.run(machine, "true")).exit, P.exited(0))
       yield* (yield* P.power(machine.extendTimeout))(Duration.millis(100))
       yield* eventually("it ended", () => !Fs.existsSync(Path.join(directoryOf(root, sandboxId), "run")))
@@ -280,7 +277,11 @@ describe("local: spools", () => {
           .filter((name) => name.startsWith("out."))
           .reduce((sum, name) => sum + Fs.statSync(Path.join(directory, name)).size, 0)
       yield* eventually("it stands at the quota", () => bytes() >= quota)
-      yield* Effect.sleep("200 millis")
+      // While it could write all of it once more.
+      assert.strictEqual(
+        (yield* P.sh(machine, `head -c ${size} /dev/zero | wc -c`)).stdout.toString().trim(),
+        String(size)
+      )
       // One read more at most.
       assert.isBelow(bytes(), quota + (2 << 20))
       assert.isFalse(Fs.existsSync(Path.join(machine.workspaceRoot, "done")))

@@ -6,13 +6,7 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { supervisorPaths } from "../../../src/layers/providers/local/wire.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
-import { create, directoryOf, localRoot, provider, supervisorPid } from "./support/local.ts"
-
-const fresh = Effect.gen(function* () {
-  const root = yield* localRoot
-  const local = yield* provider(root)
-  return { root, local, ...(yield* create(local)) }
-})
+import { directoryOf, fresh, provider, supervisorPid } from "./support/local.ts"
 
 describe("local: supervisor, hardened", () => {
   it.live("who follows a process goes on following it when another one stops", () =>

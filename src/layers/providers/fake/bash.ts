@@ -16,6 +16,7 @@ import type { Special } from "./bashFiles.ts"
 import * as BashFiles from "./bashFiles.ts"
 import { fromLatin1, toLatin1 } from "./bashFiles.ts"
 import { failWith } from "./failures.ts"
+import { loading } from "./loading.ts"
 import * as Script from "./script.ts"
 import type { Output } from "./pipes.ts"
 import type { Inode, Tree } from "./tree.ts"
@@ -30,16 +31,18 @@ export const load: Load = () => import("just-bash")
 
 /** The interpreter, or `MissingPackage`. */
 export const loaded = (from: Load): Effect.Effect<JustBash, SandboxError> =>
-  Effect.tryPromise({
-    try: from,
-    catch: (cause) =>
-      failWith(
-        "start",
-        hasCode(cause, "ERR_MODULE_NOT_FOUND")
-          ? new MissingPackage({ package: "just-bash", cause })
-          : new Unknown({ detail: "just-bash cannot be loaded", cause })
-      )
-  })
+  loading(
+    Effect.tryPromise({
+      try: from,
+      catch: (cause) =>
+        failWith(
+          "start",
+          hasCode(cause, "ERR_MODULE_NOT_FOUND")
+            ? new MissingPackage({ package: "just-bash", cause })
+            : new Unknown({ detail: "just-bash cannot be loaded", cause })
+        )
+    })
+  )
 
 /** What a registered command is called with from inside of a script. */
 export interface NestedCall {

@@ -1,6 +1,6 @@
 /** The disk of a fake machine as `just-bash` wants it, with the streams of one process as files. */
 import type { IFileSystem } from "just-bash"
-import { copy } from "./fileSystem.ts"
+import { copy, copyFile } from "./fileSystem.ts"
 import type { Inode } from "./tree.ts"
 import { dateOf, FsError, normalize, type Tree } from "./tree.ts"
 
@@ -102,7 +102,8 @@ export const make = (tree: Tree, special: ReadonlyMap<string, Special>, now: () 
     },
     cp: async (from, to, options) => {
       if (tree.stat(from).kind === "directory" && options?.recursive !== true) throw new FsError("EISDIR", "cp", from)
-      copy(tree, from, to, { overwrite: true, preserveTimestamps: false }, now())
+      if (options?.recursive !== true) return copyFile(tree, from, to, now())
+      copy(tree, from, to, { overwrite: "inPlace", preserveTimestamps: false }, now())
     },
     mv: async (from, to) => tree.rename(from, to, now()),
     resolvePath: (base, path) => normalize(base, path),

@@ -117,14 +117,17 @@ export class State {
     readonly read: (bytes: Uint8Array) => void
     readonly ended: (at: number, exit: ProcessExit) => void
   } {
-    const index = this.commands.push({ ...command, stdin: new Uint8Array(0) }) - 1
+    let current: CommandRecord = { ...command, stdin: new Uint8Array(0) }
+    this.commands.push(current)
     const patch = (fields: Partial<CommandRecord>) => {
-      const current = this.commands[index]
-      if (current !== undefined) this.commands[index] = { ...current, ...fields }
+      // Not by its place, which is another's once somebody has forgotten the commands so far.
+      const index = this.commands.indexOf(current)
+      current = { ...current, ...fields }
+      if (index >= 0) this.commands[index] = current
     }
     return {
       read: (bytes) => {
-        const before = this.commands[index]?.stdin ?? new Uint8Array(0)
+        const before = current.stdin
         if (before.length >= recordedInput) return
         const part = bytes.subarray(0, recordedInput - before.length)
         const stdin = new Uint8Array(before.length + part.length)

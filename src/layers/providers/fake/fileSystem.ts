@@ -186,12 +186,15 @@ class OpenFile implements FileSystem.File {
 
 type Checked = <A, R>(method: string, effect: Effect.Effect<A, PlatformError, R>) => Effect.Effect<A, PlatformError, R>
 
-/** As `cp` of Node does: recursive, and what is there stays unless `overwrite`. */
+/** How what is there already gives way to a copy: not at all, to a new file, or to new content in the same file. */
+export type Overwrite = "never" | "anew" | "inPlace"
+
+/** As `cp` of Node does, recursively; symlinks become absolute as there, except in place, where the guest's own `cp` asks. */
 export const copy = (
   tree: Tree,
   from: string,
   to: string,
-  options: { readonly overwrite: boolean; readonly preserveTimestamps: boolean },
+  options: { readonly overwrite: Overwrite; readonly preserveTimestamps: boolean },
   now: number
 ): void => {
   const source = tree.lstat(from, "cp")
@@ -211,9 +214,7 @@ export const copy = (
       if (target !== undefined && target.kind !== "directory") {
         throw new FsError("ERR_FS_CP_DIR_TO_NON_DIR", "cp", to)
       }
-      if (`${normalize("/", to)}/`.startsWith(`${normalize("/", from)}/`)) {
-        throw new FsError("ERR_FS_CP_EINVAL", "cp", to)
-      }
+      if (tree.isBelow(to, source)) throw new FsError("ERR_FS_CP_EINVAL", "cp", to)
       if (target === undefined) {
         tree.mkdir(to, {}, now)
         tree.chmod(tree.stat(to), source.mode)
@@ -222,24 +223,37 @@ export const copy = (
       return preserve()
     }
     case "link": {
-      const absolute = normalize(normalize("/", `${from}/..`), source.target)
-      if (target !== undefined) {
-        if (!options.overwrite) return
+      const resolve = (path: string, to: string) => normalize(normalize("/", `${path}/..`), to)
+      const absolute = resolve(from, source.target)
+      if (options.overwrite === "inPlace") {
+        if (target !== undefined) tree.unlink(to, now)
+        return tree.symlink(source.target, to, now)
+      }
+      // Whatever `overwrite` says, Node replaces a symlink and nothing else.
+      if (target?.kind === "link") {
+        const other = resolve(to, target.target)
+        const isDirectory = tree.exists(from) && tree.stat(from).kind === "directory"
+        if (isDirectory && (`${other}/`.startsWith(`${absolute}/`) || `${absolute}/`.startsWith(`${other}/`))) {
+          throw new FsError("ERR_FS_CP_EINVAL", "cp", to)
+        }
         tree.unlink(to, now)
       }
       return tree.symlink(absolute, to, now)
     }
     case "file": {
       if (target?.kind === "directory") throw new FsError("ERR_FS_CP_NON_DIR_TO_DIR", "cp", to)
-      if (target !== undefined && !options.overwrite) return
+      if (target !== undefined) {
+        if (options.overwrite === "never") return
+        if (options.overwrite === "anew") tree.unlink(to, now)
+      }
       const file = tree.writeFile(to, source.data.subarray(0, source.size).slice(), now)
-      tree.chmod(file, source.mode)
+      if (target === undefined || options.overwrite === "anew") tree.chmod(file, source.mode)
       return preserve()
     }
   }
 }
 
-const copyFile = (tree: Tree, from: string, to: string, now: number): void => {
+export const copyFile = (tree: Tree, from: string, to: string, now: number): void => {
   const source = tree.stat(from, "copyfile")
   if (source.kind !== "file") throw new FsError("EISDIR", "copyfile", from)
   if (tree.exists(to) && tree.stat(to) === source) return
@@ -338,7 +352,10 @@ export const make = (options: Options): FileSystem.FileSystem => {
           tree,
           at(from),
           at(to),
-          { overwrite: copyOptions?.overwrite ?? false, preserveTimestamps: copyOptions?.preserveTimestamps ?? false },
+          {
+            overwrite: copyOptions?.overwrite === true ? "anew" : "never",
+            preserveTimestamps: copyOptions?.preserveTimestamps ?? false
+          },
           now
         )
       ),

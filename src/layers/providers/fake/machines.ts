@@ -163,7 +163,7 @@ const writeOne = Effect.fnUntraced(function* (
   yield* onFiles("writeFile", path, () => void machine.tree.exists(path, "open"))
   const content = yield* collect(entry.content)
   yield* onFiles("writeFile", path, (now) => {
-    machine.tree.mkdir(path.endsWith("/") ? path : path.slice(0, path.lastIndexOf("/")), { recursive: true }, now)
+    machine.tree.mkdir(path.endsWith("/") ? path : path.slice(0, path.lastIndexOf("/") + 1), { recursive: true }, now)
     machine.tree.replace(path, content, entry.mode, now)
   })
 })
@@ -297,13 +297,14 @@ const stop = Effect.fnUntraced(function* (context: Context, ref: MachineRef, mod
 })
 
 const valuesOf = (config: SandboxConfig) => {
-  const env: Record<string, string> = {}
+  // Any name is one, `__proto__` too.
+  const env = new Map<string, string>()
   const secrets = new Set<string>()
   for (const [name, value] of Object.entries(config.env ?? {})) {
-    env[name] = Redacted.isRedacted(value) ? Redacted.value(value) : value
+    env.set(name, Redacted.isRedacted(value) ? Redacted.value(value) : value)
     if (Redacted.isRedacted(value)) secrets.add(Redacted.value(value))
   }
-  return { env, secrets }
+  return { env: Object.fromEntries(env), secrets }
 }
 
 /** A new incarnation: it boots for a while, and its lease runs from then on. */

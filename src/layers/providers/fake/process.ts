@@ -85,8 +85,12 @@ export class Process {
   kill(signal: string, reason?: EndReason): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.status !== undefined) return Effect.void
-      const handler = signal === "SIGKILL" ? undefined : this.traps.get(signal)
-      if (handler !== undefined) return Effect.asVoid(Effect.forkDetach(handler, { startImmediately: true }))
+      const handler = signal === "SIGKILL" || signal === "SIGSTOP" ? undefined : this.traps.get(signal)
+      if (handler !== undefined) {
+        // A handler is a part of the process, and has no life of its own.
+        const part = Effect.raceFirst(handler, Effect.asVoid(Deferred.await(this.ended)))
+        return Effect.asVoid(Effect.forkDetach(part, { startImmediately: true }))
+      }
       if (!isFatal(signal)) return Effect.void
       this.killedBy = signalledBy(signal, reason)
       this.fiber?.interruptUnsafe()

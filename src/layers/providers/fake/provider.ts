@@ -68,16 +68,17 @@ export interface Options {
 }
 
 const filesBelow = (tree: Tree, path: string): Readonly<Record<string, Uint8Array>> => {
-  const files: Record<string, Uint8Array> = {}
+  // Any name is one, `__proto__` too.
+  const files = new Map<string, Uint8Array>()
   const visit = (directory: Directory, prefix: string) => {
     for (const [name, inode] of directory.entries) {
       if (inode.kind === "directory") visit(inode, `${prefix}${name}/`)
-      else if (inode.kind === "file") files[prefix + name] = inode.data.slice(0, inode.size)
+      else if (inode.kind === "file") files.set(prefix + name, inode.data.slice(0, inode.size))
     }
   }
   const root = tree.exists(path) ? tree.stat(path) : undefined
   if (root?.kind === "directory") visit(root, "")
-  return files
+  return Object.fromEntries(files)
 }
 
 /** A cloud without machines. */

@@ -19,7 +19,7 @@ import type { Command, CommandCall, CommandEvent } from "./command.ts"
 import { badArgument, platformError, startFailure } from "./failures.ts"
 import * as FakeFileSystem from "./fileSystem.ts"
 import { Process } from "./process.ts"
-import { isFatal, signalNumber, toSignal } from "./signals.ts"
+import { signalNumber, toSignal } from "./signals.ts"
 import type { Inode, Tree } from "./tree.ts"
 import { basename, FsError, join, normalize } from "./tree.ts"
 
@@ -202,27 +202,23 @@ export const start = Effect.fnUntraced(function* (
     },
     catch: (cause) => platformError("FileSystem", "access", cwd, cause)
   })
-  const base: Record<string, string> = {
-    PATH: searchPath,
-    HOME: workspaceRoot,
-    TMPDIR: temporary,
-    LANG: "C.UTF-8",
-    ...machine.env
-  }
-  const env: Record<string, string> = command.extendEnv === false ? {} : base
+  const base = { PATH: searchPath, HOME: workspaceRoot, TMPDIR: temporary, LANG: "C.UTF-8", ...machine.env }
+  // Any name is one, `__proto__` too.
+  const variables = new Map(command.extendEnv === false ? [] : Object.entries(base))
   const secrets = new Set(machine.secrets)
   for (const [name, value] of Object.entries(command.env ?? {})) {
-    if (value === undefined) delete env[name]
-    else env[name] = unwrap(value)
+    if (value === undefined) variables.delete(name)
+    else variables.set(name, unwrap(value))
     if (Redacted.isRedacted(value)) secrets.add(Redacted.value(value))
   }
+  const env = Object.fromEntries(variables)
   for (const argument of command.args) if (Redacted.isRedacted(argument)) secrets.add(Redacted.value(argument))
   const scrub = scrubber(secrets)
   const args = command.args.map(unwrap)
   const program = yield* resolveProgram(options, command.command, args, {
     asked: command.command,
     cwd,
-    path: env["PATH"] ?? searchPath
+    path: variables.get("PATH") ?? searchPath
   })
   // The loading may have taken long: the machine may have ended meanwhile.
   const startedAt = yield* options.checked("start", Clock.currentTimeMillis)
@@ -286,6 +282,13 @@ export const start = Effect.fnUntraced(function* (
             trap: () => Effect.void
           },
           (stream, bytes) => Effect.sync(() => void parts[stream].push(bytes.slice()))
+        ).pipe(
+          // It goes with the shell that called it.
+          Effect.onInterrupt(() =>
+            Effect.map(Clock.currentTimeMillis, (at) =>
+              own.ended(at, ProcessExit.Signalled({ signal: "SIGKILL", code: 128 + signalNumber("SIGKILL") }))
+            )
+          )
         )
         own.ended(yield* Clock.currentTimeMillis, exit)
         return {
@@ -310,31 +313,43 @@ export const start = Effect.fnUntraced(function* (
                 trap: (name, handler) =>
                   Effect.sync(() => {
                     const signal = toSignal(name)
-                    if (signal !== undefined && isFatal(signal)) started.traps.set(signal, handler)
+                    if (signal !== undefined) started.traps.set(signal, handler)
                   })
               },
               (stream, bytes) => started.output.write(stream, bytes)
             )
           : Effect.map(
-              Bash.run({
-                bash: program.bash,
-                tree: machine.tree,
-                pid,
-                program: program.program,
-                args: program.args,
-                cwd,
-                env,
-                output: started.output,
-                input: command.stdin ? started.input.read : undefined,
-                registered: [...options.commands.keys()],
-                call: nested,
-                signal: (target, name) => {
-                  const other = machine.byPid.get(target)
-                  const signal = name === undefined ? undefined : toSignal(name)
-                  if (other === undefined || (name !== undefined && signal === undefined)) return Effect.succeed(false)
-                  return Effect.as(signal === undefined ? Effect.void : other.kill(signal), true)
-                }
-              }),
+              Effect.catchDefect(
+                Bash.run({
+                  bash: program.bash,
+                  tree: machine.tree,
+                  pid,
+                  program: program.program,
+                  args: program.args,
+                  cwd,
+                  env,
+                  output: started.output,
+                  input: command.stdin ? started.input.read : undefined,
+                  registered: [...options.commands.keys()],
+                  call: nested,
+                  signal: (target, name) => {
+                    const other = machine.byPid.get(target)
+                    const signal = name === undefined ? undefined : toSignal(name)
+                    if (other === undefined || (name !== undefined && signal === undefined))
+                      return Effect.succeed(false)
+                    return Effect.as(signal === undefined ? Effect.void : other.kill(signal), true)
+                  }
+                }),
+                // Of what breaks the interpreter itself the process tells, as any program would.
+                (defect) =>
+                  Effect.as(
+                    started.output.write(
+                      "stderr",
+                      new TextEncoder().encode(`${program.program}: ${messageOf(Cause.die(defect))}\n`)
+                    ),
+                    1
+                  )
+              ),
               (code) => ProcessExit.Exited({ code })
             )
       return Effect.as(started.run(body, command.deadline, options.killGrace), started)

@@ -113,6 +113,13 @@ export const join = (base: string, path: string): string => (path.startsWith("/"
 /** A time of an inode as others want it. */
 export const dateOf = (millis: number): Date => DateTime.toDateUtc(DateTime.makeUnsafe(millis))
 
+/** Whether these are more bytes than that; what is too short for it is not encoded. */
+const isLonger = (text: string, bytes: number): boolean =>
+  text.length * 3 > bytes && new TextEncoder().encode(text).length > bytes
+
+/** Whether a path ends with no name, but with `.` or `..`. */
+const isNameless = (path: string): boolean => /(^|\/)\.\.?\/*$/.test(path)
+
 export const basename = (path: string): string => path.slice(path.lastIndexOf("/") + 1)
 
 export class Tree {
@@ -261,14 +268,17 @@ export class Tree {
     const syscall = "mkdir"
     if (options.recursive === true) {
       if (path === "") throw new FsError("ENOENT", syscall, path)
-      if (path.length > maxPath) throw new FsError("ENAMETOOLONG", syscall, path)
+      if (isLonger(path, maxPath)) throw new FsError("ENAMETOOLONG", syscall, path)
       let current = ""
-      for (const part of path.split("/").filter((part) => part !== "" && part !== ".")) {
+      const parts = path.split("/").filter((part) => part !== "" && part !== ".")
+      for (const [index, part] of parts.entries()) {
         current += `/${part}`
         const there = this.find(current, true, syscall, true)
         if (there.inode === undefined) {
           // A symlink to nothing is no place for a directory.
-          if (this.find(current, false, syscall, true).inode !== undefined) throw new FsError("ENOENT", syscall, path)
+          if (this.find(current, false, syscall, true).inode !== undefined) {
+            throw new FsError(index === parts.length - 1 ? "ENOENT" : "ENOTDIR", syscall, path)
+          }
           this.mkdir(current, { mode: options.mode }, now)
         } else if (there.inode.kind !== "directory") {
           const whole = !path.endsWith("/") && normalize("/", path) === normalize("/", current)
@@ -318,6 +328,9 @@ export class Tree {
 
   rename(from: string, to: string, now: number): void {
     const syscall = "rename"
+    // Neither a symlink with a slash behind it nor what has no name of its own can be moved.
+    if (this.isSlashedLink(from)) throw new FsError("ENOTDIR", syscall, from)
+    if (isNameless(from)) throw new FsError("EBUSY", syscall, from)
     const source = this.find(from, false, syscall)
     const inode = this.need(source, from, syscall)
     const target = this.find(inode.kind === "directory" ? to.replace(/(?<=.)\/+$/, "") : to, false, syscall, true)
@@ -325,8 +338,10 @@ export class Tree {
     if (inode.kind === "directory") {
       if (this.isWithin(target.directory, inode)) throw new FsError("EINVAL", syscall, from)
       if (target.inode !== undefined && target.inode.kind !== "directory") throw new FsError("ENOTDIR", syscall, to)
-    } else if (target.inode?.kind === "directory") throw new FsError("EISDIR", syscall, to)
-    else if (to.endsWith("/")) throw new FsError("ENOTDIR", syscall, to)
+    } else if (target.inode?.kind === "directory") {
+      throw new FsError(this.isWithin(source.directory, target.inode) ? "ENOTEMPTY" : "EISDIR", syscall, to)
+    }
+    if (inode.kind !== "directory" && to.endsWith("/")) throw new FsError("ENOTDIR", syscall, to)
     // Two names of one file: POSIX wants that nothing happens.
     if (target.inode === inode) return
     if (target.inode?.kind === "directory" && target.inode.entries.size > 0) throw new FsError("ENOTEMPTY", syscall, to)
@@ -359,6 +374,9 @@ export class Tree {
     }
     if (found.inode.kind === "directory") {
       if (options.recursive !== true) throw new FsError("ERR_FS_EISDIR", "rm", path)
+      if (isNameless(path)) throw new FsError("EINVAL", "rmdir", path)
+      // A symlink with a slash behind it is neither followed nor removed.
+      if (this.isSlashedLink(path)) return
       for (const name of [...found.inode.entries.keys()]) this.remove(`${path}/${name}`, options, now)
       if (found.inode === this.root) return
     }
@@ -413,15 +431,14 @@ export class Tree {
    */
   private find(path: string, follow: boolean, syscall: string, missing = false, links = 0): Found {
     if (path === "") throw new FsError("ENOENT", syscall, path)
-    if (path.length > maxPath) throw new FsError("ENAMETOOLONG", syscall, path)
+    if (isLonger(path, maxPath)) throw new FsError("ENAMETOOLONG", syscall, path)
     if (links > maxLinks) throw new FsError("ELOOP", syscall, path)
     const parts = path.split("/").filter((part) => part !== "" && part !== ".")
     const slash = /\/\.?$/.test(path)
     let current: Directory = this.root
     for (let index = 0; index < parts.length; index++) {
       const name = parts[index] ?? ""
-      if (name.length > 85 && new TextEncoder().encode(name).length > 255)
-        throw new FsError("ENAMETOOLONG", syscall, path)
+      if (isLonger(name, 255)) throw new FsError("ENAMETOOLONG", syscall, path)
       const last = index === parts.length - 1
       if (name === "..") {
         current = current.names[0]?.directory ?? current
@@ -465,6 +482,15 @@ export class Tree {
   private need(found: Found, path: string, syscall: string): Inode {
     if (found.inode === undefined) throw new FsError("ENOENT", syscall, path)
     return found.inode
+  }
+
+  private isSlashedLink(path: string): boolean {
+    return path.endsWith("/") && this.find(path.replace(/(?<=.)\/+$/, ""), false, "lstat").inode?.kind === "link"
+  }
+
+  /** Whether what has, or would have, this path lies in that directory, at whatever depth. */
+  isBelow(path: string, ancestor: Directory): boolean {
+    return this.isWithin(this.find(path.replace(/(?<=.)\/+$/, ""), false, "cp", true).directory, ancestor)
   }
 
   private isWithin(directory: Directory, ancestor: Directory): boolean {

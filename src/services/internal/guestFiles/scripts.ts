@@ -110,7 +110,7 @@ reach() {
       [ -x "$up" ] || exit 67
       [ \${#name} -le 255 ] || exit 71
       case $2 in
-      parents) [ -L "$p" ] || { [ -w "$up" ] || exit 67; exit 69; } ;;
+      parents) if [ -L "$p" ]; then [ "$p" = "$wanted" ] || exit 66; else [ -w "$up" ] || exit 67; exit 69; fi ;;
       make) [ "$p" != "$wanted" ] || { [ -L "$p" ] || [ -w "$up" ] || exit 67; exit 69; } ;;
       esac
       exit 64
@@ -304,6 +304,9 @@ export const remove = script(
   exit $code
 fi
 [ -n "$2" ] || [ -L "$1" ] || [ ! -d "$1" ] || exit 73
+# A symlink with a slash behind it would lose what it points to.
+split "$1"
+case $1 in */) [ ! -L "\${up%/}/$name" ] || exit 0 ;; esac
 rm -rf -- "$1" || exit 69`
 )
 

@@ -122,3 +122,10 @@ export const ended = (child: Service) =>
     }
     child.once("exit", (code, signal) => resume(Effect.succeed({ code, signal })))
   })
+
+/** A data directory, a provider over it, and a machine. */
+export const fresh = Effect.gen(function* () {
+  const root = yield* localRoot
+  const local = yield* provider(root)
+  return { root, local, ...(yield* create(local)) }
+})
