@@ -127,18 +127,28 @@ const writeManifest = async (directory: string, files: string, signal: AbortSign
   return size
 }
 
+/** Node's own reader of lines ends them at U+2028 as well, which a name may hold and JSON does not escape. */
+const linesOf = async function* (path: string): AsyncGenerator<string> {
+  let rest = ""
+  for await (const text of Fs.createReadStream(path, "utf8")) {
+    const lines = `${rest}${text}`.split("\n")
+    rest = lines.pop() ?? ""
+    yield* lines
+  }
+  if (rest !== "") yield rest
+}
+
 /** True when the tree is what the manifest says. */
 const matches = async (manifest: string, files: string, signal: AbortSignal): Promise<boolean> => {
-  const file = await FsPromises.open(manifest)
+  const expected = linesOf(manifest)
   try {
-    const expected = file.readLines()[Symbol.asyncIterator]()
     for await (const entry of Tree.manifest(files, signal)) {
       const line = await expected.next()
       if (line.done === true || line.value !== JSON.stringify(entry)) return false
     }
     return (await expected.next()).done === true
   } finally {
-    await file.close()
+    await expected.return(undefined)
   }
 }
 
