@@ -80,6 +80,28 @@ describe("local: the data directory", () => {
       assert.isFalse(Fs.existsSync(stock))
     })
   )
+
+  it.live("a tree that is deeper than a path can be goes, and keeps no service from starting", () =>
+    Effect.gen(function* () {
+      const root = yield* localRoot
+      const local = yield* provider(root)
+      const dig = "for (let n = 0; n < 30; n++) { fs.mkdirSync('d'.repeat(200)); process.chdir('d'.repeat(200)) }"
+      const deep = Effect.gen(function* () {
+        const made = yield* create(local)
+        assert.deepStrictEqual((yield* P.run(made.machine, process.execPath, ["-e", dig])).exit, P.exited(0))
+        return made
+      })
+      const { machine } = yield* deep
+      yield* machine.stop("delete")
+      // As a service leaves it that is killed while it deletes one.
+      const { sandboxId } = yield* deep
+      const { startTime } = identity()
+      const scratch = Path.join(root, "scratch")
+      Fs.renameSync(directoryOf(root, sandboxId), Path.join(scratch, `4194999.${startTime}.${Crypto.randomUUID()}`))
+      yield* Effect.scoped(provider(root))
+      assert.deepStrictEqual(Fs.readdirSync(scratch), [])
+    })
+  )
 })
 
 describe("local: secrets", () => {
