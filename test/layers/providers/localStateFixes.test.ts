@@ -13,6 +13,8 @@ import { bootId, identity } from "../../../src/layers/providers/local/os.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
 import { create, directoryOf, eventually, localRoot, processesOf, provider, supervisorPid } from "./support/local.ts"
 
+const disk = new URL("../../../src/layers/providers/local/disk.ts", import.meta.url).href
+
 const put = (path: string): void => {
   Fs.mkdirSync(Path.dirname(path), { recursive: true })
   Fs.writeFileSync(path, "precious")
@@ -100,6 +102,26 @@ describe("local: the data directory", () => {
       Fs.renameSync(directoryOf(root, sandboxId), Path.join(scratch, `4194999.${startTime}.${Crypto.randomUUID()}`))
       yield* Effect.scoped(provider(root))
       assert.deepStrictEqual(Fs.readdirSync(scratch), [])
+    })
+  )
+
+  it.live("a directory that its command has locked goes, also when a name in it is no UTF-8", () =>
+    Effect.gen(function* () {
+      const path = yield* Effect.acquireRelease(
+        Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-locked-"))),
+        (made) => Effect.sync(() => Fs.rmSync(made, { recursive: true, force: true }))
+      )
+      const script = `mkdir -p tree/locked; cd tree/locked; mkdir "$(printf 'd\\377')"; chmod 000 . "$(printf 'd\\377')"`
+      ChildProcess.execFileSync("sh", ["-c", script], { cwd: path })
+      const isRoot = process.getuid?.() === 0
+      // Nothing is locked for root, so that somebody else has to try.
+      if (isRoot) ChildProcess.execFileSync("chown", ["-R", "65534:65534", path])
+      const program = `
+        ${isRoot ? "process.setgid(65534); process.setuid(65534)" : ""}
+        const { removeTree } = await import(${JSON.stringify(disk)})
+        await removeTree(${JSON.stringify(Path.join(path, "tree"))})`
+      ChildProcess.execFileSync(process.execPath, ["--input-type=module", "-e", program], { stdio: "pipe" })
+      assert.deepStrictEqual(Fs.readdirSync(path), [])
     })
   )
 })

@@ -14,12 +14,14 @@ import { inside, markRunning, writeEnv, writeState } from "./state.ts"
 
 const makePrivate = (path: string) => FsPromises.mkdir(path, { recursive: true, mode: 0o700 })
 
-/** Gives back the right to remove what a command took it from; never through a symlink. */
-const unlock = async (path: string): Promise<void> => {
+/** Gives back the right to remove what a command took it from; never through a symlink. Names are bytes, as in `tree.ts`. */
+const unlock = async (path: Buffer): Promise<void> => {
   const stat = await FsPromises.lstat(path)
   if (!stat.isDirectory()) return
   await FsPromises.chmod(path, 0o700)
-  for (const name of await FsPromises.readdir(path)) await unlock(Path.join(path, name))
+  for (const name of await FsPromises.readdir(path, { encoding: "buffer" })) {
+    await unlock(Buffer.concat([path, Buffer.from("/"), name]))
+  }
 }
 
 const run = promisify(execFile)
@@ -32,7 +34,7 @@ export const removeTree = async (path: string): Promise<void> => {
     switch (codeOf(error)) {
       case "EACCES":
       case "EPERM":
-        await unlock(path)
+        await unlock(Buffer.from(path))
         return await FsPromises.rm(path, { recursive: true, force: true, maxRetries: 3 })
       case "ENAMETOOLONG":
         // Who changes into directories makes them deeper than a path can name; `rm` changes into them as well.
