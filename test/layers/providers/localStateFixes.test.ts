@@ -9,7 +9,7 @@ import * as Util from "node:util"
 import * as ChildProcess from "node:child_process"
 import { platformError, reasonOf } from "../../../src/layers/providers/local/failures.ts"
 import { release, tryAcquire } from "../../../src/layers/providers/local/lockfile.ts"
-import { bootId, identity } from "../../../src/layers/providers/local/os.ts"
+import { identity } from "../../../src/layers/providers/local/os.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
 import { create, directoryOf, eventually, localRoot, processesOf, provider, supervisorPid } from "./support/local.ts"
 
@@ -177,7 +177,7 @@ describe("local: the lock", () => {
     Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-lock-"))),
     (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
   )
-  const dead = (token: string): string => [token, 4194999, "1", bootId()].join("\n")
+  const dead = (token: string): string => `${token}.4194999.AAAAAAAAAAAA`
 
   it.live("a dead owner's lock has one heir at a time, also when heirs die while they take over", () =>
     Effect.gen(function* () {
@@ -202,8 +202,9 @@ describe("local: the lock", () => {
           }
           // It dies here, with a lock that is torn, or with one whose heir died as well.
           const torn = n % 7 === 0
-          if (!torn && n % 2 === 0) Fs.writeFileSync(`${lock}.dead.${token}`, dead(Crypto.randomUUID()))
-          Fs.writeFileSync(`${lock}.x`, torn ? `torn ${token}` : dead(token))
+          if (!torn && n % 2 === 0) Fs.symlinkSync(dead(Crypto.randomUUID()), `${lock}.dead.${token}`)
+          if (n % 14 === 0) Fs.writeFileSync(`${lock}.x`, "no link")
+          else Fs.symlinkSync(torn ? `torn ${token}` : dead(token), `${lock}.x`)
           Fs.renameSync(`${lock}.x`, lock)
         }
       })
