@@ -13,6 +13,9 @@ import { segmentBytes, segmentPath } from "./wire.ts"
 /** How much lies between the pipe and the file. */
 const maxPending = 1024 * 1024
 
+/** The most that a pipe can have held at the exit (`F_SETPIPE_SZ` of an ordinary user): what comes after it is a descendant's. */
+const pipeMaximum = 1024 * 1024
+
 /** How often a write is tried again on a full disk; the command waits meanwhile. */
 const retryMillis = 500
 
@@ -48,6 +51,7 @@ export const make = (options: {
   let ended = false
   let finishing = false
   let lastData = performance.now()
+  let late = 0
   let settle = (): void => {}
   const settled = new Promise<void>((resolve) => {
     settle = resolve
@@ -124,6 +128,7 @@ export const make = (options: {
 
   socket.on("data", (chunk: Buffer) => {
     lastData = performance.now()
+    if (finishing) late += chunk.length
     pending.push(chunk)
     pendingBytes += chunk.length
     regulate()
@@ -148,12 +153,19 @@ export const make = (options: {
     finish: async (millis) => {
       finishing = true
       regulate()
-      const until = performance.now() + millis
+      const first = performance.now() + millis
+      let until = first
       const watch = setInterval(() => {
         const now = performance.now()
-        // A pipe that is read and has given nothing for a while is empty, however slow the disk was before.
-        if (now >= until && !socket.isPaused() && (now - lastData > 50 || now > until + millis)) socket.destroy()
+        // Time in which nothing was read, because the disk is slow, tells nothing about the pipe.
+        if (socket.isPaused()) until = now + millis
+        if (now >= first && late > pipeMaximum) socket.destroy()
+        else if (now >= until) setImmediate(leaveIfEmpty, now, until)
       }, 25)
+      /** After a look at the pipe: timers come before it, and whatever has kept this program busy may have kept it from reading. */
+      const leaveIfEmpty = (now: number, until: number) => {
+        if (!socket.isPaused() && (now - lastData > 50 || now > until + millis)) socket.destroy()
+      }
       await settled
       clearInterval(watch)
     }
