@@ -56,6 +56,29 @@ describe.skipIf(!mountable)("local: on a full disk", () => {
     }).pipe(Effect.timeout("15 seconds"))
   )
 
+  it.live("the exit of a process is written down as soon as it can be, and known until then", () =>
+    Effect.gen(function* () {
+      const root = yield* small
+      const local = yield* provider(root)
+      const { machine } = yield* create(local)
+      const processId = P.newProcessId()
+      const started = yield* P.startSh(machine, "read line; exit 3", { processId, lifetime: "recorded", stdin: true })
+      yield* P.text(machine, fill)
+      yield* started.closeInput
+      assert.deepStrictEqual(yield* started.exit, P.exited(3))
+      const again = Effect.gen(function* () {
+        const external = yield* P.power(yield* machine.findProcess(processId))
+        return yield* Effect.flatMap(machine.resume(external, { stdout: 0, stderr: 0 }), ({ exit }) => exit)
+      }).pipe(Effect.scoped)
+      assert.deepStrictEqual(yield* again, P.exited(3))
+      Fs.rmSync(Path.join(machine.workspaceRoot, "filler"))
+      const file = Path.join(root, "sandboxes", machine.ref.externalId.slice(6), "processes", processId, "exit.json")
+      yield* eventually("it is on the disk", () => Fs.existsSync(file))
+      assert.deepStrictEqual(yield* again, P.exited(3))
+      yield* machine.stop("delete")
+    }).pipe(Effect.timeout("15 seconds"))
+  )
+
   it.live("a lease ends", () =>
     Effect.gen(function* () {
       const root = yield* small
