@@ -172,6 +172,30 @@ describe("local: secrets", () => {
   })
 })
 
+describe("local: writing files", () => {
+  it.live("what is no file is not replaced by one, however it was reached", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* create(yield* provider(yield* localRoot))
+      yield* P.text(machine, "mkfifo fifo; ln -s fifo link; mknod null c 1 3 2>/dev/null; true")
+      const special = ["fifo", "link", "null"].filter((name) => Fs.existsSync(Path.join(machine.workspaceRoot, name)))
+      const types = () => special.map((name) => Fs.statSync(Path.join(machine.workspaceRoot, name)).isFile())
+      const failures = yield* machine.writeFiles(special.map((path) => ({ path, content: Buffer.from("text") })))
+      assert.deepStrictEqual(
+        types(),
+        special.map(() => false)
+      )
+      for (const failure of failures) {
+        assert.strictEqual(yield* P.reason(Effect.fail(failure.error)), "BadResource", failure.path)
+      }
+      assert.deepStrictEqual(
+        failures.map(({ path }) => path),
+        special
+      )
+      yield* machine.stop("delete")
+    })
+  )
+})
+
 describe("local: the lock", () => {
   const directory = Effect.acquireRelease(
     Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-lock-"))),
