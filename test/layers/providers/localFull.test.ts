@@ -1,6 +1,6 @@
 /** The local provider on a full disk: a small file system of its own, where this user may mount one. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect } from "effect"
+import { Duration, Effect, Option } from "effect"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
@@ -76,6 +76,24 @@ describe.skipIf(!mountable)("local: on a full disk", () => {
       yield* eventually("it is on the disk", () => Fs.existsSync(file))
       assert.deepStrictEqual(yield* again, P.exited(3))
       yield* machine.stop("delete")
+    }).pipe(Effect.timeout("15 seconds"))
+  )
+
+  it.live("a restore that has no room leaves none of its copy, and the machine as it was", () =>
+    Effect.gen(function* () {
+      const root = yield* small
+      const local = yield* provider(root)
+      const { created, machine, sandboxId } = yield* create(local)
+      yield* P.text(machine, "head -c 1500000 /dev/urandom > data")
+      yield* Effect.flatMap(P.power(machine.createCheckpoint), (checkpoint) => checkpoint({ id: "one" }))
+      yield* P.text(machine, "echo now > now")
+      const checkpoints = yield* P.power(local.checkpoints)
+      const restore = checkpoints.restore("one", { ...created, version: 2 }, Option.some(machine.ref))
+      assert.strictEqual(yield* P.reason(restore), P.tag("Quota"))
+      assert.isFalse(Fs.existsSync(Path.join(directoryOf(root, sandboxId), "restore")))
+      const again = yield* local.connect(machine.ref, { sandboxId, boot: true })
+      assert.strictEqual(yield* P.text(again, "cat now"), "now\n")
+      yield* again.stop("delete")
     }).pipe(Effect.timeout("15 seconds"))
   )
 

@@ -285,7 +285,6 @@ export const prepare = (
       return await matches(Path.join(source, "manifest.ndjson"), fresh(paths), signal)
     })
     if (!sound) {
-      yield* work(operation, () => removeTree(paths.restore))
       return yield* failWith(
         operation,
         new Unknown({ detail: `checkpoint ${id} is damaged: it differs from its manifest` }),
@@ -295,7 +294,14 @@ export const prepare = (
     yield* onStep("restore:built")
     yield* work(operation, () => writeAtomic(paths.journal, encodeJournal({ version: 1, step: "prepared", state })))
     yield* onStep("restore:prepared")
-  })
+  }).pipe(
+    // Half a copy may be what fills the disk. With a journal it is no half any more.
+    Effect.onError(() =>
+      Fs.existsSync(paths.journal)
+        ? Effect.void
+        : Effect.ignore(work("restoreCheckpoint", () => removeTree(paths.restore)))
+    )
+  )
 
 /** Exchanges the trees as the journal says; every step can be done again. */
 export const swap = (paths: Paths, onStep: OnStep): Effect.Effect<void, SandboxError> =>
