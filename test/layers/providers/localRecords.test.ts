@@ -72,6 +72,9 @@ describe("local: the spool of a process", () => {
       })
       Fs.closeSync(pipe.theirs)
       const directory = Path.join(root, "spool")
+      // In the way of the file.
+      const occupied = Path.join(directory, "out.0")
+      Fs.mkdirSync(occupied, { recursive: true })
       const spool = makeSpool({
         socket: new Net.Socket({ fd: pipe.ours, readable: true, writable: false }),
         directory,
@@ -84,9 +87,8 @@ describe("local: the spool of a process", () => {
         child.once("exit", () => resume(Effect.void))
       })
       const finished = yield* Effect.forkChild(Effect.promise(() => spool.finish(20)))
-      // Until now nothing can be written.
       yield* Effect.sleep("200 millis")
-      Fs.mkdirSync(directory)
+      Fs.rmdirSync(occupied)
       yield* Fiber.join(finished)
       assert.strictEqual(spool.length(), bytes)
     }).pipe(Effect.timeout("10 seconds"))
@@ -94,6 +96,19 @@ describe("local: the spool of a process", () => {
 })
 
 describe("local: the record of a process", () => {
+  it.live(
+    "that is taken away while it runs leaves an outcome that is unknown, and no supervisor that waits for it",
+    () =>
+      Effect.gen(function* () {
+        const { machine } = yield* fresh
+        const processId = P.newProcessId()
+        const script = `rm -rf ../processes/${processId}; echo out; exit 0`
+        const started = yield* P.startSh(machine, script, { processId, lifetime: "recorded" })
+        assert.strictEqual(yield* P.reason(started.exit), P.tag("OutcomeUnknown"))
+        yield* machine.stop("delete")
+      }).pipe(Effect.timeout("15 seconds"))
+  )
+
   it.live("nothing is started when it cannot be written", () =>
     Effect.gen(function* () {
       const root = yield* localRoot

@@ -22,6 +22,8 @@ const retryMillis = 500
 export interface Spool {
   /** Bytes in the files. */
   readonly length: () => number
+  /** True when the directory was taken away, and output with it. */
+  readonly isLost: () => boolean
   /** Frees whole files before this position, and so lets a pump that stands at its quota go on. */
   readonly release: (position: number) => void
   /**
@@ -49,6 +51,7 @@ export const make = (options: {
   let file: number | undefined
   let writing = false
   let ended = false
+  let lost = false
   let finishing = false
   let lastData = performance.now()
   let late = 0
@@ -115,7 +118,13 @@ export const make = (options: {
         grown()
       } catch (error) {
         log(`cannot write ${directory}/${stream}: ${String(error)}`)
-        await delay(retryMillis)
+        if (Fs.existsSync(directory)) await delay(retryMillis)
+        else {
+          // Its sandbox was deleted: no wait brings it back.
+          lost = true
+          drop(pendingBytes)
+          socket.destroy()
+        }
       }
       regulate()
     }
@@ -142,6 +151,7 @@ export const make = (options: {
 
   return {
     length: () => length,
+    isLost: () => lost,
     release: (position) => {
       const keep = Math.floor(Math.min(position, length) / segmentBytes)
       for (let index = Math.floor(released / segmentBytes); index < keep; index++) {

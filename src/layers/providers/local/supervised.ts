@@ -205,7 +205,7 @@ const supervise = (
       void Promise.all([spools.out.finish(drainMillis), spools.err.finish(drainMillis)]).then(() => {
         exit = {
           version: 1,
-          end,
+          end: spools.out.isLost() || spools.err.isLost() ? { type: "lost" } : end,
           ...(reason === undefined ? {} : { reason }),
           out: spools.out.length(),
           err: spools.err.length(),
