@@ -1,6 +1,7 @@
 /** Records in SQL: one statement reads, one writes, and the version in its WHERE clause is the compare-and-set. */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Fragment } from "effect/sql/Statement"
@@ -37,14 +38,20 @@ interface Entity<Filter> {
   readonly isSelective: (filter: Filter) => boolean
 }
 
+// What this module wrote; the store above decodes it through the schema.
+const isRow = (value: unknown): value is Row => Predicate.isObject(value) && !Array.isArray(value)
+
 /** The row out of the text in `data`; `Store(Malformed)` for text that is none. */
 export const parseRow = (operation: string, text: unknown): Effect.Effect<Row, SandboxError> =>
   Effect.try({
-    // What this module wrote; the store above decodes it through the schema.
-    try: (): Row => JSON.parse(String(text)),
+    try: (): unknown => JSON.parse(String(text)),
     catch: (cause) =>
       errors.fail(operation, new Store({ kind: "Malformed", detail: "a stored record is no JSON", cause }))
-  })
+  }).pipe(
+    Effect.filterOrFail(isRow, () =>
+      errors.fail(operation, new Store({ kind: "Malformed", detail: "a stored record is no object" }))
+    )
+  )
 
 /** The columns of a process's row that follow from it. */
 export const processColumns = (row: Row): Columns => ({

@@ -1,7 +1,7 @@
 /** Records of processes: written before anything runs, and true whatever breaks between the request and the program. */
 import { assert, describe, it } from "@effect/vitest"
 import type { PlatformError } from "effect/PlatformError"
-import { Effect, FileSystem, Stream } from "effect"
+import { Effect, Fiber, FileSystem, Stream } from "effect"
 import * as ChildProcess from "node:child_process"
 import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
@@ -11,6 +11,8 @@ import type { SandboxError } from "../../../src/errors.ts"
 import { isSandboxError } from "../../../src/errors.ts"
 import { bootId, identity, wallClock } from "../../../src/layers/providers/local/os.ts"
 import type { Pipe, Pipes } from "../../../src/layers/providers/local/pipes.ts"
+import { make as makePipes } from "../../../src/layers/providers/local/pipes.ts"
+import { make as makeSpool } from "../../../src/layers/providers/local/spool.ts"
 import type { StartRequest } from "../../../src/layers/providers/local/supervised.ts"
 import { start } from "../../../src/layers/providers/local/supervised.ts"
 import { processDirectory, supervisorPaths } from "../../../src/layers/providers/local/wire.ts"
@@ -43,7 +45,64 @@ const files = (directory: string): Pipes & { readonly opened: () => number } => 
 
 const descriptors = (): number => Fs.readdirSync("/dev/fd").length
 
+const busy = (millis: number): void => {
+  const end = performance.now() + millis
+  while (performance.now() < end);
+}
+
+describe("local: the spool of a process", () => {
+  it.live("has what lay in the pipe at the exit, however slow the disk and however busy the supervisor", () =>
+    Effect.gen(function* () {
+      const root = yield* localRoot
+      const pipes = yield* Effect.acquireRelease(
+        Effect.sync(() => makePipes(Path.join(root, "pipes"), "test")),
+        (stock) => Effect.sync(() => stock.close())
+      )
+      // As much as is read ahead, and what the socket and the pipe hold besides.
+      const bytes = (1 << 20) + 2 * 65_536
+      const pipe = pipes.output()
+      const child = ChildProcess.spawn("head", ["-c", String(bytes), "/dev/zero"], {
+        stdio: ["ignore", pipe.theirs, "ignore"]
+      })
+      Fs.closeSync(pipe.theirs)
+      const directory = Path.join(root, "spool")
+      // In the way of the file.
+      const occupied = Path.join(directory, "out.0")
+      Fs.mkdirSync(occupied, { recursive: true })
+      const spool = makeSpool({
+        socket: new Net.Socket({ fd: pipe.ours, readable: true, writable: false }),
+        directory,
+        stream: "out",
+        quota: 1 << 30,
+        grown: () => busy(60),
+        log: () => {}
+      })
+      yield* Effect.callback<void>((resume) => {
+        child.once("exit", () => resume(Effect.void))
+      })
+      const finished = yield* Effect.forkChild(Effect.promise(() => spool.finish(20)))
+      yield* Effect.sleep("200 millis")
+      Fs.rmdirSync(occupied)
+      yield* Fiber.join(finished)
+      assert.strictEqual(spool.length(), bytes)
+    }).pipe(Effect.timeout("10 seconds"))
+  )
+})
+
 describe("local: the record of a process", () => {
+  it.live(
+    "that is taken away while it runs leaves an outcome that is unknown, and no supervisor that waits for it",
+    () =>
+      Effect.gen(function* () {
+        const { machine } = yield* fresh
+        const processId = P.newProcessId()
+        const script = `rm -rf ../processes/${processId}; echo out; exit 0`
+        const started = yield* P.startSh(machine, script, { processId, lifetime: "recorded" })
+        assert.strictEqual(yield* P.reason(started.exit), P.tag("OutcomeUnknown"))
+        yield* machine.stop("delete")
+      }).pipe(Effect.timeout("15 seconds"))
+  )
+
   it.live("nothing is started when it cannot be written", () =>
     Effect.gen(function* () {
       const root = yield* localRoot

@@ -215,7 +215,7 @@ describe("local: state", () => {
   it.live("a lock whose owner is dead holds nobody up", () =>
     Effect.gen(function* () {
       const { machine, root, sandboxId } = yield* fresh
-      Fs.writeFileSync(Path.join(directoryOf(root, sandboxId), "lock"), "token\n999999\n1\nboot")
+      Fs.symlinkSync("token.4194999.AAAAAAAAAAAA", Path.join(directoryOf(root, sandboxId), "lock"))
       yield* machine.stop("stop")
       assert.isFalse(Fs.existsSync(Path.join(directoryOf(root, sandboxId), "lock")))
     })

@@ -9,9 +9,11 @@ import * as Util from "node:util"
 import * as ChildProcess from "node:child_process"
 import { platformError, reasonOf } from "../../../src/layers/providers/local/failures.ts"
 import { release, tryAcquire } from "../../../src/layers/providers/local/lockfile.ts"
-import { bootId, identity } from "../../../src/layers/providers/local/os.ts"
+import { identity } from "../../../src/layers/providers/local/os.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
 import { create, directoryOf, eventually, localRoot, processesOf, provider, supervisorPid } from "./support/local.ts"
+
+const disk = new URL("../../../src/layers/providers/local/disk.ts", import.meta.url).href
 
 const put = (path: string): void => {
   Fs.mkdirSync(Path.dirname(path), { recursive: true })
@@ -80,6 +82,48 @@ describe("local: the data directory", () => {
       assert.isFalse(Fs.existsSync(stock))
     })
   )
+
+  it.live("a tree that is deeper than a path can be goes, and keeps no service from starting", () =>
+    Effect.gen(function* () {
+      const root = yield* localRoot
+      const local = yield* provider(root)
+      const dig = "for (let n = 0; n < 30; n++) { fs.mkdirSync('d'.repeat(200)); process.chdir('d'.repeat(200)) }"
+      const deep = Effect.gen(function* () {
+        const made = yield* create(local)
+        assert.deepStrictEqual((yield* P.run(made.machine, process.execPath, ["-e", dig])).exit, P.exited(0))
+        return made
+      })
+      const { machine } = yield* deep
+      yield* machine.stop("delete")
+      // As a service leaves it that is killed while it deletes one.
+      const { sandboxId } = yield* deep
+      const { startTime } = identity()
+      const scratch = Path.join(root, "scratch")
+      Fs.renameSync(directoryOf(root, sandboxId), Path.join(scratch, `4194999.${startTime}.${Crypto.randomUUID()}`))
+      yield* Effect.scoped(provider(root))
+      assert.deepStrictEqual(Fs.readdirSync(scratch), [])
+    })
+  )
+
+  it.live("a directory that its command has locked goes, also when a name in it is no UTF-8", () =>
+    Effect.gen(function* () {
+      const path = yield* Effect.acquireRelease(
+        Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-locked-"))),
+        (made) => Effect.sync(() => Fs.rmSync(made, { recursive: true, force: true }))
+      )
+      const script = `mkdir -p tree/locked; cd tree/locked; mkdir "$(printf 'd\\377')"; chmod 000 . "$(printf 'd\\377')"`
+      ChildProcess.execFileSync("sh", ["-c", script], { cwd: path })
+      const isRoot = process.getuid?.() === 0
+      // Nothing is locked for root, so that somebody else has to try.
+      if (isRoot) ChildProcess.execFileSync("chown", ["-R", "65534:65534", path])
+      const program = `
+        ${isRoot ? "process.setgid(65534); process.setuid(65534)" : ""}
+        const { removeTree } = await import(${JSON.stringify(disk)})
+        await removeTree(${JSON.stringify(Path.join(path, "tree"))})`
+      ChildProcess.execFileSync(process.execPath, ["--input-type=module", "-e", program], { stdio: "pipe" })
+      assert.deepStrictEqual(Fs.readdirSync(path), [])
+    })
+  )
 })
 
 describe("local: secrets", () => {
@@ -128,12 +172,36 @@ describe("local: secrets", () => {
   })
 })
 
+describe("local: writing files", () => {
+  it.live("what is no file is not replaced by one, however it was reached", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* create(yield* provider(yield* localRoot))
+      yield* P.text(machine, "mkfifo fifo; ln -s fifo link; mknod null c 1 3 2>/dev/null; true")
+      const special = ["fifo", "link", "null"].filter((name) => Fs.existsSync(Path.join(machine.workspaceRoot, name)))
+      const types = () => special.map((name) => Fs.statSync(Path.join(machine.workspaceRoot, name)).isFile())
+      const failures = yield* machine.writeFiles(special.map((path) => ({ path, content: Buffer.from("text") })))
+      assert.deepStrictEqual(
+        types(),
+        special.map(() => false)
+      )
+      for (const failure of failures) {
+        assert.strictEqual(yield* P.reason(Effect.fail(failure.error)), "BadResource", failure.path)
+      }
+      assert.deepStrictEqual(
+        failures.map(({ path }) => path),
+        special
+      )
+      yield* machine.stop("delete")
+    })
+  )
+})
+
 describe("local: the lock", () => {
   const directory = Effect.acquireRelease(
     Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-lock-"))),
     (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
   )
-  const dead = (token: string): string => [token, 4194999, "1", bootId()].join("\n")
+  const dead = (token: string): string => `${token}.4194999.AAAAAAAAAAAA`
 
   it.live("a dead owner's lock has one heir at a time, also when heirs die while they take over", () =>
     Effect.gen(function* () {
@@ -158,8 +226,9 @@ describe("local: the lock", () => {
           }
           // It dies here, with a lock that is torn, or with one whose heir died as well.
           const torn = n % 7 === 0
-          if (!torn && n % 2 === 0) Fs.writeFileSync(`${lock}.dead.${token}`, dead(Crypto.randomUUID()))
-          Fs.writeFileSync(`${lock}.x`, torn ? `torn ${token}` : dead(token))
+          if (!torn && n % 2 === 0) Fs.symlinkSync(dead(Crypto.randomUUID()), `${lock}.dead.${token}`)
+          if (n % 14 === 0) Fs.writeFileSync(`${lock}.x`, "no link")
+          else Fs.symlinkSync(torn ? `torn ${token}` : dead(token), `${lock}.x`)
           Fs.renameSync(`${lock}.x`, lock)
         }
       })

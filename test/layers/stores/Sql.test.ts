@@ -171,6 +171,33 @@ describe("a SQLite file", () => {
     })
   )
 
+  it.live("whose rows are no records any more is Malformed there", () =>
+    Effect.gen(function* () {
+      const file = yield* temporaryFile
+      const { process, sandbox } = yield* filled(file)
+      const database = yield* foreign(file)
+      for (const data of ["null", "7", "[]", `"text"`, "{"]) {
+        for (const table of ["sandbox_sandboxes", "sandbox_processes"]) {
+          database.prepare(`UPDATE ${table} SET data = ?`).run(data)
+        }
+        yield* Effect.gen(function* () {
+          const store = yield* SandboxStore
+          const log = yield* ProcessLog
+          const tried: ReadonlyArray<Effect.Effect<unknown, SandboxError>> = [
+            store.getSandbox(sandbox.id),
+            Stream.runCollect(store.listSandboxes()),
+            store.updateSandbox(sandbox.id, sandbox.version ?? 0, { status: "shutdown" }),
+            store.updateProcess(process.id, process.version ?? 0, { status: "exited" }),
+            log.append(process.id, 1, [], { status: "exited" })
+          ]
+          for (const [index, one] of tried.entries()) {
+            assert.strictEqual(yield* failure(one), "Store(Malformed)", `${data}, ${index}`)
+          }
+        }).pipe(Effect.provide(sqliteFile(file)))
+      }
+    })
+  )
+
   it.live("that cannot be opened is Unavailable", () =>
     Effect.gen(function* () {
       const directory = yield* temporaryDirectory

@@ -127,18 +127,28 @@ const writeManifest = async (directory: string, files: string, signal: AbortSign
   return size
 }
 
+/** Node's own reader of lines ends them at U+2028 as well, which a name may hold and JSON does not escape. */
+const linesOf = async function* (path: string): AsyncGenerator<string> {
+  let rest = ""
+  for await (const text of Fs.createReadStream(path, "utf8")) {
+    const lines = `${rest}${text}`.split("\n")
+    rest = lines.pop() ?? ""
+    yield* lines
+  }
+  if (rest !== "") yield rest
+}
+
 /** True when the tree is what the manifest says. */
 const matches = async (manifest: string, files: string, signal: AbortSignal): Promise<boolean> => {
-  const file = await FsPromises.open(manifest)
+  const expected = linesOf(manifest)
   try {
-    const expected = file.readLines()[Symbol.asyncIterator]()
     for await (const entry of Tree.manifest(files, signal)) {
       const line = await expected.next()
       if (line.done === true || line.value !== JSON.stringify(entry)) return false
     }
     return (await expected.next()).done === true
   } finally {
-    await file.close()
+    await expected.return(undefined)
   }
 }
 
@@ -275,7 +285,6 @@ export const prepare = (
       return await matches(Path.join(source, "manifest.ndjson"), fresh(paths), signal)
     })
     if (!sound) {
-      yield* work(operation, () => removeTree(paths.restore))
       return yield* failWith(
         operation,
         new Unknown({ detail: `checkpoint ${id} is damaged: it differs from its manifest` }),
@@ -285,7 +294,14 @@ export const prepare = (
     yield* onStep("restore:built")
     yield* work(operation, () => writeAtomic(paths.journal, encodeJournal({ version: 1, step: "prepared", state })))
     yield* onStep("restore:prepared")
-  })
+  }).pipe(
+    // Half a copy may be what fills the disk. With a journal it is no half any more.
+    Effect.onError(() =>
+      Fs.existsSync(paths.journal)
+        ? Effect.void
+        : Effect.ignore(work("restoreCheckpoint", () => removeTree(paths.restore)))
+    )
+  )
 
 /** Exchanges the trees as the journal says; every step can be done again. */
 export const swap = (paths: Paths, onStep: OnStep): Effect.Effect<void, SandboxError> =>

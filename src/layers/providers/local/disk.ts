@@ -1,8 +1,10 @@
 /** Making and removing the directories of sandboxes. Nothing is removed that does not carry our marker. */
 import * as Effect from "effect/Effect"
+import { execFile } from "node:child_process"
 import * as Crypto from "node:crypto"
 import * as FsPromises from "node:fs/promises"
 import * as Path from "node:path"
+import { promisify } from "node:util"
 import type { SandboxError } from "../../../errors.ts"
 import { NameInUse } from "../../../errors.ts"
 import { codeOf, failWith, io } from "./failures.ts"
@@ -12,22 +14,34 @@ import { inside, markRunning, writeEnv, writeState } from "./state.ts"
 
 const makePrivate = (path: string) => FsPromises.mkdir(path, { recursive: true, mode: 0o700 })
 
-/** Gives back the right to remove what a command took it from; never through a symlink. */
-const unlock = async (path: string): Promise<void> => {
+/** Gives back the right to remove what a command took it from; never through a symlink. Names are bytes, as in `tree.ts`. */
+const unlock = async (path: Buffer): Promise<void> => {
   const stat = await FsPromises.lstat(path)
   if (!stat.isDirectory()) return
   await FsPromises.chmod(path, 0o700)
-  for (const name of await FsPromises.readdir(path)) await unlock(Path.join(path, name))
+  for (const name of await FsPromises.readdir(path, { encoding: "buffer" })) {
+    await unlock(Buffer.concat([path, Buffer.from("/"), name]))
+  }
 }
+
+const run = promisify(execFile)
 
 /** Removes a tree and follows no symlink. */
 export const removeTree = async (path: string): Promise<void> => {
   try {
     await FsPromises.rm(path, { recursive: true, force: true, maxRetries: 3 })
   } catch (error) {
-    if (codeOf(error) !== "EACCES" && codeOf(error) !== "EPERM") throw error
-    await unlock(path)
-    await FsPromises.rm(path, { recursive: true, force: true, maxRetries: 3 })
+    switch (codeOf(error)) {
+      case "EACCES":
+      case "EPERM":
+        await unlock(Buffer.from(path))
+        return await FsPromises.rm(path, { recursive: true, force: true, maxRetries: 3 })
+      case "ENAMETOOLONG":
+        // Who changes into directories makes them deeper than a path can name; `rm` changes into them as well.
+        return void (await run("rm", ["-rf", "--", path], { cwd: "/" }))
+      default:
+        throw error
+    }
   }
 }
 
@@ -79,14 +93,8 @@ const removeStock = async (path: string): Promise<void> => {
   }
 }
 
-/** Another service sweeps at the same time; and what may not be looked at is no reason to be of no use. */
-const unlessGone = async (evaluate: () => Promise<void>): Promise<void> => {
-  try {
-    await evaluate()
-  } catch (error) {
-    if (codeOf(error) !== "ENOENT" && codeOf(error) !== "EACCES") throw error
-  }
-}
+/** Another service sweeps at the same time; and what cannot be removed, for whatever reason, is none to be of no use. */
+const ifPossible = (evaluate: () => Promise<void>): Promise<void> => evaluate().catch(() => {})
 
 /** Removes what services that are dead left behind: half-made sandboxes, deleted ones, stocks of pipes. */
 export const sweep = (root: Root): Effect.Effect<void, SandboxError> =>
@@ -94,11 +102,11 @@ export const sweep = (root: Root): Effect.Effect<void, SandboxError> =>
     await makePrivate(scratch(root))
     await makePrivate(root.pipes)
     for (const path of await leftBehind(scratch(root), scratchPattern)) {
-      await unlessGone(async () => {
+      await ifPossible(async () => {
         if (await isSandbox(path)) await removeTree(path)
       })
     }
-    for (const path of await leftBehind(root.pipes, stockPattern)) await unlessGone(() => removeStock(path))
+    for (const path of await leftBehind(root.pipes, stockPattern)) await ifPossible(() => removeStock(path))
   })
 
 const fill = Effect.fnUntraced(function* (paths: Paths, state: SandboxState, env: Readonly<Record<string, string>>) {

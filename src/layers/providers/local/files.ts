@@ -136,6 +136,16 @@ const writeOne = (
           Object.assign(new Error("a directory"), { code: "EISDIR" })
         )
       }
+      // A rename would put a file in the place of a device, which for root may be the host's `/dev/null`.
+      if (existing?.isFile() === false) {
+        return yield* PlatformError.systemError({
+          _tag: "BadResource",
+          module: "FileSystem",
+          method: "writeFile",
+          pathOrDescriptor: entry.path,
+          description: "it is no file"
+        })
+      }
       const temporary = Path.join(directory, `.${Crypto.randomUUID()}.tmp`)
       // Registered first, so that it runs after the handle was closed; after the rename there is nothing left to remove.
       yield* Effect.addFinalizer(() =>
@@ -146,7 +156,7 @@ const writeOne = (
       if (entry.content instanceof Uint8Array) yield* write(entry.content)
       else yield* Stream.runForEach(entry.content, write)
       // What a file that is overwritten was allowed, it stays allowed; `umask` does not cut a mode that was asked for.
-      const mode = entry.mode ?? (existing?.isFile() === true ? existing.mode & 0o7777 : undefined)
+      const mode = entry.mode ?? (existing === undefined ? undefined : existing.mode & 0o7777)
       if (mode !== undefined) yield* use(() => handle.chmod(mode))
       yield* use(() => FsPromises.rename(temporary, target))
     })

@@ -155,7 +155,7 @@ const toExit = (exit: ExitFile, startedAt: Option.Option<number>): Effect.Effect
           new OutcomeUnknown({
             ...(Option.isSome(startedAt) ? { startedAt: startedAt.value } : {}),
             position: { stdout: exit.out, stderr: exit.err },
-            detail: "the supervisor of the process died"
+            detail: "the supervisor of the process died, or its record was taken away"
           })
         )
       )

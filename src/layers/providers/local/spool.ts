@@ -13,12 +13,17 @@ import { segmentBytes, segmentPath } from "./wire.ts"
 /** How much lies between the pipe and the file. */
 const maxPending = 1024 * 1024
 
+/** The most that a pipe can have held at the exit (`F_SETPIPE_SZ` of an ordinary user): what comes after it is a descendant's. */
+const pipeMaximum = 1024 * 1024
+
 /** How often a write is tried again on a full disk; the command waits meanwhile. */
 const retryMillis = 500
 
 export interface Spool {
   /** Bytes in the files. */
   readonly length: () => number
+  /** True when the directory was taken away, and output with it. */
+  readonly isLost: () => boolean
   /** Frees whole files before this position, and so lets a pump that stands at its quota go on. */
   readonly release: (position: number) => void
   /**
@@ -46,8 +51,10 @@ export const make = (options: {
   let file: number | undefined
   let writing = false
   let ended = false
+  let lost = false
   let finishing = false
   let lastData = performance.now()
+  let late = 0
   let settle = (): void => {}
   const settled = new Promise<void>((resolve) => {
     settle = resolve
@@ -111,7 +118,13 @@ export const make = (options: {
         grown()
       } catch (error) {
         log(`cannot write ${directory}/${stream}: ${String(error)}`)
-        await delay(retryMillis)
+        if (Fs.existsSync(directory)) await delay(retryMillis)
+        else {
+          // Its sandbox was deleted: no wait brings it back.
+          lost = true
+          drop(pendingBytes)
+          socket.destroy()
+        }
       }
       regulate()
     }
@@ -124,6 +137,7 @@ export const make = (options: {
 
   socket.on("data", (chunk: Buffer) => {
     lastData = performance.now()
+    if (finishing) late += chunk.length
     pending.push(chunk)
     pendingBytes += chunk.length
     regulate()
@@ -137,6 +151,7 @@ export const make = (options: {
 
   return {
     length: () => length,
+    isLost: () => lost,
     release: (position) => {
       const keep = Math.floor(Math.min(position, length) / segmentBytes)
       for (let index = Math.floor(released / segmentBytes); index < keep; index++) {
@@ -148,12 +163,19 @@ export const make = (options: {
     finish: async (millis) => {
       finishing = true
       regulate()
-      const until = performance.now() + millis
+      const first = performance.now() + millis
+      let until = first
       const watch = setInterval(() => {
         const now = performance.now()
-        // A pipe that is read and has given nothing for a while is empty, however slow the disk was before.
-        if (now >= until && !socket.isPaused() && (now - lastData > 50 || now > until + millis)) socket.destroy()
+        // Time in which nothing was read, because the disk is slow, tells nothing about the pipe.
+        if (socket.isPaused()) until = now + millis
+        if (now >= first && late > pipeMaximum) socket.destroy()
+        else if (now >= until) setImmediate(leaveIfEmpty, now, until)
       }, 25)
+      /** After a look at the pipe: timers come before it, and whatever has kept this program busy may have kept it from reading. */
+      const leaveIfEmpty = (now: number, until: number) => {
+        if (!socket.isPaused() && (now - lastData > 50 || now > until + millis)) socket.destroy()
+      }
       await settled
       clearInterval(watch)
     }

@@ -6,6 +6,7 @@ import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
+import { setTimeout as delay } from "node:timers/promises"
 import {
   bootId,
   errorCode,
@@ -47,8 +48,10 @@ export interface Supervised {
   readonly release: (out: number, err: number) => void
   /** TERM, grace, KILL; true when the group is gone. */
   readonly end: (reason: "timeout" | "stop") => Promise<boolean>
-  /** Resolves when the exit file is there. */
+  /** Resolves when the end is known. */
   readonly done: Promise<void>
+  /** Resolves when it is in the exit file, or never will be. */
+  readonly recorded: Promise<void>
 }
 
 /** How long output may go on after the exit, while a descendant holds the pipe. */
@@ -74,6 +77,11 @@ export const writeJson = (directory: string, name: string, value: unknown): void
   Fs.writeFileSync(`${path}.tmp`, JSON.stringify(value), { mode: 0o600 })
   Fs.renameSync(`${path}.tmp`, path)
 }
+
+/** How often the exit file is tried again where there is no room for it. */
+const retryMillis = 500
+
+const isFull = (error: unknown): boolean => ["ENOSPC", "EDQUOT", "EMFILE", "ENFILE"].includes(String(errorCode(error)))
 
 /** Starts the process of a request whose directory was just made by the caller. Throws {@link Refusal} when it cannot. */
 export const start = async (
@@ -168,6 +176,19 @@ const supervise = (
   const cancelDeadline =
     request.deadline === undefined ? () => {} : callAt(request.deadline, () => void kill("deadline"))
 
+  /** False when there is no room for it now. */
+  const record = (file: ExitFile): boolean => {
+    try {
+      writeJson(directory, "exit.json", file)
+      return true
+    } catch (error) {
+      // Whoever reads the directory later sees a process that is lost; whoever watches now learns the truth.
+      log(`cannot write the exit of ${key.processId}: ${String(error)}`)
+      return !isFull(error)
+    }
+  }
+
+  let isRecorded = false
   const done = new Promise<void>((resolve) => {
     child.once("exit", (code, signal) => {
       leaderGone = true
@@ -184,27 +205,29 @@ const supervise = (
       void Promise.all([spools.out.finish(drainMillis), spools.err.finish(drainMillis)]).then(() => {
         exit = {
           version: 1,
-          end,
+          end: spools.out.isLost() || spools.err.isLost() ? { type: "lost" } : end,
           ...(reason === undefined ? {} : { reason }),
           out: spools.out.length(),
           err: spools.err.length(),
           endedAt: wallClock()
         }
-        try {
-          writeJson(directory, "exit.json", exit)
-        } catch (error) {
-          // Whoever reads the directory later sees a process that is lost; whoever watches now learns the truth.
-          log(`cannot write the exit of ${key.processId}: ${String(error)}`)
-        }
+        isRecorded = record(exit)
         changed()
         resolve()
       })
     })
   })
+  const recorded = done.then(async () => {
+    while (exit !== undefined && !isRecorded) {
+      await delay(retryMillis)
+      isRecorded = record(exit)
+    }
+  })
 
   return {
     key,
     done,
+    recorded,
     state: () => ({
       push: "state",
       ...key,

@@ -156,7 +156,7 @@ const startProcess = async (request: Extract<Request, { readonly op: "start" }>)
   try {
     const supervised = await run
     open.set(name, supervised)
-    void supervised.done.then(() => {
+    void supervised.recorded.then(() => {
       open.delete(name)
       restIfIdle()
     })
