@@ -7,7 +7,8 @@ import {
   RateLimited,
   type SandboxError,
   type SandboxErrorReason,
-  Unavailable
+  Unavailable,
+  Unknown
 } from "../../src/errors.ts"
 import * as Ids from "../../src/model/Ids.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
@@ -400,6 +401,38 @@ describe("create", () => {
       assert.strictEqual(vendor.rows.size, 1)
     }).pipe(Effect.provide(service(vendor)))
   })
+
+  it.effect("by a name and an id once more is no second claim to the name", () => {
+    const vendor = scripted({ named: { externalId: "mine", reuse: false } })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const sandboxId = "00000000-0000-4000-8000-000000000001"
+      yield* sandboxes.createSandbox({}, { sandboxId })
+      assert.strictEqual((yield* sandboxes.createSandbox({}, { sandboxId })).outcome, "resumed")
+      assert.strictEqual(yield* reasonOf(sandboxes.createSandbox({ ports: [80] }, { sandboxId })), "ConfigMismatch")
+      assert.strictEqual(yield* reasonOf(sandboxes.createSandbox()), "NameInUse")
+      assert.strictEqual(vendor.count("create"), 1)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  for (const reuse of [true, false]) {
+    it.effect(
+      `by a name that failed is finished with the secrets of the next call, ${reuse ? "with" : "without"} reuse`,
+      () => {
+        const vendor = scripted({ persistent: true, named: { externalId: "mine", reuse } })
+        vendor.failNext("create", new Unknown({}))
+        vendor.failNext("find", new Unknown({}))
+        return Effect.gen(function* () {
+          const sandboxes = yield* SandboxService
+          const sandboxId = "00000000-0000-4000-8000-000000000001"
+          const create = sandboxes.createSandbox({ env: { TOKEN: Redacted.make("hush") } }, { sandboxId })
+          assert.strictEqual(yield* reasonOf(create), "Unknown")
+          assert.strictEqual((yield* create).sandboxId, sandboxId)
+          assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "active")
+        }).pipe(Effect.provide(service(vendor)))
+      }
+    )
+  }
 
   it.effect("selects by config, then setting, then default, and never guesses", () => {
     const a = scripted({ name: "a" })

@@ -56,7 +56,11 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
           externalSandboxId: resolved.name.externalId
         })
         .pipe(Stream.runHead)
-      if (Option.isSome(owner)) return yield* reuse(owner.value, stored, resolved.name)
+      if (Option.isSome(owner)) {
+        // The same id once more is no second claim to the name, and a creation that was cut off needs the secrets of this call.
+        const isReplay = resolved.name.reuse ? isUnfinished(owner.value) : owner.value.id === options.sandboxId
+        return yield* isReplay ? again(owner.value, config, stored) : reuse(owner.value, stored, resolved.name)
+      }
     }
 
     const sandboxId =
@@ -69,6 +73,8 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     }
     return yield* insertAndCreate(sandboxId, provider, resolved, config, stored)
   })
+
+  const isUnfinished = ({ status }: SandboxRecord): boolean => status === "creating" || status === "error"
 
   const find = (id: SandboxId) =>
     self.store.getSandbox(id).pipe(
@@ -93,7 +99,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
   ): Effect.Effect<Created, SandboxError> =>
     Effect.gen(function* () {
       yield* sameOrMismatch(record, stored)
-      if (record.status === "creating" || record.status === "error") {
+      if (isUnfinished(record)) {
         // With the secrets that this call brings: nobody else may have them.
         const { ref } = yield* machines.reconnect(record.id, undefined, config)
         return { sandboxId: record.id, ref, outcome: "resumed" }
