@@ -506,6 +506,23 @@ describe("a process that is begun twice", () => {
   )
 })
 
+describe("a process of an observer", () => {
+  it.effect("can be reported on after it was nearly marked lost", () =>
+    over([], ({ faults, sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const { id } = yield* sandboxes.startObservedProcess(sandboxId, { command: "elsewhere" })
+        vendor.vanish()
+        yield* faults.add(Faults.on("append", Faults.fail(new StoreReason({ kind: "Full" }))))
+        assert.strictEqual((yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))).reason._tag, "Store")
+        yield* sandboxes.appendObservedProcessChunk(id, { type: "stdout", data: "still here" })
+        assert.strictEqual((yield* sandboxes.finishObservedProcess(id)).status, "exited")
+        assert.deepStrictEqual(faults.unused, [])
+      })
+    )
+  )
+})
+
 describe("a read that fails in passing", () => {
   it.effect("of a log goes on behind the last event that was delivered, as often as it makes headway", () =>
     over(

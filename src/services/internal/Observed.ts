@@ -49,8 +49,11 @@ export interface Observed {
   readonly finish: (processId: ProcessId, options: ObservedFinish) => Effect.Effect<ProcessRecord, SandboxError>
 }
 
-/** Nobody holds the lease of an observed process: its reports come from anywhere, ordered by the log alone. */
-const epoch = 1
+/**
+ * Nobody holds the lease of an observed process: its reports come from anywhere, ordered by the log alone. Its epoch grows only when
+ * it is marked lost, which may be cut off.
+ */
+const epochOf = (record: ProcessRecord): number => record.lease?.epoch ?? 1
 
 const encoder = new TextEncoder()
 const isJsonObject = Schema.is(JsonObject)
@@ -75,17 +78,18 @@ export const make = (self: Core): Observed => {
    */
   const appendAfter = (
     position: LogPosition,
-    processId: ProcessId,
+    record: ProcessRecord,
     body: ProcessEventBody,
     patch?: ProcessPatch
   ): Effect.Effect<ProcessEvent, SandboxError> =>
     Effect.suspend(() => {
       // The seq is what completes a body; TypeScript does not see that through the union.
       const event = { ...body, seq: position.seq + 1 } as ProcessEvent
-      return Effect.as(core.retryStore(self)(self.log.append(processId, epoch, [event], patch)), event)
+      return Effect.as(core.retryStore(self)(self.log.append(record.id, epochOf(record), [event], patch)), event)
     })
 
-  const isTaken = (error: SandboxError) => error.reason._tag === "Store" && error.reason.kind === "LogConflict"
+  const isTaken = (error: SandboxError) =>
+    error.reason._tag === "Store" && (error.reason.kind === "LogConflict" || error.reason.kind === "LeaseLost")
 
   const start: Observed["start"] = Effect.fnUntraced(function* (id, options) {
     const operation = "SandboxService.startObservedProcess"
@@ -124,7 +128,7 @@ export const make = (self: Core): Observed => {
         streamClientId: streamClientId(processId),
         streamStartedAt: now,
         startedAt: now,
-        lease: { owner: "observer", epoch, expiresAt: 0 }
+        lease: { owner: "observer", epoch: 1, expiresAt: 0 }
       })
       .pipe(
         core.retryStore(self),
@@ -190,7 +194,7 @@ export const make = (self: Core): Observed => {
           reason: new ProcessEnded({ processId, status: current.status })
         })
       }
-      return yield* appendAfter(position, processId, body(position) ?? { ...base, _tag: "heartbeat" })
+      return yield* appendAfter(position, current, body(position) ?? { ...base, _tag: "heartbeat" })
     }).pipe(Effect.retry({ while: isTaken, times: 1000 }))
   })
 
@@ -213,7 +217,7 @@ export const make = (self: Core): Observed => {
       const now = yield* Clock.currentTimeMillis
       yield* appendAfter(
         position,
-        processId,
+        record,
         {
           _tag: "exit",
           at: now,
