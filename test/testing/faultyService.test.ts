@@ -523,6 +523,22 @@ describe("a process of an observer", () => {
   )
 })
 
+describe("the lease of a sandbox", () => {
+  it.effect("is given back by whoever is interrupted while it is taken", () =>
+    over([], ({ faults, sandboxes }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        yield* faults.add(Faults.on("acquireSandboxLease", Faults.delay("10 seconds")))
+        const stop = yield* Effect.forkChild(sandboxes.stopSandbox(sandboxId), { startImmediately: true })
+        yield* TestClock.adjust("1 second")
+        yield* Testing.passing(Fiber.interrupt(stop), { step: "10 seconds" })
+        const { lease, status } = yield* sandboxes.getSandbox(sandboxId)
+        assert.deepStrictEqual([lease?.epoch, lease?.expiresAt, status], [3, 0, "active"])
+      })
+    )
+  )
+})
+
 describe("a read that fails in passing", () => {
   it.effect("of a log goes on behind the last event that was delivered, as often as it makes headway", () =>
     over(

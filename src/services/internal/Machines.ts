@@ -227,12 +227,25 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       exclusively(id)(
         Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
+            const release = (lease: Lease) => Effect.ignore(retryStore(self.store.releaseSandboxLease(id, lease)))
+            let acquired: Lease | undefined
             // One attempt is not interrupted, the wait for the next one is.
             const attempt = core
               .acquire(self, (options) => self.store.acquireSandboxLease(id, options))
-              .pipe(Effect.mapError(withoutRetryAfter), Effect.uninterruptible)
+              .pipe(
+                Effect.mapError(withoutRetryAfter),
+                Effect.tap((held) =>
+                  Effect.sync(() => {
+                    acquired = leaseOf(held)
+                  })
+                ),
+                Effect.uninterruptible
+              )
             const record = yield* restore(
               attempt.pipe(retryStore, Effect.retry({ schedule: self.policy.ready, while: isBusy }))
+            ).pipe(
+              // The interruption comes through once the attempt is done, which may have taken the lease.
+              Effect.onInterrupt(() => (acquired === undefined ? Effect.void : release(acquired)))
             )
             const lease = leaseOf(record)
             const renew = retryStore(self.store.renewSandboxLease(id, lease, core.leaseTtl)).pipe(
@@ -242,9 +255,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
             )
             const held: Held = { record, update: (patch) => updateHeld(id, lease, patch) }
             // A lost lease interrupts what is done under it.
-            return yield* restore(Effect.raceFirst(f(held), renew)).pipe(
-              Effect.ensuring(Effect.ignore(retryStore(self.store.releaseSandboxLease(id, lease))))
-            )
+            return yield* restore(Effect.raceFirst(f(held), renew)).pipe(Effect.ensuring(release(lease)))
           })
         )
       )
