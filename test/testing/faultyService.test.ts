@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { TestClock } from "effect/testing"
-import { isSandboxError, Store as StoreReason } from "../../src/errors.ts"
+import { Authentication, isSandboxError, Store as StoreReason } from "../../src/errors.ts"
 import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as Local from "../../src/layers/providers/Local.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
@@ -503,6 +503,66 @@ describe("a process that is begun twice", () => {
         assert.strictEqual(vendor.count("start"), 1)
       })
     )
+  )
+})
+
+describe("who waits for the end of a process", () => {
+  const slow = () =>
+    Stream.concat(
+      Stream.make(Fake.stdout("a")),
+      Stream.fromEffect(Effect.as(Effect.sleep("10 minutes"), Fake.stdout("b")))
+    )
+
+  it.effect("that another service had hears of it, though the way to the machine was cut when it was taken over", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { store } = yield* Testing.World
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "slow")
+      const attached = yield* (yield* Testing.another()).attachProcess(processId)
+      yield* faults.add(Faults.on("findProcess", Faults.fail()))
+      // The first service loses it to one that does nothing with it.
+      yield* store.acquireProcessLease(processId, { owner: "nobody", ttl: "30 seconds", steal: true })
+      const exit = yield* Testing.passing(attached.exit, { step: "10 seconds", limit: "1 hour" })
+      assert.deepStrictEqual(exit, { _tag: "Exited", code: 0 })
+      assert.deepStrictEqual(faults.unused, [])
+    }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
+  )
+
+  it.effect("that another service had hears that it cannot be taken over", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "slow")
+      const { store } = yield* Testing.World
+      const attached = yield* (yield* Testing.another()).attachProcess(processId)
+      yield* faults.add(Faults.on("findProcess", Faults.fail(new Authentication({}))))
+      yield* store.acquireProcessLease(processId, { owner: "nobody", ttl: "30 seconds", steal: true })
+      const errors = yield* Effect.all([Effect.flip(attached.exit), Effect.flip(Stream.runDrain(attached.events))], {
+        concurrency: 2
+      }).pipe((both) => Testing.passing(both, { step: "10 seconds", limit: "1 hour" }))
+      assert.deepStrictEqual(
+        errors.map(({ reason }) => reason._tag),
+        ["Authentication", "Authentication"]
+      )
+    }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
+  )
+
+  it.effect("that its service has let go of takes it up again", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      yield* faults.add(Faults.on("append", Faults.fail(new StoreReason({ kind: "Full" })), { call: 2 }))
+      const process = yield* sandboxes.runCommandProcess(sandboxId, "slow")
+      assert.strictEqual((yield* Effect.flip(Testing.passing(process.exit))).reason._tag, "Store")
+      assert.deepStrictEqual(yield* Testing.passing(process.exit, { limit: "1 hour" }), { _tag: "Exited", code: 0 })
+      const events = yield* Stream.runCollect(sandboxes.readProcessStream(process.processId))
+      const text = Buffer.concat(events.filter(ProcessEvent.isOutput).map(({ bytes }) => bytes)).toString()
+      assert.strictEqual(text, "ab")
+    }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
   )
 })
 

@@ -4,6 +4,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
@@ -565,22 +566,31 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         if (entry !== undefined) yield* Deferred.await(entry.outcome)
         const record = yield* store.getProcess(processId)
         if (isTerminal(record.status)) return yield* exitOf(record)
+        // If this service has let go of it, nobody may write the log. What its own pump has just left is for somebody else to end.
+        if (entry === undefined) yield* join(record)
         const { seq } = yield* log.lastPosition(processId)
-        yield* Stream.runDrain(log.read(processId, { after: seq, follow: true }))
+        yield* Stream.runDrain(read(processId, { after: seq, follow: true }))
         return yield* Effect.flatMap(store.getProcess(processId), exitOf)
       })
 
-    const read: Processes["read"] = (processId, options = {}) =>
-      Stream.unwrap(
-        Effect.sync(() => {
-          const events = log.read(processId, options)
-          const entry = options.follow === true ? entries.get(processId) : undefined
-          // If the log can no longer be written, whoever follows it here must not wait for ever.
-          return entry === undefined
-            ? events
-            : Stream.interruptWhen(events, Effect.andThen(Deferred.await(entry.outcome), Effect.never))
-        })
-      )
+    const read: Processes["read"] = (processId, options = {}) => {
+      const events = log.read(processId, options)
+      return options.follow === true ? Stream.interruptWhen(events, unwritten(processId)) : events
+    }
+
+    /** Fails once this service, which was to write the log, cannot: whoever follows it here must not wait for ever. */
+    const unwritten = (processId: ProcessId): Effect.Effect<never, SandboxError> =>
+      Effect.suspend(() => {
+        const entry = entries.get(processId)
+        if (entry !== undefined) return Effect.andThen(Deferred.await(entry.outcome), Effect.never)
+        const successor = Option.getOrUndefined(FiberMap.getUnsafe(waiting, processId))
+        return successor === undefined
+          ? Effect.never
+          : Effect.flatMap(Fiber.await(successor), (exit) => {
+              const error = Exit.findErrorOption(exit)
+              return Option.isSome(error) ? Effect.fail(error.value) : unwritten(processId)
+            })
+      })
 
     /**
      * Takes the process over from a service that is gone; fails `Busy` while one is alive. With what its caller wants, one that was
@@ -686,19 +696,20 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         return handleOf(record, 0)
       })
 
-    const waiting = yield* FiberMap.make<ProcessId, void, never>()
+    const waiting = yield* FiberMap.make<ProcessId, boolean, SandboxError>()
 
-    const succeed = (record: ProcessRecord, wanted: Wanted | undefined): Effect.Effect<void> =>
+    /** Takes it over once that can be done: its writer may be alive, or the way to the machine cut, for as long as it likes. */
+    const succeed = (record: ProcessRecord, wanted: Wanted | undefined): Effect.Effect<boolean, SandboxError> =>
       store.getProcess(record.id).pipe(
         Effect.flatMap((current) =>
           isTerminal(current.status) ? Effect.succeed(true) : Effect.as(takeOverOnce(current, wanted), true)
         ),
         Effect.catchIf(
-          (error) => error.reason._tag === "Busy",
+          (error) => error.isRetryable,
           () => Effect.succeed(false)
         ),
         Effect.repeat({ schedule: Schedule.spaced(Duration.seconds(2)), until: (done) => done }),
-        Effect.ignore({ log: "Debug" })
+        Effect.tapError((error) => Effect.logDebug(`process ${record.id} is not taken over: ${error.message}`))
       )
 
     const ended = (processId: ProcessId, status: string) =>
