@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { TestClock } from "effect/testing"
-import { Authentication, isSandboxError, Store as StoreReason } from "../../src/errors.ts"
+import { Authentication, isSandboxError, SandboxError, Store as StoreReason, Unavailable } from "../../src/errors.ts"
 import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as Local from "../../src/layers/providers/Local.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
@@ -563,6 +563,54 @@ describe("who waits for the end of a process", () => {
       const text = Buffer.concat(events.filter(ProcessEvent.isOutput).map(({ bytes }) => bytes)).toString()
       assert.strictEqual(text, "ab")
     }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
+  )
+})
+
+describe("an input that fails in the middle", () => {
+  const cat = ({ stdin }: Fake.CommandCall) => Stream.map(stdin, Fake.stdout)
+  const torn = new Unavailable({ accepted: "unknown", detail: "the upload was torn" })
+  const stdin = Stream.concat(
+    Stream.make(new TextEncoder().encode("half")),
+    Stream.fail(new SandboxError({ operation: "test", reason: torn }))
+  )
+
+  it.effect("fails a plain command, which would wait for the rest for ever", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      for (const command of [
+        sandboxes.runCommand(sandboxId, "cat", [], { stdin }),
+        Stream.runDrain(sandboxes.streamCommand(sandboxId, "cat", [], { stdin }))
+      ]) {
+        const error = yield* Effect.flip(Testing.passing(Effect.asVoid(command), { limit: "1 hour" }))
+        assert.strictEqual(error.reason, torn)
+      }
+    }).pipe(Effect.provide(Testing.layer({ commands: { cat } })))
+  )
+
+  it.effect("kills a recorded one, whose record says why", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId, result } = yield* Testing.passing(
+        sandboxes.runCommandWithProcessStream(sandboxId, "cat", [], { stdin }),
+        { limit: "1 hour" }
+      )
+      assert.deepInclude(result, { exitCode: 137, signal: "SIGKILL", stdout: "half" })
+      const record = yield* sandboxes.getProcessSnapshot(processId)
+      assert.strictEqual(record.status, "killed")
+      assert.include(record.streamAbortReason, "the upload was torn")
+    }).pipe(Effect.provide(Testing.layer({ commands: { cat } })))
+  )
+
+  it.effect("does not matter to a command that does not wait for it", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const late = Stream.concat(Stream.fromEffectDrain(Effect.sleep("1 hour")), stdin)
+      const { stdout } = yield* sandboxes.runCommand(sandboxId, "build", [], { stdin: late })
+      assert.strictEqual(stdout, "built")
+    }).pipe(Effect.provide(Testing.layer({ commands: { build: Fake.constant({ stdout: "built" }) } })))
   )
 })
 

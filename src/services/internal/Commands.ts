@@ -1,7 +1,9 @@
 /** Plain commands: scoped, written nowhere; they die with their Scope. */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as PlatformError from "effect/PlatformError"
 import * as CommandLine from "effect/process/CommandLine"
@@ -21,7 +23,10 @@ import type { Machines } from "./Machines.ts"
 import type { ProcessOptions } from "./Processes.ts"
 import * as Metrics from "./metrics.ts"
 
-/** What goes into a process's standard input; absent means that it reads the end of input at once. */
+/**
+ * What goes into a process's standard input; absent means that it reads the end of input at once. A stream that fails ends the
+ * process: a plain command fails with its error, a recorded one is killed, and its record says why.
+ */
 export type Input = string | Uint8Array | Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError>
 
 /** An argument; a `Redacted` one needs a provider that allows it. */
@@ -150,9 +155,25 @@ export const inputStream = (input: Input): Stream.Stream<Uint8Array, SandboxErro
       ? Stream.succeed(input)
       : input
 
-/** A process that closes its input early has not failed; what it makes of that is its exit code. */
-export const feed = (process: MachineProcess, input: Input) =>
-  Effect.ignore(Stream.run(inputStream(input), process.stdin))
+/**
+ * Fails when the source of the input does: what came of it is cut, and must not pass for the whole. A process that closes its input
+ * early has not failed; what it makes of that is its exit code.
+ */
+export const feed = (
+  process: MachineProcess,
+  input: Input
+): Effect.Effect<void, SandboxError | PlatformError.PlatformError> =>
+  Effect.suspend(() => {
+    let cut: Cause.Cause<SandboxError | PlatformError.PlatformError> | undefined
+    const source = Stream.onError(inputStream(input), (cause) =>
+      Effect.sync(() => {
+        if (!Cause.hasInterruptsOnly(cause)) cut = cause
+      })
+    )
+    return Effect.catchCause(Stream.run(source, process.stdin), () =>
+      cut === undefined ? Effect.void : Effect.failCause(cut)
+    )
+  })
 
 const timedOut = (operation: string, sandboxId: SandboxId, duration: Duration.Duration) =>
   new SandboxError({ operation, sandboxId, reason: new Timeout({ clock: "command", duration, accepted: "unknown" }) })
@@ -263,8 +284,16 @@ export const make = (self: Core, machines: Machines): Commands => {
           : badArgument(`The provider ${provider.name} has no file descriptors above 2`),
       overrides
     )
-    if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
-    return process
+    if (input === undefined) return process
+    const fed = yield* Effect.forkScoped(feed(process, input))
+    // Only a stream can fail; the process may wait for the rest for ever.
+    if (!Stream.isStream(input)) return process
+    const cut = Effect.andThen(Fiber.join(fed), Effect.never)
+    return {
+      ...process,
+      output: Stream.interruptWhen(process.output, cut),
+      exit: Effect.raceFirst(process.exit, cut)
+    }
   })
 
   const run: Commands["run"] = Effect.fnUntraced(function* (id, command, args, options) {

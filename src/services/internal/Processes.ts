@@ -1,4 +1,5 @@
 /** Recorded processes: they survive the service that started them. */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -232,7 +233,8 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       epoch: number,
       writer: Writer,
       process: MachineProcess,
-      scope: Scope.Scope
+      scope: Scope.Scope,
+      killedFor: () => string | undefined = () => undefined
     ): Effect.Effect<void, SandboxError> => {
       const lease = { owner: self.owner, epoch, expiresAt: 0 }
       const third = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
@@ -251,7 +253,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             return yield* machine.resume(process.external, { stdout: from.stdout, stderr: from.stderr })
           }).pipe(Scope.provide(child))
         }).pipe(Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }))
-      return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume }), renew)
+      return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume, killedFor }), renew)
     }
 
     /** Starts the process of a record, and then follows it. */
@@ -305,8 +307,19 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             )
             running = true
             yield* Deferred.succeed(entry.accepted, process)
-            if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
-            yield* follow(record, epoch, writer, process, scope)
+            let killedFor: string | undefined
+            if (input !== undefined) {
+              // Cut input must not pass for the whole, and what waits for the rest of it would do so for ever.
+              const fed = Effect.catchCause(feed(process, input), (cause) => {
+                killedFor = `its input failed: ${Cause.squash(cause)}`
+                return Effect.retry(process.signal("SIGKILL"), {
+                  schedule: self.policy.connect,
+                  while: (error) => error.isRetryable
+                })
+              })
+              yield* Effect.forkScoped(Effect.ignore(fed))
+            }
+            yield* follow(record, epoch, writer, process, scope, () => killedFor)
           })
         ).pipe(detaching(record, epoch, writer, () => running, isAbandoned))
       }

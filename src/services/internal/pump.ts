@@ -106,6 +106,8 @@ export interface PumpOptions {
   readonly process: MachineProcess
   /** Goes on from the last byte after the way to the machine was cut. */
   readonly resume: (from: LogPosition) => Effect.Effect<MachineProcess, SandboxError>
+  /** Why this service has killed the process, if it has. */
+  readonly killedFor: () => string | undefined
 }
 
 type Failure = SandboxError | PlatformError.PlatformError
@@ -225,17 +227,18 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
     if (end._tag === "Success") {
       const exit = end.success
       const status = statusOf(exit)
+      const reason = exit.reason ?? options.killedFor()
       yield* writer
         .append(
           [
             ...rest,
             { ...base, _tag: "exit", at: now, exit },
-            { ...base, _tag: "status", at: now, status, ...(exit.reason === undefined ? {} : { reason: exit.reason }) }
+            { ...base, _tag: "status", at: now, status, ...(reason === undefined ? {} : { reason }) }
           ],
           endPatch(self, epoch, now, status, {
             exitCode: exit.code,
             ...(exit._tag === "Signalled" ? { signal: exit.signal } : {}),
-            ...(exit.reason === undefined ? {} : { streamAbortReason: exit.reason })
+            ...(reason === undefined ? {} : { streamAbortReason: reason })
           })
         )
         .pipe(Effect.uninterruptible)
