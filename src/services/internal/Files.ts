@@ -2,6 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import * as Headers from "effect/http/Headers"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as PlatformError from "effect/PlatformError"
@@ -139,7 +140,12 @@ export const make = (self: Core, machines: Machines): Files => {
           Object.fromEntries(Object.entries(url.headers).map(([name, value]) => [name, Redacted.value(value)]))
         )
       )
+      const redacted = yield* Headers.CurrentRedactedNames
       const response = yield* client.execute(request).pipe(
+        // A redirection is an answer; what runs in the sandbox does not get to say where we go next, and with these headers.
+        Effect.provideService(FetchHttpClient.RequestInit, { redirect: "manual" }),
+        // For a program that records the headers of requests in its spans.
+        Effect.provideService(Headers.CurrentRedactedNames, [...redacted, ...Object.keys(url.headers)]),
         Effect.timeout(Duration.seconds(5)),
         Effect.mapError((error) => notReady(id, url, error._tag))
       )
