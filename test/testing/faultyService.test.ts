@@ -647,6 +647,29 @@ describe("the lease of a sandbox", () => {
   )
 })
 
+describe("a machine that was booted elsewhere", () => {
+  it.effect("is not written down over one that was made meanwhile", () =>
+    over([], ({ faults, sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const late = yield* Testing.another()
+        for (const row of vendor.rows.values()) row.incarnation = "elsewhere"
+        yield* faults.add(Faults.on("acquireSandboxLease", Faults.delay("10 seconds")))
+        const run = yield* Effect.forkChild(late.runCommand(sandboxId, "true"), { startImmediately: true })
+        yield* faults.exhausted
+        vendor.vanish()
+        yield* Testing.passing(sandboxes.runCommand(sandboxId, "true"), { step: "1 millis" })
+        const { incarnation } = yield* sandboxes.getSandbox(sandboxId)
+        const { id } = yield* sandboxes.startObservedProcess(sandboxId, { command: "on the new machine" })
+        assert.strictEqual((yield* Testing.passing(Fiber.join(run))).exitCode, 0)
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).incarnation, incarnation)
+        assert.strictEqual((yield* sandboxes.getProcessSnapshot(id)).status, "running")
+        assert.strictEqual(vendor.count("create"), 2)
+      })
+    )
+  )
+})
+
 describe("a read that fails in passing", () => {
   it.effect("of a log goes on behind the last event that was delivered, as often as it makes headway", () =>
     over(

@@ -157,14 +157,19 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         const machine = yield* connect(record, provider, false)
         if (machine.ref.incarnation === record.incarnation) return { record, provider, machine }
         // The machine was booted by somebody who could not write it down.
-        return yield* withLease(id, (held) =>
-          Effect.map(
-            held.record.status === "active"
-              ? activate(held, provider, machine, Option.some("resume"))
-              : Effect.fail(core.failure(held.record, operation, new Stopped())),
-            (updated) => ({ record: updated, provider, machine })
-          )
-        )
+        return yield* withLease(id, (held) => {
+          const { externalSandboxId, incarnation, status } = held.record
+          const isAsRead =
+            status === "active" && incarnation === record.incarnation && externalSandboxId === record.externalSandboxId
+          return isAsRead
+            ? Effect.map(activate(held, provider, machine, Option.some("resume")), (updated) => ({
+                record: updated,
+                provider,
+                machine
+              }))
+            : // What was written meanwhile is newer than what this has found; recovery looks at it.
+              Effect.fail(core.failure(held.record, operation, new NotRunning({ detail: "its record has changed" })))
+        })
       })
 
     const connections = yield* RcMap.make({ lookup, idleTimeToLive: self.settings.idleTtl })
