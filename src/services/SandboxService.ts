@@ -433,21 +433,7 @@ const ofLog = ["NotFound", "InvalidArgument", "Store"] as const
 
 /** Which reasons each method can fail with; the README's table is made of it. */
 export const methodReasons = {
-  createSandbox: [
-    ...ofStore,
-    ...ofVendor,
-    "InvalidConfig",
-    "ProviderNotSelected",
-    "UnsupportedCapability",
-    "ConfigMismatch",
-    "NameInUse",
-    "SecretsRequired",
-    "NotActive",
-    "Stopped",
-    "Gone",
-    "Busy",
-    "OutcomeUnknown"
-  ],
+  createSandbox: [...ofMachine, "ConfigMismatch", "NameInUse", "OutcomeUnknown"],
   getSandbox: ofStore,
   listSandboxes: ["InvalidArgument", "RecordTooNew", "Store"],
   reconnectToSandbox: ofMachine,
@@ -462,7 +448,7 @@ export const methodReasons = {
   signalProcess: [...ofMachine, "ProcessEnded"],
   writeProcessInput: [...ofMachine, "ProcessEnded"],
   closeProcessInput: [...ofMachine, "ProcessEnded"],
-  readProcessStream: [...ofLog, "OutcomeUnknown"],
+  readProcessStream: [...ofMachine, "OutcomeUnknown"],
   getProcessSnapshot: [...ofLog, "RecordTooNew"],
   listProcesses: ["InvalidArgument", "RecordTooNew", "Store"],
   startObservedProcess: [...ofStore, "NotActive", "ConfigMismatch"],

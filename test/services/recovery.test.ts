@@ -15,7 +15,7 @@ import * as Memory from "../../src/layers/stores/Memory.ts"
 import type { ProcessLog } from "../../src/services/ProcessLog.ts"
 import * as Registry from "../../src/services/ProviderRegistry.ts"
 import * as RecoveryPolicy from "../../src/services/RecoveryPolicy.ts"
-import { SandboxService } from "../../src/services/SandboxService.ts"
+import { methodReasons, SandboxService } from "../../src/services/SandboxService.ts"
 import { SandboxStore } from "../../src/services/SandboxStore.ts"
 import { counting, Counts } from "../support/counting.ts"
 import { type Scripted, scripted } from "../support/scripted.ts"
@@ -433,6 +433,19 @@ describe("create", () => {
       }
     )
   }
+
+  it.effect("by the name of one that does not run fails as a reconnect does, which its reasons say", () => {
+    const vendor = scripted({ persistent: true, named: { externalId: "mine", reuse: true } })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const create = sandboxes.createSandbox({ recovery: "none" })
+      yield* create
+      vendor.halt()
+      const { reason } = yield* Effect.flip(create)
+      assert.strictEqual(reason._tag, "NotRunning")
+      assert.isTrue(methodReasons.createSandbox.some((tag) => tag === reason._tag))
+    }).pipe(Effect.provide(service(vendor)))
+  })
 
   it.effect("selects by config, then setting, then default, and never guesses", () => {
     const a = scripted({ name: "a" })
