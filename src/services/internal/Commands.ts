@@ -72,6 +72,9 @@ const reveal = (value: Argument): string => (Redacted.isRedacted(value) ? Redact
 const isArgument = (u: unknown): u is Argument =>
   Predicate.isString(u) || (Redacted.isRedacted(u) && Predicate.isString(Redacted.value(u)))
 
+export const isInput = (u: unknown): u is Input =>
+  Predicate.isString(u) || u instanceof Uint8Array || Stream.isStream(u)
+
 /** A misspelt deadline must not become none. */
 const knownOptions: ReadonlySet<string> = new Set<keyof ProcessOptions>([
   "cwd",
@@ -103,6 +106,15 @@ export const prepare = (
     }
     const unknown = Object.keys(options).filter((key) => !knownOptions.has(key))
     if (unknown.length > 0) return yield* core.invalid(operation, "options", `unknown: ${unknown.join(", ")}`)
+    if (options.cwd !== undefined && !Predicate.isString(options.cwd)) {
+      return yield* core.invalid(operation, "cwd", "expected text")
+    }
+    if (!Object.values(options.env ?? {}).every((value) => value === undefined || isArgument(value))) {
+      return yield* core.invalid(operation, "env", "expected texts, each plain or Redacted")
+    }
+    if (options.stdin !== undefined && !isInput(options.stdin)) {
+      return yield* core.invalid(operation, "stdin", "expected text, bytes or a stream of bytes")
+    }
     if (command === "") return yield* badArgument("The command is empty")
     if (command.includes("\0")) return yield* badArgument("The command contains a NUL character")
     const nul = args.findIndex((arg) => reveal(arg).includes("\0"))

@@ -13,6 +13,7 @@ import { isSandboxError, PortNotExposed, SandboxError, Unavailable, WriteFailed 
 import type { SandboxId } from "../../model/Ids.ts"
 import type { PortUrl } from "../SandboxProvider.ts"
 import { capability } from "../SandboxProvider.ts"
+import { isInput } from "./Commands.ts"
 import type { Input } from "./Commands.ts"
 import type { Core, RecoveryOverrides } from "./core.ts"
 import * as core from "./core.ts"
@@ -70,7 +71,7 @@ const checkEntry = (operation: string, entry: unknown, index: number) => {
   if (unknown !== undefined) return invalid(`.${unknown}`, "there is no such field; a file has path, content and mode")
   const { content, mode, path } = given
   if (!Predicate.isString(path)) return invalid(".path", "expected text")
-  if (!Predicate.isString(content) && !(content instanceof Uint8Array) && !Stream.isStream(content)) {
+  if (!isInput(content)) {
     return invalid(".content", "expected text, bytes or a stream of bytes")
   }
   if (mode !== undefined && !(Predicate.isNumber(mode) && Number.isInteger(mode) && mode >= 0 && mode <= 0o7777)) {

@@ -7,8 +7,8 @@ import * as Schema from "effect/Schema"
 import { InvalidArgument, NotActive, ProcessEnded, SandboxError } from "../../errors.ts"
 import { JsonObject } from "../../model/Common.ts"
 import type { ProcessId, SandboxId } from "../../model/Ids.ts"
-import type { ProcessKind, ProcessRecord } from "../../model/Process.ts"
-import { isTerminal, outputStart } from "../../model/Process.ts"
+import type { ProcessRecord } from "../../model/Process.ts"
+import { isTerminal, outputStart, ProcessKind } from "../../model/Process.ts"
 import type { ProcessEvent, ProcessEventBody } from "../../model/ProcessEvent.ts"
 import { canonical } from "../../model/SandboxConfig.ts"
 import type { LogPosition } from "../ProcessLog.ts"
@@ -57,6 +57,7 @@ const epochOf = (record: ProcessRecord): number => record.lease?.epoch ?? 1
 
 const encoder = new TextEncoder()
 const isJsonObject = Schema.is(JsonObject)
+const isKind = Schema.is(ProcessKind)
 
 export const make = (self: Core): Observed => {
   const observedRecord = (operation: string, processId: ProcessId) =>
@@ -93,7 +94,20 @@ export const make = (self: Core): Observed => {
 
   const start: Observed["start"] = Effect.fnUntraced(function* (id, options) {
     const operation = "SandboxService.startObservedProcess"
+    // Callers without types: a model's tool call, JavaScript.
+    if (!Predicate.isString(options.command)) return yield* core.invalid(operation, "command", "expected text")
     if (options.command === "") return yield* core.invalid(operation, "command", "is empty")
+    const { args = [], kind = "command" } = options
+    if (!Array.isArray(args) || !args.every(Predicate.isString)) {
+      return yield* core.invalid(operation, "args", "expected a list of texts")
+    }
+    if (!isKind(kind))
+      return yield* core.invalid(operation, "kind", `expected one of ${ProcessKind.literals.join(", ")}`)
+    for (const name of ["cwd", "externalProcessId"] as const) {
+      if (options[name] !== undefined && !Predicate.isString(options[name])) {
+        return yield* core.invalid(operation, name, "expected text")
+      }
+    }
     if (options.metadata !== undefined && !isJsonObject(options.metadata)) {
       return yield* core.invalid(operation, "metadata", "expected a JSON object")
     }
@@ -109,8 +123,8 @@ export const make = (self: Core): Observed => {
     const asked: Asked = {
       sandboxId: id,
       command: options.command,
-      args: options.args ?? [],
-      kind: options.kind ?? "command",
+      args,
+      kind,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       ...(options.metadata === undefined ? {} : { metadata: options.metadata })
     }

@@ -415,8 +415,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       Effect.gen(function* () {
         const live = options.stdin === "open"
         const input = options.stdin === "open" ? undefined : options.stdin
-        const { stdin: _, ...rest } = options
-        const checked = yield* prepare(self, operation, command, args, rest)
+        const checked = yield* prepare(self, operation, command, args, { ...options, stdin: input })
         const prepared: Prepared = { ...checked, stdin: live || input !== undefined }
         if (options.kind !== undefined && !isKind(options.kind)) {
           return yield* core.invalid(operation, "kind", `expected one of ${ProcessKind.literals.join(", ")}`)
@@ -782,7 +781,11 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         if (forceAfter !== undefined) yield* core.toDuration(operation, "forceAfter", forceAfter)
         yield* onMachine(processId, (process) => process.signal(name, options))
       })
-    const write: Processes["write"] = (processId, bytes) => onMachine(processId, (process) => process.write(bytes))
+    const write: Processes["write"] = (processId, bytes) =>
+      // Callers without types.
+      (bytes as unknown) instanceof Uint8Array
+        ? onMachine(processId, (process) => process.write(bytes))
+        : Effect.fail(core.invalid("SandboxService.writeProcessInput", "bytes", "expected text or bytes"))
     const closeInput: Processes["closeInput"] = (processId) => onMachine(processId, (process) => process.closeInput)
 
     return {
