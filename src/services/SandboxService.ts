@@ -437,7 +437,7 @@ export const methodReasons = {
   getSandbox: ofStore,
   listSandboxes: ["InvalidArgument", "RecordTooNew", "Store"],
   reconnectToSandbox: ofMachine,
-  stopSandbox: [...ofStore, "Busy", "StopIncomplete", "ProviderNotSelected", "LegacyRecord"],
+  stopSandbox: [...ofStore, "Busy", "StopIncomplete", "ProviderNotSelected"],
   extendTimeout: [...ofMachine, "LeaseTooShort"],
   runCommand: [...ofMachine, "OutcomeUnknown"],
   streamCommand: [...ofMachine, "OutcomeUnknown"],

@@ -498,6 +498,29 @@ describe("stop", () => {
     }).pipe(Effect.provide(service(vendor)))
   })
 
+  it.effect("ends the machine of a record of the original, which knew no incarnations", () => {
+    const vendor = scripted()
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const records = yield* SandboxStore
+      for (const externalSandboxId of [undefined, "sbx_session"]) {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const { version = 0, ...record } = yield* records.getSandbox(sandboxId)
+        yield* records.updateSandbox(sandboxId, version, {
+          incarnation: undefined,
+          config: undefined,
+          persistent: undefined,
+          deleteOnStop: undefined,
+          externalSandboxId: externalSandboxId ?? record.externalSandboxId
+        })
+        yield* sandboxes.stopSandbox(sandboxId)
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).stopPending, undefined)
+      }
+      // That of the session alone is left, as nobody can name it.
+      assert.deepStrictEqual([vendor.count("delete"), vendor.rows.size], [1, 1])
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
   it.effect("keeps the disk of a persistent one until it is asked to delete it", () => {
     const vendor = scripted({ persistent: true })
     return Effect.gen(function* () {

@@ -19,7 +19,10 @@ import type { Core, RecoveryOverrides } from "./core.ts"
 import * as core from "./core.ts"
 import type { Machines } from "./Machines.ts"
 
-/** One file to write; `mode` such as `0o755`. Relative paths start at the workspace; parents are made. */
+/**
+ * One file to write; `mode` such as `0o755`. Relative paths start at the workspace; parents are made. A `content` that is a stream is
+ * run again when the write is: it must begin anew then.
+ */
 export interface FileEntry {
   readonly path: string
   readonly content: Input

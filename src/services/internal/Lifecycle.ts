@@ -207,10 +207,19 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       })
     )
 
+  /**
+   * Without an incarnation an id is but a name that was asked for, and the machine of that name may be another's; unless the original
+   * wrote it, which knew no incarnations. Its ids of sessions end with these.
+   */
+  const namesItsMachine = ({ externalSandboxId, incarnation, schemaVersion, status }: SandboxRecord): boolean =>
+    externalSandboxId !== undefined &&
+    (incarnation !== undefined ||
+      ((status === "active" || schemaVersion === undefined) && !core.isSessionId(externalSandboxId)))
+
   /** Ends the record's machine and, with `sweep`, whatever else carries its tag. Boots nothing. */
   const end = (record: SandboxRecord, provider: SandboxProvider, mode: "stop" | "delete", sweep: boolean) =>
     Effect.gen(function* () {
-      if (record.externalSandboxId !== undefined && record.incarnation !== undefined) {
+      if (namesItsMachine(record)) {
         const ref = yield* core.machineRef(record, "SandboxService.stopSandbox")
         yield* provider.stop(ref, mode)
       }
