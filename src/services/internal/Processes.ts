@@ -16,16 +16,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import {
-  isSandboxError,
-  NotFound,
-  OutcomeUnknown,
-  ProcessEnded,
-  SandboxError,
-  Superseded,
-  Timeout,
-  UnsupportedCapability
-} from "../../errors.ts"
+import { isSandboxError, NotFound, SandboxError, Timeout, UnsupportedCapability } from "../../errors.ts"
 import { JsonObject } from "../../model/Common.ts"
 import type { ProcessId, SandboxId } from "../../model/Ids.ts"
 import type { ProcessExit, ProcessMode, ProcessRecord, ProcessRunResult } from "../../model/Process.ts"
@@ -38,13 +29,17 @@ import type { ProcessFilter } from "../SandboxStore.ts"
 import { Capped } from "./capped.ts"
 import type { Argument, CommandOptions, Input, Prepared } from "./Commands.ts"
 import { feed, prepare, resultOf, sandboxTimedOut } from "./Commands.ts"
-import type { Core, LivePump } from "./core.ts"
+import type { Core } from "./core.ts"
 import * as core from "./core.ts"
 import { markLost } from "./lost.ts"
 import type { Machines } from "./Machines.ts"
+import { ended, isLeaseLost } from "./owned.ts"
+import type { Entry } from "./owned.ts"
+import * as Owned from "./owned.ts"
 import * as Metrics from "./metrics.ts"
 import type { Asked } from "./sameProcess.ts"
 import { sameOrMismatch } from "./sameProcess.ts"
+import * as Starts from "./processStarts.ts"
 import { exitOf, endPatch, makeWriter, pump } from "./pump.ts"
 import type { Writer } from "./pump.ts"
 
@@ -107,14 +102,6 @@ export interface Processes {
   ) => Stream.Stream<ProcessRecord, SandboxError>
 }
 
-/** A process that this service owns: its pump runs in a fiber of the service. */
-interface Entry extends LivePump {
-  /** Done once the command is accepted, or with the reason why it was not. */
-  readonly accepted: Deferred.Deferred<MachineProcess, SandboxError | PlatformError.PlatformError>
-  /** Fails when the log can no longer be written. */
-  readonly outcome: Deferred.Deferred<void, SandboxError>
-}
-
 /** What a caller wants to run: what a record does not hold of it too. */
 interface Wanted {
   readonly prepared: Prepared
@@ -131,101 +118,10 @@ export const streamClientId = (processId: ProcessId): string => `sandbox-process
 
 export const make = (self: Core, machines: Machines): Effect.Effect<Processes, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const fibers = yield* FiberMap.make<ProcessId, void, never>()
-    const entries = new Map<ProcessId, Entry>()
-    const { log, pumps, store } = self
+    const { detaching, entries, own } = yield* Owned.make(self)
+    const { startAgain, startFirst } = Starts.make(self, machines)
+    const { log, store } = self
     const retryStore = core.retryStore(self)
-
-    /** Runs the body as this process's one fiber, which outlives the caller and ends with the service. */
-    const own = (
-      processId: ProcessId,
-      sandboxId: SandboxId,
-      body: (
-        entry: Entry,
-        isAbandoned: () => boolean
-      ) => Effect.Effect<void, SandboxError | PlatformError.PlatformError>
-    ): Effect.Effect<Entry> =>
-      Effect.gen(function* () {
-        let abandoned = false
-        const accepted = yield* Deferred.make<MachineProcess, SandboxError | PlatformError.PlatformError>()
-        const outcome = yield* Deferred.make<void, SandboxError>()
-        const entry: Entry = {
-          sandboxId,
-          accepted,
-          outcome,
-          isStarting: () => !Deferred.isDoneUnsafe(accepted),
-          abandon: Effect.suspend(() => {
-            abandoned = true
-            return FiberMap.remove(fibers, processId)
-          }),
-          ended: Effect.ignore(Deferred.await(outcome))
-        }
-        entries.set(processId, entry)
-        pumps.set(processId, entry)
-        yield* FiberMap.run(
-          fibers,
-          processId,
-          Effect.onExit(
-            body(entry, () => abandoned),
-            (exit) =>
-              Effect.gen(function* () {
-                if (entries.get(processId) === entry) {
-                  entries.delete(processId)
-                  pumps.delete(processId)
-                }
-                const error = Exit.findErrorOption(exit)
-                const started = Deferred.isDoneUnsafe(accepted)
-                // Whoever took it over writes the log now, and it is followed like any other.
-                const handedOver = abandoned || (Option.isSome(error) && isLeaseLost(error.value))
-                const failed =
-                  Exit.isFailure(exit) && started && !handedOver
-                    ? new SandboxError({
-                        operation: "SandboxService.pump",
-                        sandboxId,
-                        processId,
-                        reason: new OutcomeUnknown({ detail: "this service does not follow the process any more" })
-                      })
-                    : undefined
-                yield* Deferred.fail(
-                  accepted,
-                  Option.getOrElse(error, () => failed ?? ended(processId, "ended"))
-                )
-                yield* failed === undefined
-                  ? Deferred.succeed(outcome, undefined)
-                  : Deferred.fail(outcome, Option.isSome(error) && isSandboxError(error.value) ? error.value : failed)
-                if (Option.isSome(error) && failed !== undefined) {
-                  yield* Effect.logWarning(
-                    `the log of process ${processId} is not written any more: ${error.value.message}`
-                  )
-                }
-              })
-          ).pipe(Effect.ignore),
-          // So that it has taken its responsibility before anybody can interrupt it.
-          { startImmediately: true }
-        )
-        return entry
-      })
-
-    /**
-     * Gives the process up when this service goes away, at whatever point of its life that is: the lease is returned, so that
-     * the next service need not wait for its end.
-     */
-    const detaching =
-      (record: ProcessRecord, epoch: number, writer: Writer, isRunning: () => boolean, isAbandoned: () => boolean) =>
-      <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-        Effect.onInterrupt(effect, () => {
-          if (isAbandoned() || writer.hasEnded()) return Effect.void
-          const lease = { owner: self.owner, epoch, expiresAt: 0 }
-          // What is only about to start keeps its status: whoever attaches asks the machine.
-          if (!isRunning()) return Effect.ignore(store.releaseProcessLease(record.id, lease))
-          return Effect.gen(function* () {
-            const now = yield* Clock.currentTimeMillis
-            yield* writer.append(
-              [{ _tag: "status", at: now, sandboxId: record.sandboxId, processId: record.id, status: "detached" }],
-              { status: "detached", updatedAt: now, lease }
-            )
-          }).pipe(Effect.ignore)
-        })
 
     /** The pump of an accepted process, with its lease renewed. */
     const follow = (
@@ -323,84 +219,6 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
           })
         ).pipe(detaching(record, epoch, writer, () => running, isAbandoned))
       }
-
-    /**
-     * The start of whoever inserted the record. It may come to another machine than the record names, as one that was found stale
-     * has accepted nothing; the record says so first, under its epoch: whoever has taken the process over meanwhile starts it on
-     * the machine of the record only, and so at most one of the two gets that far.
-     */
-    const startFirst = (record: ProcessRecord, writer: Writer, command: StartCommand, options: ProcessOptions) => {
-      let incarnation = record.incarnation
-      return machines
-        .use(
-          record.sandboxId,
-          ({ machine }) =>
-            Effect.gen(function* () {
-              if (machine.ref.incarnation !== incarnation) {
-                yield* writer.append([], { incarnation: machine.ref.incarnation })
-                incarnation = machine.ref.incarnation
-              }
-              return yield* machine.start(command)
-            }),
-          options.recovery
-        )
-        .pipe(
-          Effect.catchIf(
-            (error): error is SandboxError => isSandboxError(error) && !error.provesNotAccepted && !isLeaseLost(error),
-            (error) => resolveStart(record, error)
-          )
-        )
-    }
-
-    /**
-     * The start of a process that its service has recorded and, as the machine says, not started. What that service sent last may
-     * still arrive, so this happens on the machine of the record only, which starts an id once, whoever asks. If it cannot be
-     * started there, nobody knows whether it was.
-     */
-    const startAgain = (record: ProcessRecord, command: StartCommand, options: ProcessOptions) =>
-      Effect.gen(function* () {
-        const { machine, provider } = yield* machines.connected(record.sandboxId)
-        if (machine.ref.incarnation !== record.incarnation) {
-          return yield* new SandboxError({
-            operation: "SandboxService.runCommandProcess",
-            reason: new Superseded({ incarnation: record.incarnation ?? "" })
-          })
-        }
-        const schedule = options.recovery?.start ?? provider.recovery?.start ?? self.policy.start
-        return yield* Effect.retry(machine.start(command), {
-          // `mayRetryStart` lets only a SandboxError through to the schedule.
-          schedule: schedule as Schedule.Schedule<unknown, SandboxError | PlatformError.PlatformError>,
-          while: core.mayRetryStart
-        })
-      }).pipe(
-        Effect.catchIf(isSandboxError, (error) =>
-          Effect.catch(resolveStart(record, error), (failure) => Effect.fail(unknownOutcome(record, failure)))
-        )
-      )
-
-    /** A start whose answer was lost: the machine is asked whether it has the process. */
-    const resolveStart = (record: ProcessRecord, error: SandboxError) =>
-      Effect.gen(function* () {
-        const { machine } = yield* machines.connected(record.sandboxId)
-        const found = yield* machine.findProcess(record.id)
-        return Option.isSome(found) ? yield* machine.resume(found.value, outputStart) : yield* error
-      }).pipe(
-        Effect.catchIf(
-          (failure) => failure !== error && failure.reason._tag !== "OutcomeUnknown",
-          (failure) => Effect.fail(unknownOutcome(record, failure, error))
-        )
-      )
-
-    const unknownOutcome = (record: ProcessRecord, failure: SandboxError, cause: SandboxError = failure) =>
-      failure.reason._tag === "OutcomeUnknown"
-        ? failure
-        : new SandboxError({
-            operation: "SandboxService.runCommandProcess",
-            provider: record.provider,
-            sandboxId: record.sandboxId,
-            processId: record.id,
-            reason: new OutcomeUnknown({ startedAt: record.startedAt, detail: failure.message, cause })
-          })
 
     const existingProcess = (processId: ProcessId) =>
       store.getProcess(processId).pipe(
@@ -724,13 +542,6 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         Effect.tapError((error) => Effect.logDebug(`process ${record.id} is not taken over: ${error.message}`))
       )
 
-    const ended = (processId: ProcessId, status: string) =>
-      new SandboxError({
-        operation: "SandboxService.process",
-        processId,
-        reason: new ProcessEnded({ processId, status })
-      })
-
     /** The process on its machine, whoever writes its log. */
     const onMachine = <A>(
       processId: ProcessId,
@@ -802,6 +613,3 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
 
 const isKind = Schema.is(ProcessKind)
 const isJsonObject = Schema.is(JsonObject)
-
-const isLeaseLost = (error: SandboxError | PlatformError.PlatformError): boolean =>
-  isSandboxError(error) && error.reason._tag === "Store" && error.reason.kind === "LeaseLost"
