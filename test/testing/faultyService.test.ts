@@ -550,6 +550,24 @@ describe("who waits for the end of a process", () => {
     }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
   )
 
+  it.effect("and attaches while a stop marks it lost does not make that fail", () =>
+    Effect.gen(function* () {
+      const first = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* first.createSandbox()
+      const { processId } = yield* first.runCommandProcess(sandboxId, "slow")
+      yield* faults.kill
+      yield* TestClock.adjust("1 minute")
+      const sandboxes = yield* Testing.another()
+      yield* faults.add(Faults.on("lastPosition", Faults.delay("10 seconds")))
+      const stop = yield* Effect.forkChild(sandboxes.stopSandbox(sandboxId), { startImmediately: true })
+      yield* Testing.passing(faults.exhausted, { step: "1 second" })
+      const { exit } = yield* sandboxes.attachProcess(processId)
+      yield* Testing.passing(Fiber.join(stop), { step: "1 second" })
+      assert.strictEqual((yield* Effect.flip(exit)).reason._tag, "OutcomeUnknown")
+    }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
+  )
+
   it.effect("that its service has let go of takes it up again", () =>
     Effect.gen(function* () {
       const sandboxes = yield* SandboxService
