@@ -427,6 +427,10 @@ describe("create", () => {
           const sandboxId = "00000000-0000-4000-8000-000000000001"
           const create = sandboxes.createSandbox({ env: { TOKEN: Redacted.make("hush") } }, { sandboxId })
           assert.strictEqual(yield* reasonOf(create), "Unknown")
+          if (!reuse) {
+            const other = sandboxes.createSandbox({ env: { TOKEN: Redacted.make("hush") } })
+            assert.strictEqual(yield* reasonOf(other), "NameInUse")
+          }
           assert.strictEqual((yield* create).sandboxId, sandboxId)
           assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "active")
         }).pipe(Effect.provide(service(vendor)))

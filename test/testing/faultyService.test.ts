@@ -649,6 +649,27 @@ describe("a process of an observer", () => {
   )
 })
 
+describe("a report of an observer", () => {
+  it.effect("that comes while the process is marked lost is told that it has ended", () =>
+    over([], ({ faults, sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const { id } = yield* sandboxes.startObservedProcess(sandboxId, { command: "elsewhere" })
+        yield* faults.add(Faults.on("append", Faults.delay("10 seconds")))
+        const report = yield* Effect.forkChild(
+          Effect.flip(sandboxes.appendObservedProcessChunk(id, { type: "stdout", data: "late" })),
+          { startImmediately: true }
+        )
+        yield* faults.exhausted
+        vendor.vanish()
+        yield* sandboxes.runCommand(sandboxId, "true")
+        const { reason } = yield* Testing.passing(Fiber.join(report), { step: "1 second" })
+        assert.strictEqual(reason._tag, "ProcessEnded")
+      })
+    )
+  )
+})
+
 describe("the lease of a sandbox", () => {
   it.effect("is given back by whoever is interrupted while it is taken", () =>
     over([], ({ faults, sandboxes }) =>
