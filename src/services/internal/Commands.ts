@@ -160,7 +160,7 @@ export const prepare = (
 const encoder = new TextEncoder()
 
 /** The bytes of an input. */
-export const inputStream = (input: Input): Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError> =>
+const inputStream = (input: Input): Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError> =>
   Predicate.isString(input)
     ? Stream.succeed(encoder.encode(input))
     : input instanceof Uint8Array

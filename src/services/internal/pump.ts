@@ -29,7 +29,7 @@ const maxPending = 4 << 20
 /** The machine is told how far the log has come each time it has come this much further, and at the end. */
 const releaseBytes = 16 << 20
 
-export const statusOf = (exit: ProcessExit): ProcessStatus =>
+const statusOf = (exit: ProcessExit): ProcessStatus =>
   // A stop takes the machine away from the process: nobody can say what it would have come to.
   exit.reason === "stop"
     ? "lost"
@@ -258,7 +258,7 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
   })
 
 /** Failures after which nobody will ever learn how the process ended. */
-export const isLost = (error: SandboxError): boolean => {
+const isLost = (error: SandboxError): boolean => {
   switch (error.reason._tag) {
     case "OutcomeUnknown":
     case "Gone":
