@@ -262,7 +262,7 @@ export const make = (self: Core, commands: Commands) => {
       const tell = (cause: Cause.Cause<PlatformError.PlatformError>) =>
         Cause.hasInterruptsOnly(cause) ? Effect.void : Deferred.failCause(failed, cause)
       const feed = (stream: Bytes, sink: Sink.Sink<void, Uint8Array, unknown, PlatformError.PlatformError>) =>
-        Effect.forkScoped(Effect.exit(Stream.run(Stream.onError(stream, tell), sink)))
+        Effect.forkScoped(Effect.exit(Stream.run(Stream.tapCause(stream, tell), sink)))
       const stdin: ChildProcessHandle["stdin"] = Sink.mapError(
         input.endOnDone ? process.stdin : Sink.forEach(process.write),
         toPlatform("stdin")
