@@ -628,7 +628,22 @@ describe("an input that fails in the middle", () => {
       const late = Stream.concat(Stream.fromEffectDrain(Effect.sleep("1 hour")), stdin)
       const { stdout } = yield* sandboxes.runCommand(sandboxId, "build", [], { stdin: late })
       assert.strictEqual(stdout, "built")
-    }).pipe(Effect.provide(Testing.layer({ commands: { build: Fake.constant({ stdout: "built" }) } })))
+      // It has ended before all of this is written.
+      const chunk = new Uint8Array(100_000)
+      const large = Stream.fromIterable(Array.from({ length: 100 }, () => chunk))
+      for (let run = 0; run < 5; run++) {
+        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "slow", [], { stdin: large })).stdout, "built")
+      }
+    }).pipe(
+      Effect.provide(
+        Testing.layer({
+          commands: {
+            build: Fake.constant({ stdout: "built" }),
+            slow: ({ stdin }) => Stream.concat(Stream.drain(Stream.take(stdin, 1)), Stream.make(Fake.stdout("built")))
+          }
+        })
+      )
+    )
   )
 })
 

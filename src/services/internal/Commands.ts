@@ -177,7 +177,8 @@ export const feed = (
 ): Effect.Effect<void, SandboxError | PlatformError.PlatformError> =>
   Effect.suspend(() => {
     let cut: Cause.Cause<SandboxError | PlatformError.PlatformError> | undefined
-    const source = Stream.onError(inputStream(input), (cause) =>
+    // Not `onError`, which hears of the sink's failure too.
+    const source = Stream.tapCause(inputStream(input), (cause) =>
       Effect.sync(() => {
         if (!Cause.hasInterruptsOnly(cause)) cut = cause
       })
