@@ -9,7 +9,7 @@
  *
  * Files and program starts speak Effect's own `PlatformError` instead, with the reasons that Node's layer gives.
  *
- * Messages are derived from the fields, at most 600 characters long, and hold no secret: what a vendor said is scrubbed
+ * Messages are derived from the fields, at most 1000 characters long, and hold no secret: what a vendor said is scrubbed
  * by that vendor's classifier before it gets here.
  */
 import * as Duration from "effect/Duration"
@@ -56,7 +56,7 @@ export class NotActive extends Schema.TaggedError<NotActive>(id("NotActive"))("N
 }) {
   readonly isRetryable = false
   override get message() {
-    return `the sandbox is ${this.status}, not active${suffix(this.detail)}`
+    return `the sandbox is ${bounded(this.status)}, not active${suffix(this.detail)}`
   }
 }
 
@@ -134,7 +134,7 @@ export class ProcessEnded extends Schema.TaggedError<ProcessEnded>(id("ProcessEn
 }) {
   readonly isRetryable = false
   override get message() {
-    return `process ${this.processId} has ended (${this.status})`
+    return `process ${bounded(this.processId)} has ended (${bounded(this.status)})`
   }
 }
 
@@ -241,7 +241,7 @@ export class MissingPackage extends Schema.TaggedError<MissingPackage>(id("Missi
 }) {
   readonly isRetryable = false
   override get message() {
-    return `install the package ${this.package}`
+    return `install the package ${bounded(this.package)}`
   }
 }
 

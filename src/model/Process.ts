@@ -92,9 +92,6 @@ export const ProcessExit = Data.taggedEnum<ProcessExit>()
 /** `deadline`: the process's own; `timeout`: the lease of its sandbox; `stop`: the sandbox was stopped. */
 export type EndReason = "deadline" | "timeout" | "stop"
 
-/** Both kinds have the code that a shell would show. */
-export const exitCodeOf = (exit: ProcessExit): number => exit.code
-
 /** What a command that was waited for gave back. */
 export interface CommandResult {
   /** The exit code; 128 + n after signal n. */

@@ -237,8 +237,10 @@ export const secretNames = (stored: StoredConfig): ReadonlyArray<string> => [
 /** The config that recreate uses: the stored one with the values of its secrets. */
 export const fromStored = (
   stored: StoredConfig,
-  secrets: Readonly<Record<string, Redacted.Redacted<string>>>
+  supplied: Readonly<Record<string, Redacted.Redacted<string>>>
 ): SandboxConfig => {
+  // Nothing but these: every other object has a `constructor`, which a secret may be called too.
+  const secrets: typeof supplied = Object.assign(Object.create(null), supplied)
   const { env, secretEnv, vercel, ...others } = stored
   const rest = vercel === undefined ? others : { ...others, vercel: Vercel.fromStored(vercel, secrets) }
   if (env === undefined && secretEnv === undefined) return rest

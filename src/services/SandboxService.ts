@@ -454,25 +454,11 @@ const ofLog = ["NotFound", "InvalidArgument", "Store"] as const
 
 /** Which reasons each method can fail with; the README's table is made of it. */
 export const methodReasons = {
-  createSandbox: [
-    ...ofStore,
-    ...ofVendor,
-    "InvalidConfig",
-    "ProviderNotSelected",
-    "UnsupportedCapability",
-    "ConfigMismatch",
-    "NameInUse",
-    "SecretsRequired",
-    "NotActive",
-    "Stopped",
-    "Gone",
-    "Busy",
-    "OutcomeUnknown"
-  ],
+  createSandbox: [...ofMachine, "ConfigMismatch", "NameInUse", "OutcomeUnknown"],
   getSandbox: ofStore,
   listSandboxes: ["InvalidArgument", "RecordTooNew", "Store"],
   reconnectToSandbox: ofMachine,
-  stopSandbox: [...ofStore, "Busy", "StopIncomplete", "ProviderNotSelected", "LegacyRecord"],
+  stopSandbox: [...ofStore, "Busy", "StopIncomplete", "ProviderNotSelected"],
   extendTimeout: [...ofMachine, "LeaseTooShort"],
   runCommand: [...ofMachine, "OutcomeUnknown"],
   streamCommand: [...ofMachine, "OutcomeUnknown"],
@@ -483,7 +469,7 @@ export const methodReasons = {
   signalProcess: [...ofMachine, "ProcessEnded"],
   writeProcessInput: [...ofMachine, "ProcessEnded"],
   closeProcessInput: [...ofMachine, "ProcessEnded"],
-  readProcessStream: [...ofLog, "OutcomeUnknown"],
+  readProcessStream: [...ofMachine, "OutcomeUnknown"],
   getProcessSnapshot: [...ofLog, "RecordTooNew"],
   listProcesses: ["InvalidArgument", "RecordTooNew", "Store"],
   startObservedProcess: [...ofStore, "NotActive", "ConfigMismatch"],

@@ -129,6 +129,11 @@ describe("SandboxConfig", () => {
     const [first = "", second = ""] = names
     const supplied = { [first]: Redacted.make("one"), [second]: Redacted.make("two") }
     assert.deepStrictEqual(SandboxConfig.fromStored(SandboxConfig.toStored(config), supplied), config)
+    const odd = decoded({ env: { constructor: Redacted.make("x") }, ...headers({ a: labelled("y", "toString") }) })
+    assert.deepStrictEqual(
+      SandboxConfig.fromStored(SandboxConfig.toStored(odd), {}),
+      decoded({ env: {}, ...headers({}) })
+    )
     // One that nobody supplies is no header at all: an empty one would replace what the program sends.
     assert.deepStrictEqual(
       SandboxConfig.fromStored(SandboxConfig.toStored(config), { [first]: Redacted.make("one") }),

@@ -508,6 +508,21 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           ["the command is a number", tagOf(s.runCommand(sandboxId, untyped(1)))],
           ["an unknown kind", tagOf(s.runCommandProcess(sandboxId, "true", [], untyped({ kind: "daemon" })))],
           ["metadata that is no JSON", tagOf(s.runCommandProcess(sandboxId, "true", [], { metadata: { a: NaN } }))],
+          [
+            "an unknown kind observed",
+            tagOf(s.startObservedProcess(sandboxId, untyped({ command: "x", kind: "daemon" })))
+          ],
+          ["an observed command that is none", tagOf(s.startObservedProcess(sandboxId, untyped({ args: ["x"] })))],
+          ["observed args as text", tagOf(s.startObservedProcess(sandboxId, untyped({ command: "x", args: "hi" })))],
+          ["an observed cwd that is none", tagOf(s.startObservedProcess(sandboxId, untyped({ command: "x", cwd: 1 })))],
+          ["an argument's cwd that is none", tagOf(s.runCommand(sandboxId, "true", [], untyped({ cwd: 1 })))],
+          ["a variable that is a number", tagOf(s.runCommand(sandboxId, "true", [], untyped({ env: { A: 1 } })))],
+          ["input that is a number", tagOf(s.runCommand(sandboxId, "true", [], untyped({ stdin: 1 })))],
+          [
+            "input that is a number, recorded",
+            tagOf(s.runCommandProcess(sandboxId, "true", [], untyped({ stdin: 1 })))
+          ],
+          ["bytes that are a number", tagOf(s.writeProcessInput(unknownId, untyped(1)))],
           ["files is no list", tagOf(s.writeFiles(sandboxId, untyped({ path: "x", content: "" })))],
           ["a file without content", tagOf(s.writeFiles(sandboxId, untyped([{ path: "x" }])))],
           ["a file that is none", tagOf(s.writeFiles(sandboxId, untyped([null])))],

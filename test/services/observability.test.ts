@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer, Metric, Tracer } from "effect"
+import { ConfigProvider, Effect, Layer, Metric, Redacted, Tracer } from "effect"
+import * as HttpClient from "effect/http/HttpClient"
+import * as Http from "node:http"
 import * as Memory from "../../src/layers/stores/Memory.ts"
 import * as Registry from "../../src/services/ProviderRegistry.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
@@ -45,6 +47,39 @@ describe("observability", () => {
       assert.include(parents(byName("SandboxProvider.create")), "SandboxService.createSandbox")
       assert.include(parents(byName("SandboxProvider.connect")), "SandboxService.runCommand")
     }).pipe(Effect.provide(service(scripted())), Effect.withTracer(tracer))
+  })
+
+  it.live("the headers of a port are in no span, and a redirection of its service is not followed with them", () => {
+    const { spans, tracer } = recorded()
+    const vendor = scripted()
+    return Effect.gen(function* () {
+      const requests: Array<string | undefined> = []
+      const server = Http.createServer((request, response) => {
+        requests.push(request.url)
+        response.writeHead(302, { location: "/elsewhere" }).end()
+      })
+      yield* Effect.acquireRelease(
+        Effect.callback<void>((resume) => {
+          server.listen(0, "127.0.0.1", () => resume(Effect.void))
+        }),
+        () => Effect.sync(() => server.close())
+      )
+      const address = server.address()
+      const port = typeof address === "object" && address !== null ? address.port : assert.fail("no address")
+      vendor.portHeaders["x-preview-token"] = Redacted.make("hush")
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox({ ports: [port] })
+      yield* sandboxes.getPortUrl(sandboxId, port, { ready: true })
+      assert.deepStrictEqual(requests, ["/"])
+      const attributes = spans.flatMap((span) => [...span.attributes])
+      assert.deepInclude(attributes, ["http.request.header.x-preview-token", "<redacted>"])
+      assert.notInclude(JSON.stringify(attributes), "hush")
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(service(vendor)),
+      Effect.withTracer(tracer),
+      Effect.provideService(HttpClient.TracerHeaderFilter, () => true)
+    )
   })
 
   it.effect("metrics count commands and recoveries by outcome", () => {

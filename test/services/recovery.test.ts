@@ -7,14 +7,15 @@ import {
   RateLimited,
   type SandboxError,
   type SandboxErrorReason,
-  Unavailable
+  Unavailable,
+  Unknown
 } from "../../src/errors.ts"
 import * as Ids from "../../src/model/Ids.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
 import type { ProcessLog } from "../../src/services/ProcessLog.ts"
 import * as Registry from "../../src/services/ProviderRegistry.ts"
 import * as RecoveryPolicy from "../../src/services/RecoveryPolicy.ts"
-import { SandboxService } from "../../src/services/SandboxService.ts"
+import { methodReasons, SandboxService } from "../../src/services/SandboxService.ts"
 import { SandboxStore } from "../../src/services/SandboxStore.ts"
 import { counting, Counts } from "../support/counting.ts"
 import { type Scripted, scripted } from "../support/scripted.ts"
@@ -398,6 +399,55 @@ describe("create", () => {
     }).pipe(Effect.provide(service(vendor)))
   })
 
+  it.effect("by a name and an id once more is no second claim to the name", () => {
+    const vendor = scripted({ named: { externalId: "mine", reuse: false } })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const sandboxId = "00000000-0000-4000-8000-000000000001"
+      yield* sandboxes.createSandbox({}, { sandboxId })
+      assert.strictEqual((yield* sandboxes.createSandbox({}, { sandboxId })).outcome, "resumed")
+      assert.strictEqual(yield* reasonOf(sandboxes.createSandbox({ ports: [80] }, { sandboxId })), "ConfigMismatch")
+      assert.strictEqual(yield* reasonOf(sandboxes.createSandbox()), "NameInUse")
+      assert.strictEqual(vendor.count("create"), 1)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  for (const reuse of [true, false]) {
+    it.effect(
+      `by a name that failed is finished with the secrets of the next call, ${reuse ? "with" : "without"} reuse`,
+      () => {
+        const vendor = scripted({ persistent: true, named: { externalId: "mine", reuse } })
+        vendor.failNext("create", new Unknown({}))
+        vendor.failNext("find", new Unknown({}))
+        return Effect.gen(function* () {
+          const sandboxes = yield* SandboxService
+          const sandboxId = "00000000-0000-4000-8000-000000000001"
+          const create = sandboxes.createSandbox({ env: { TOKEN: Redacted.make("hush") } }, { sandboxId })
+          assert.strictEqual(yield* reasonOf(create), "Unknown")
+          if (!reuse) {
+            const other = sandboxes.createSandbox({ env: { TOKEN: Redacted.make("hush") } })
+            assert.strictEqual(yield* reasonOf(other), "NameInUse")
+          }
+          assert.strictEqual((yield* create).sandboxId, sandboxId)
+          assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "active")
+        }).pipe(Effect.provide(service(vendor)))
+      }
+    )
+  }
+
+  it.effect("by the name of one that does not run fails as a reconnect does, which its reasons say", () => {
+    const vendor = scripted({ persistent: true, named: { externalId: "mine", reuse: true } })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const create = sandboxes.createSandbox({ recovery: "none" })
+      yield* create
+      vendor.halt()
+      const { reason } = yield* Effect.flip(create)
+      assert.strictEqual(reason._tag, "NotRunning")
+      assert.isTrue(methodReasons.createSandbox.some((tag) => tag === reason._tag))
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
   it.effect("selects by config, then setting, then default, and never guesses", () => {
     const a = scripted({ name: "a" })
     const b = scripted({ name: "b" })
@@ -446,6 +496,29 @@ describe("stop", () => {
       assert.isUndefined((yield* sandboxes.getSandbox(sandboxId)).stopPending)
       yield* sandboxes.stopSandbox(sandboxId)
       assert.strictEqual(vendor.count("delete"), 2)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  it.effect("ends the machine of a record of the original, which knew no incarnations", () => {
+    const vendor = scripted()
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const records = yield* SandboxStore
+      for (const externalSandboxId of [undefined, "sbx_session"]) {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const { version = 0, ...record } = yield* records.getSandbox(sandboxId)
+        yield* records.updateSandbox(sandboxId, version, {
+          incarnation: undefined,
+          config: undefined,
+          persistent: undefined,
+          deleteOnStop: undefined,
+          externalSandboxId: externalSandboxId ?? record.externalSandboxId
+        })
+        yield* sandboxes.stopSandbox(sandboxId)
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).stopPending, undefined)
+      }
+      // That of the session alone is left, as nobody can name it.
+      assert.deepStrictEqual([vendor.count("delete"), vendor.rows.size], [1, 1])
     }).pipe(Effect.provide(service(vendor)))
   })
 

@@ -2,6 +2,7 @@
  * A provider whose machines are rows of a table that the test owns: made to fail, vanish and stop on command. It proves the
  * decisions of the service (who is asked, when, how often), never a vendor.
  */
+import type { Redacted } from "effect"
 import { Effect, Option, Sink, Stream } from "effect"
 import type { SandboxErrorReason } from "../../src/errors.ts"
 import { Gone, NotFound, NotRunning, SandboxError, Superseded } from "../../src/errors.ts"
@@ -29,6 +30,8 @@ export interface Scripted {
   /** Every call that reached the vendor, in order. */
   readonly calls: Array<string>
   readonly rows: Map<string, Row>
+  /** What must go with every request to a port. */
+  readonly portHeaders: Record<string, Redacted.Redacted<string>>
   /** The next calls of this operation fail with these reasons, one each. */
   readonly failNext: (operation: string, ...reasons: ReadonlyArray<SandboxErrorReason>) => void
   /** The next call of this operation takes effect and then fails with this reason. */
@@ -51,6 +54,7 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
   const name = options.name ?? "scripted"
   const calls: Array<string> = []
   const rows = new Map<string, Row>()
+  const portHeaders: Scripted["portHeaders"] = {}
   const failures = new Map<string, Array<SandboxErrorReason>>()
   const lost = new Map<string, SandboxErrorReason>()
   let boots = 0
@@ -112,7 +116,7 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
       writeFiles: () => Effect.succeed([]),
       fileSystem: {},
       createCheckpoint: Option.none(),
-      portUrl: Option.some((port) => Effect.succeed({ port, url: `http://127.0.0.1:${port}`, headers: {} })),
+      portUrl: Option.some((port) => Effect.succeed({ port, url: `http://127.0.0.1:${port}`, headers: portHeaders })),
       extendTimeout: Option.none(),
       stop: () => Effect.void
     }
@@ -205,6 +209,7 @@ export const scripted = (options: ScriptedOptions = {}): Scripted => {
     provider,
     calls,
     rows,
+    portHeaders,
     failNext: (operation, ...reasons) => {
       failures.set(operation, [...(failures.get(operation) ?? []), ...reasons])
     },

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { TestClock } from "effect/testing"
-import { isSandboxError, Store as StoreReason } from "../../src/errors.ts"
+import { Authentication, isSandboxError, SandboxError, Store as StoreReason, Unavailable } from "../../src/errors.ts"
 import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as Local from "../../src/layers/providers/Local.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
@@ -498,6 +498,224 @@ describe("a process that is begun twice", () => {
         const run = yield* Testing.passing(next.runCommandWithProcessStream(sandboxId, "true", [], { processId }))
         assert.strictEqual(run.result?.exitCode, 0)
         assert.strictEqual(vendor.count("start"), 1)
+      })
+    )
+  )
+})
+
+describe("who waits for the end of a process", () => {
+  const slow = () =>
+    Stream.concat(
+      Stream.make(Fake.stdout("a")),
+      Stream.fromEffect(Effect.as(Effect.sleep("10 minutes"), Fake.stdout("b")))
+    )
+
+  it.effect("that another service had hears of it, though the way to the machine was cut when it was taken over", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { store } = yield* Testing.World
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "slow")
+      const attached = yield* (yield* Testing.another()).attachProcess(processId)
+      yield* faults.add(Faults.on("findProcess", Faults.fail()))
+      // The first service loses it to one that does nothing with it.
+      yield* store.acquireProcessLease(processId, { owner: "nobody", ttl: "30 seconds", steal: true })
+      const exit = yield* Testing.passing(attached.exit, { step: "10 seconds", limit: "1 hour" })
+      assert.deepStrictEqual(exit, { _tag: "Exited", code: 0 })
+      assert.deepStrictEqual(faults.unused, [])
+    }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
+  )
+
+  it.effect("that another service had hears that it cannot be taken over", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "slow")
+      const { store } = yield* Testing.World
+      const attached = yield* (yield* Testing.another()).attachProcess(processId)
+      yield* faults.add(Faults.on("findProcess", Faults.fail(new Authentication({}))))
+      yield* store.acquireProcessLease(processId, { owner: "nobody", ttl: "30 seconds", steal: true })
+      const errors = yield* Effect.all([Effect.flip(attached.exit), Effect.flip(Stream.runDrain(attached.events))], {
+        concurrency: 2
+      }).pipe((both) => Testing.passing(both, { step: "10 seconds", limit: "1 hour" }))
+      assert.deepStrictEqual(
+        errors.map(({ reason }) => reason._tag),
+        ["Authentication", "Authentication"]
+      )
+    }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
+  )
+
+  it.effect("and attaches while a stop marks it lost does not make that fail", () =>
+    Effect.gen(function* () {
+      const first = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* first.createSandbox()
+      const { processId } = yield* first.runCommandProcess(sandboxId, "slow")
+      yield* faults.kill
+      yield* TestClock.adjust("1 minute")
+      const sandboxes = yield* Testing.another()
+      yield* faults.add(Faults.on("lastPosition", Faults.delay("10 seconds")))
+      const stop = yield* Effect.forkChild(sandboxes.stopSandbox(sandboxId), { startImmediately: true })
+      yield* Testing.passing(faults.exhausted, { step: "1 second" })
+      const { exit } = yield* sandboxes.attachProcess(processId)
+      yield* Testing.passing(Fiber.join(stop), { step: "1 second" })
+      assert.strictEqual((yield* Effect.flip(exit)).reason._tag, "OutcomeUnknown")
+    }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
+  )
+
+  it.effect("that its service has let go of takes it up again", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      yield* faults.add(Faults.on("append", Faults.fail(new StoreReason({ kind: "Full" })), { call: 2 }))
+      const process = yield* sandboxes.runCommandProcess(sandboxId, "slow")
+      assert.strictEqual((yield* Effect.flip(Testing.passing(process.exit))).reason._tag, "Store")
+      assert.deepStrictEqual(yield* Testing.passing(process.exit, { limit: "1 hour" }), { _tag: "Exited", code: 0 })
+      const events = yield* Stream.runCollect(sandboxes.readProcessStream(process.processId))
+      const text = Buffer.concat(events.filter(ProcessEvent.isOutput).map(({ bytes }) => bytes)).toString()
+      assert.strictEqual(text, "ab")
+    }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
+  )
+})
+
+describe("an input that fails in the middle", () => {
+  const cat = ({ stdin }: Fake.CommandCall) => Stream.map(stdin, Fake.stdout)
+  const torn = new Unavailable({ accepted: "unknown", detail: "the upload was torn" })
+  const stdin = Stream.concat(
+    Stream.make(new TextEncoder().encode("half")),
+    Stream.fail(new SandboxError({ operation: "test", reason: torn }))
+  )
+
+  it.effect("fails a plain command, which would wait for the rest for ever", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      for (const command of [
+        sandboxes.runCommand(sandboxId, "cat", [], { stdin }),
+        Stream.runDrain(sandboxes.streamCommand(sandboxId, "cat", [], { stdin }))
+      ]) {
+        const error = yield* Effect.flip(Testing.passing(Effect.asVoid(command), { limit: "1 hour" }))
+        assert.strictEqual(error.reason, torn)
+      }
+    }).pipe(Effect.provide(Testing.layer({ commands: { cat } })))
+  )
+
+  it.effect("kills a recorded one, whose record says why", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId, result } = yield* Testing.passing(
+        sandboxes.runCommandWithProcessStream(sandboxId, "cat", [], { stdin }),
+        { limit: "1 hour" }
+      )
+      assert.deepInclude(result, { exitCode: 137, signal: "SIGKILL", stdout: "half" })
+      const record = yield* sandboxes.getProcessSnapshot(processId)
+      assert.strictEqual(record.status, "killed")
+      assert.include(record.streamAbortReason, "the upload was torn")
+    }).pipe(Effect.provide(Testing.layer({ commands: { cat } })))
+  )
+
+  it.effect("does not matter to a command that does not wait for it", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const late = Stream.concat(Stream.fromEffectDrain(Effect.sleep("1 hour")), stdin)
+      const { stdout } = yield* sandboxes.runCommand(sandboxId, "build", [], { stdin: late })
+      assert.strictEqual(stdout, "built")
+      // It has ended before all of this is written.
+      const chunk = new Uint8Array(100_000)
+      const large = Stream.fromIterable(Array.from({ length: 100 }, () => chunk))
+      for (let run = 0; run < 5; run++) {
+        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "slow", [], { stdin: large })).stdout, "built")
+      }
+    }).pipe(
+      Effect.provide(
+        Testing.layer({
+          commands: {
+            build: Fake.constant({ stdout: "built" }),
+            slow: ({ stdin }) => Stream.concat(Stream.drain(Stream.take(stdin, 1)), Stream.make(Fake.stdout("built")))
+          }
+        })
+      )
+    )
+  )
+})
+
+describe("a process of an observer", () => {
+  it.effect("can be reported on after it was nearly marked lost", () =>
+    over([], ({ faults, sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const { id } = yield* sandboxes.startObservedProcess(sandboxId, { command: "elsewhere" })
+        vendor.vanish()
+        yield* faults.add(Faults.on("append", Faults.fail(new StoreReason({ kind: "Full" }))))
+        assert.strictEqual((yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))).reason._tag, "Store")
+        yield* sandboxes.appendObservedProcessChunk(id, { type: "stdout", data: "still here" })
+        assert.strictEqual((yield* sandboxes.finishObservedProcess(id)).status, "exited")
+        assert.deepStrictEqual(faults.unused, [])
+      })
+    )
+  )
+})
+
+describe("a report of an observer", () => {
+  it.effect("that comes while the process is marked lost is told that it has ended", () =>
+    over([], ({ faults, sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const { id } = yield* sandboxes.startObservedProcess(sandboxId, { command: "elsewhere" })
+        yield* faults.add(Faults.on("append", Faults.delay("10 seconds")))
+        const report = yield* Effect.forkChild(
+          Effect.flip(sandboxes.appendObservedProcessChunk(id, { type: "stdout", data: "late" })),
+          { startImmediately: true }
+        )
+        yield* faults.exhausted
+        vendor.vanish()
+        yield* sandboxes.runCommand(sandboxId, "true")
+        const { reason } = yield* Testing.passing(Fiber.join(report), { step: "1 second" })
+        assert.strictEqual(reason._tag, "ProcessEnded")
+      })
+    )
+  )
+})
+
+describe("the lease of a sandbox", () => {
+  it.effect("is given back by whoever is interrupted while it is taken", () =>
+    over([], ({ faults, sandboxes }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        yield* faults.add(Faults.on("acquireSandboxLease", Faults.delay("10 seconds")))
+        const stop = yield* Effect.forkChild(sandboxes.stopSandbox(sandboxId), { startImmediately: true })
+        yield* TestClock.adjust("1 second")
+        yield* Testing.passing(Fiber.interrupt(stop), { step: "10 seconds" })
+        const { lease, status } = yield* sandboxes.getSandbox(sandboxId)
+        assert.deepStrictEqual([lease?.epoch, lease?.expiresAt, status], [3, 0, "active"])
+      })
+    )
+  )
+})
+
+describe("a machine that was booted elsewhere", () => {
+  it.effect("is not written down over one that was made meanwhile", () =>
+    over([], ({ faults, sandboxes, vendor }) =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const late = yield* Testing.another()
+        for (const row of vendor.rows.values()) row.incarnation = "elsewhere"
+        yield* faults.add(Faults.on("acquireSandboxLease", Faults.delay("10 seconds")))
+        const run = yield* Effect.forkChild(late.runCommand(sandboxId, "true"), { startImmediately: true })
+        yield* faults.exhausted
+        vendor.vanish()
+        yield* Testing.passing(sandboxes.runCommand(sandboxId, "true"), { step: "1 millis" })
+        const { incarnation } = yield* sandboxes.getSandbox(sandboxId)
+        const { id } = yield* sandboxes.startObservedProcess(sandboxId, { command: "on the new machine" })
+        assert.strictEqual((yield* Testing.passing(Fiber.join(run))).exitCode, 0)
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).incarnation, incarnation)
+        assert.strictEqual((yield* sandboxes.getProcessSnapshot(id)).status, "running")
+        assert.strictEqual(vendor.count("create"), 2)
       })
     )
   )

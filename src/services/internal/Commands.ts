@@ -1,7 +1,9 @@
 /** Plain commands: scoped, written nowhere; they die with their Scope. */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as PlatformError from "effect/PlatformError"
 import * as CommandLine from "effect/process/CommandLine"
@@ -21,7 +23,10 @@ import type { Machines } from "./Machines.ts"
 import type { ProcessOptions } from "./Processes.ts"
 import * as Metrics from "./metrics.ts"
 
-/** What goes into a process's standard input; absent means that it reads the end of input at once. */
+/**
+ * What goes into a process's standard input; absent means that it reads the end of input at once. A stream that fails ends the
+ * process: a plain command fails with its error, a recorded one is killed, and its record says why.
+ */
 export type Input = string | Uint8Array | Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError>
 
 /** An argument; a `Redacted` one needs a provider that allows it. */
@@ -67,6 +72,9 @@ const reveal = (value: Argument): string => (Redacted.isRedacted(value) ? Redact
 const isArgument = (u: unknown): u is Argument =>
   Predicate.isString(u) || (Redacted.isRedacted(u) && Predicate.isString(Redacted.value(u)))
 
+export const isInput = (u: unknown): u is Input =>
+  Predicate.isString(u) || u instanceof Uint8Array || Stream.isStream(u)
+
 /** A misspelt deadline must not become none. */
 const knownOptions: ReadonlySet<string> = new Set<keyof ProcessOptions>([
   "cwd",
@@ -98,6 +106,15 @@ export const prepare = (
     }
     const unknown = Object.keys(options).filter((key) => !knownOptions.has(key))
     if (unknown.length > 0) return yield* core.invalid(operation, "options", `unknown: ${unknown.join(", ")}`)
+    if (options.cwd !== undefined && !Predicate.isString(options.cwd)) {
+      return yield* core.invalid(operation, "cwd", "expected text")
+    }
+    if (!Object.values(options.env ?? {}).every((value) => value === undefined || isArgument(value))) {
+      return yield* core.invalid(operation, "env", "expected texts, each plain or Redacted")
+    }
+    if (options.stdin !== undefined && !isInput(options.stdin)) {
+      return yield* core.invalid(operation, "stdin", "expected text, bytes or a stream of bytes")
+    }
     if (command === "") return yield* badArgument("The command is empty")
     if (command.includes("\0")) return yield* badArgument("The command contains a NUL character")
     const nul = args.findIndex((arg) => reveal(arg).includes("\0"))
@@ -143,16 +160,33 @@ export const prepare = (
 const encoder = new TextEncoder()
 
 /** The bytes of an input. */
-export const inputStream = (input: Input): Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError> =>
+const inputStream = (input: Input): Stream.Stream<Uint8Array, SandboxError | PlatformError.PlatformError> =>
   Predicate.isString(input)
     ? Stream.succeed(encoder.encode(input))
     : input instanceof Uint8Array
       ? Stream.succeed(input)
       : input
 
-/** A process that closes its input early has not failed; what it makes of that is its exit code. */
-export const feed = (process: MachineProcess, input: Input) =>
-  Effect.ignore(Stream.run(inputStream(input), process.stdin))
+/**
+ * Fails when the source of the input does: what came of it is cut, and must not pass for the whole. A process that closes its input
+ * early has not failed; what it makes of that is its exit code.
+ */
+export const feed = (
+  process: MachineProcess,
+  input: Input
+): Effect.Effect<void, SandboxError | PlatformError.PlatformError> =>
+  Effect.suspend(() => {
+    let cut: Cause.Cause<SandboxError | PlatformError.PlatformError> | undefined
+    // Not `onError`, which hears of the sink's failure too.
+    const source = Stream.tapCause(inputStream(input), (cause) =>
+      Effect.sync(() => {
+        if (!Cause.hasInterruptsOnly(cause)) cut = cause
+      })
+    )
+    return Effect.catchCause(Stream.run(source, process.stdin), () =>
+      cut === undefined ? Effect.void : Effect.failCause(cut)
+    )
+  })
 
 const timedOut = (operation: string, sandboxId: SandboxId, duration: Duration.Duration) =>
   new SandboxError({ operation, sandboxId, reason: new Timeout({ clock: "command", duration, accepted: "unknown" }) })
@@ -263,8 +297,16 @@ export const make = (self: Core, machines: Machines): Commands => {
           : badArgument(`The provider ${provider.name} has no file descriptors above 2`),
       overrides
     )
-    if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
-    return process
+    if (input === undefined) return process
+    const fed = yield* Effect.forkScoped(feed(process, input))
+    // Only a stream can fail; the process may wait for the rest for ever.
+    if (!Stream.isStream(input)) return process
+    const cut = Effect.andThen(Fiber.join(fed), Effect.never)
+    return {
+      ...process,
+      output: Stream.interruptWhen(process.output, cut),
+      exit: Effect.raceFirst(process.exit, cut)
+    }
   })
 
   const run: Commands["run"] = Effect.fnUntraced(function* (id, command, args, options) {

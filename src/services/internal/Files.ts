@@ -2,6 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import * as Headers from "effect/http/Headers"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as PlatformError from "effect/PlatformError"
@@ -12,12 +13,16 @@ import { isSandboxError, PortNotExposed, SandboxError, Unavailable, WriteFailed 
 import type { SandboxId } from "../../model/Ids.ts"
 import type { PortUrl } from "../SandboxProvider.ts"
 import { capability } from "../SandboxProvider.ts"
+import { isInput } from "./Commands.ts"
 import type { Input } from "./Commands.ts"
 import type { Core, RecoveryOverrides } from "./core.ts"
 import * as core from "./core.ts"
 import type { Machines } from "./Machines.ts"
 
-/** One file to write; `mode` such as `0o755`. Relative paths start at the workspace; parents are made. */
+/**
+ * One file to write; `mode` such as `0o755`. Relative paths start at the workspace; parents are made. A `content` that is a stream is
+ * run again when the write is: it must begin anew then.
+ */
 export interface FileEntry {
   readonly path: string
   readonly content: Input
@@ -69,7 +74,7 @@ const checkEntry = (operation: string, entry: unknown, index: number) => {
   if (unknown !== undefined) return invalid(`.${unknown}`, "there is no such field; a file has path, content and mode")
   const { content, mode, path } = given
   if (!Predicate.isString(path)) return invalid(".path", "expected text")
-  if (!Predicate.isString(content) && !(content instanceof Uint8Array) && !Stream.isStream(content)) {
+  if (!isInput(content)) {
     return invalid(".content", "expected text, bytes or a stream of bytes")
   }
   if (mode !== undefined && !(Predicate.isNumber(mode) && Number.isInteger(mode) && mode >= 0 && mode <= 0o7777)) {
@@ -139,7 +144,12 @@ export const make = (self: Core, machines: Machines): Files => {
           Object.fromEntries(Object.entries(url.headers).map(([name, value]) => [name, Redacted.value(value)]))
         )
       )
+      const redacted = yield* Headers.CurrentRedactedNames
       const response = yield* client.execute(request).pipe(
+        // A redirection is an answer; what runs in the sandbox does not get to say where we go next, and with these headers.
+        Effect.provideService(FetchHttpClient.RequestInit, { redirect: "manual" }),
+        // For a program that records the headers of requests in its spans.
+        Effect.provideService(Headers.CurrentRedactedNames, [...redacted, ...Object.keys(url.headers)]),
         Effect.timeout(Duration.seconds(5)),
         Effect.mapError((error) => notReady(id, url, error._tag))
       )

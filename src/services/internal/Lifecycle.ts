@@ -56,7 +56,11 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
           externalSandboxId: resolved.name.externalId
         })
         .pipe(Stream.runHead)
-      if (Option.isSome(owner)) return yield* reuse(owner.value, stored, resolved.name)
+      if (Option.isSome(owner)) {
+        // The same id once more is no second claim to the name, and a creation that was cut off needs the secrets of this call.
+        const isReplay = resolved.name.reuse ? isUnfinished(owner.value) : owner.value.id === options.sandboxId
+        return yield* isReplay ? again(owner.value, config, stored) : reuse(owner.value, stored, resolved.name)
+      }
     }
 
     const sandboxId =
@@ -69,6 +73,8 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     }
     return yield* insertAndCreate(sandboxId, provider, resolved, config, stored)
   })
+
+  const isUnfinished = ({ status }: SandboxRecord): boolean => status === "creating" || status === "error"
 
   const find = (id: SandboxId) =>
     self.store.getSandbox(id).pipe(
@@ -93,7 +99,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
   ): Effect.Effect<Created, SandboxError> =>
     Effect.gen(function* () {
       yield* sameOrMismatch(record, stored)
-      if (record.status === "creating" || record.status === "error") {
+      if (isUnfinished(record)) {
         // With the secrets that this call brings: nobody else may have them.
         const { ref } = yield* machines.reconnect(record.id, undefined, config)
         return { sandboxId: record.id, ref, outcome: "resumed" }
@@ -201,10 +207,19 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       })
     )
 
+  /**
+   * Without an incarnation an id is but a name that was asked for, and the machine of that name may be another's; unless the original
+   * wrote it, which knew no incarnations. Its ids of sessions end with these.
+   */
+  const namesItsMachine = ({ externalSandboxId, incarnation, schemaVersion, status }: SandboxRecord): boolean =>
+    externalSandboxId !== undefined &&
+    (incarnation !== undefined ||
+      ((status === "active" || schemaVersion === undefined) && !core.isSessionId(externalSandboxId)))
+
   /** Ends the record's machine and, with `sweep`, whatever else carries its tag. Boots nothing. */
   const end = (record: SandboxRecord, provider: SandboxProvider, mode: "stop" | "delete", sweep: boolean) =>
     Effect.gen(function* () {
-      if (record.externalSandboxId !== undefined && record.incarnation !== undefined) {
+      if (namesItsMachine(record)) {
         const ref = yield* core.machineRef(record, "SandboxService.stopSandbox")
         yield* provider.stop(ref, mode)
       }

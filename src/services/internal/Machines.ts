@@ -157,14 +157,19 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         const machine = yield* connect(record, provider, false)
         if (machine.ref.incarnation === record.incarnation) return { record, provider, machine }
         // The machine was booted by somebody who could not write it down.
-        return yield* withLease(id, (held) =>
-          Effect.map(
-            held.record.status === "active"
-              ? activate(held, provider, machine, Option.some("resume"))
-              : Effect.fail(core.failure(held.record, operation, new Stopped())),
-            (updated) => ({ record: updated, provider, machine })
-          )
-        )
+        return yield* withLease(id, (held) => {
+          const { externalSandboxId, incarnation, status } = held.record
+          const isAsRead =
+            status === "active" && incarnation === record.incarnation && externalSandboxId === record.externalSandboxId
+          return isAsRead
+            ? Effect.map(activate(held, provider, machine, Option.some("resume")), (updated) => ({
+                record: updated,
+                provider,
+                machine
+              }))
+            : // What was written meanwhile is newer than what this has found; recovery looks at it.
+              Effect.fail(core.failure(held.record, operation, new NotRunning({ detail: "its record has changed" })))
+        })
       })
 
     const connections = yield* RcMap.make({ lookup, idleTimeToLive: self.settings.idleTtl })
@@ -227,12 +232,25 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       exclusively(id)(
         Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
+            const release = (lease: Lease) => Effect.ignore(retryStore(self.store.releaseSandboxLease(id, lease)))
+            let acquired: Lease | undefined
             // One attempt is not interrupted, the wait for the next one is.
             const attempt = core
               .acquire(self, (options) => self.store.acquireSandboxLease(id, options))
-              .pipe(Effect.mapError(withoutRetryAfter), Effect.uninterruptible)
+              .pipe(
+                Effect.mapError(withoutRetryAfter),
+                Effect.tap((held) =>
+                  Effect.sync(() => {
+                    acquired = leaseOf(held)
+                  })
+                ),
+                Effect.uninterruptible
+              )
             const record = yield* restore(
               attempt.pipe(retryStore, Effect.retry({ schedule: self.policy.ready, while: isBusy }))
+            ).pipe(
+              // The interruption comes through once the attempt is done, which may have taken the lease.
+              Effect.onInterrupt(() => (acquired === undefined ? Effect.void : release(acquired)))
             )
             const lease = leaseOf(record)
             const renew = retryStore(self.store.renewSandboxLease(id, lease, core.leaseTtl)).pipe(
@@ -242,9 +260,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
             )
             const held: Held = { record, update: (patch) => updateHeld(id, lease, patch) }
             // A lost lease interrupts what is done under it.
-            return yield* restore(Effect.raceFirst(f(held), renew)).pipe(
-              Effect.ensuring(Effect.ignore(retryStore(self.store.releaseSandboxLease(id, lease))))
-            )
+            return yield* restore(Effect.raceFirst(f(held), renew)).pipe(Effect.ensuring(release(lease)))
           })
         )
       )

@@ -7,8 +7,8 @@ import * as Schema from "effect/Schema"
 import { InvalidArgument, NotActive, ProcessEnded, SandboxError } from "../../errors.ts"
 import { JsonObject } from "../../model/Common.ts"
 import type { ProcessId, SandboxId } from "../../model/Ids.ts"
-import type { ProcessKind, ProcessRecord } from "../../model/Process.ts"
-import { isTerminal, outputStart } from "../../model/Process.ts"
+import type { ProcessRecord } from "../../model/Process.ts"
+import { isTerminal, outputStart, ProcessKind } from "../../model/Process.ts"
 import type { ProcessEvent, ProcessEventBody } from "../../model/ProcessEvent.ts"
 import { canonical } from "../../model/SandboxConfig.ts"
 import type { LogPosition } from "../ProcessLog.ts"
@@ -49,11 +49,15 @@ export interface Observed {
   readonly finish: (processId: ProcessId, options: ObservedFinish) => Effect.Effect<ProcessRecord, SandboxError>
 }
 
-/** Nobody holds the lease of an observed process: its reports come from anywhere, ordered by the log alone. */
-const epoch = 1
+/**
+ * Nobody holds the lease of an observed process: its reports come from anywhere, ordered by the log alone. Its epoch grows only when
+ * it is marked lost, which may be cut off.
+ */
+const epochOf = (record: ProcessRecord): number => record.lease?.epoch ?? 1
 
 const encoder = new TextEncoder()
 const isJsonObject = Schema.is(JsonObject)
+const isKind = Schema.is(ProcessKind)
 
 export const make = (self: Core): Observed => {
   const observedRecord = (operation: string, processId: ProcessId) =>
@@ -75,21 +79,35 @@ export const make = (self: Core): Observed => {
    */
   const appendAfter = (
     position: LogPosition,
-    processId: ProcessId,
+    record: ProcessRecord,
     body: ProcessEventBody,
     patch?: ProcessPatch
   ): Effect.Effect<ProcessEvent, SandboxError> =>
     Effect.suspend(() => {
       // The seq is what completes a body; TypeScript does not see that through the union.
       const event = { ...body, seq: position.seq + 1 } as ProcessEvent
-      return Effect.as(core.retryStore(self)(self.log.append(processId, epoch, [event], patch)), event)
+      return Effect.as(core.retryStore(self)(self.log.append(record.id, epochOf(record), [event], patch)), event)
     })
 
-  const isTaken = (error: SandboxError) => error.reason._tag === "Store" && error.reason.kind === "LogConflict"
+  const isTaken = (error: SandboxError) =>
+    error.reason._tag === "Store" && (error.reason.kind === "LogConflict" || error.reason.kind === "LeaseLost")
 
   const start: Observed["start"] = Effect.fnUntraced(function* (id, options) {
     const operation = "SandboxService.startObservedProcess"
+    // Callers without types: a model's tool call, JavaScript.
+    if (!Predicate.isString(options.command)) return yield* core.invalid(operation, "command", "expected text")
     if (options.command === "") return yield* core.invalid(operation, "command", "is empty")
+    const { args = [], kind = "command" } = options
+    if (!Array.isArray(args) || !args.every(Predicate.isString)) {
+      return yield* core.invalid(operation, "args", "expected a list of texts")
+    }
+    if (!isKind(kind))
+      return yield* core.invalid(operation, "kind", `expected one of ${ProcessKind.literals.join(", ")}`)
+    for (const name of ["cwd", "externalProcessId"] as const) {
+      if (options[name] !== undefined && !Predicate.isString(options[name])) {
+        return yield* core.invalid(operation, name, "expected text")
+      }
+    }
     if (options.metadata !== undefined && !isJsonObject(options.metadata)) {
       return yield* core.invalid(operation, "metadata", "expected a JSON object")
     }
@@ -105,8 +123,8 @@ export const make = (self: Core): Observed => {
     const asked: Asked = {
       sandboxId: id,
       command: options.command,
-      args: options.args ?? [],
-      kind: options.kind ?? "command",
+      args,
+      kind,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       ...(options.metadata === undefined ? {} : { metadata: options.metadata })
     }
@@ -124,7 +142,7 @@ export const make = (self: Core): Observed => {
         streamClientId: streamClientId(processId),
         streamStartedAt: now,
         startedAt: now,
-        lease: { owner: "observer", epoch, expiresAt: 0 }
+        lease: { owner: "observer", epoch: 1, expiresAt: 0 }
       })
       .pipe(
         core.retryStore(self),
@@ -190,7 +208,7 @@ export const make = (self: Core): Observed => {
           reason: new ProcessEnded({ processId, status: current.status })
         })
       }
-      return yield* appendAfter(position, processId, body(position) ?? { ...base, _tag: "heartbeat" })
+      return yield* appendAfter(position, current, body(position) ?? { ...base, _tag: "heartbeat" })
     }).pipe(Effect.retry({ while: isTaken, times: 1000 }))
   })
 
@@ -213,7 +231,7 @@ export const make = (self: Core): Observed => {
       const now = yield* Clock.currentTimeMillis
       yield* appendAfter(
         position,
-        processId,
+        record,
         {
           _tag: "exit",
           at: now,

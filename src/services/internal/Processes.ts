@@ -1,9 +1,11 @@
 /** Recorded processes: they survive the service that started them. */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
@@ -14,16 +16,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import {
-  isSandboxError,
-  NotFound,
-  OutcomeUnknown,
-  ProcessEnded,
-  SandboxError,
-  Superseded,
-  Timeout,
-  UnsupportedCapability
-} from "../../errors.ts"
+import { isSandboxError, NotFound, SandboxError, Timeout, UnsupportedCapability } from "../../errors.ts"
 import { JsonObject } from "../../model/Common.ts"
 import type { ProcessId, SandboxId } from "../../model/Ids.ts"
 import type { ProcessExit, ProcessMode, ProcessRecord, ProcessRunResult } from "../../model/Process.ts"
@@ -36,13 +29,17 @@ import type { ProcessFilter } from "../SandboxStore.ts"
 import { Capped } from "./capped.ts"
 import type { Argument, CommandOptions, Input, Prepared } from "./Commands.ts"
 import { feed, prepare, resultOf, sandboxTimedOut } from "./Commands.ts"
-import type { Core, LivePump } from "./core.ts"
+import type { Core } from "./core.ts"
 import * as core from "./core.ts"
 import { markLost } from "./lost.ts"
 import type { Machines } from "./Machines.ts"
+import { ended, isLeaseLost } from "./owned.ts"
+import type { Entry } from "./owned.ts"
+import * as Owned from "./owned.ts"
 import * as Metrics from "./metrics.ts"
 import type { Asked } from "./sameProcess.ts"
 import { sameOrMismatch } from "./sameProcess.ts"
+import * as Starts from "./processStarts.ts"
 import { exitOf, endPatch, makeWriter, pump } from "./pump.ts"
 import type { Writer } from "./pump.ts"
 
@@ -105,14 +102,6 @@ export interface Processes {
   ) => Stream.Stream<ProcessRecord, SandboxError>
 }
 
-/** A process that this service owns: its pump runs in a fiber of the service. */
-interface Entry extends LivePump {
-  /** Done once the command is accepted, or with the reason why it was not. */
-  readonly accepted: Deferred.Deferred<MachineProcess, SandboxError | PlatformError.PlatformError>
-  /** Fails when the log can no longer be written. */
-  readonly outcome: Deferred.Deferred<void, SandboxError>
-}
-
 /** What a caller wants to run: what a record does not hold of it too. */
 interface Wanted {
   readonly prepared: Prepared
@@ -129,101 +118,10 @@ export const streamClientId = (processId: ProcessId): string => `sandbox-process
 
 export const make = (self: Core, machines: Machines): Effect.Effect<Processes, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const fibers = yield* FiberMap.make<ProcessId, void, never>()
-    const entries = new Map<ProcessId, Entry>()
-    const { log, pumps, store } = self
+    const { detaching, entries, own } = yield* Owned.make(self)
+    const { startAgain, startFirst } = Starts.make(self, machines)
+    const { log, store } = self
     const retryStore = core.retryStore(self)
-
-    /** Runs the body as this process's one fiber, which outlives the caller and ends with the service. */
-    const own = (
-      processId: ProcessId,
-      sandboxId: SandboxId,
-      body: (
-        entry: Entry,
-        isAbandoned: () => boolean
-      ) => Effect.Effect<void, SandboxError | PlatformError.PlatformError>
-    ): Effect.Effect<Entry> =>
-      Effect.gen(function* () {
-        let abandoned = false
-        const accepted = yield* Deferred.make<MachineProcess, SandboxError | PlatformError.PlatformError>()
-        const outcome = yield* Deferred.make<void, SandboxError>()
-        const entry: Entry = {
-          sandboxId,
-          accepted,
-          outcome,
-          isStarting: () => !Deferred.isDoneUnsafe(accepted),
-          abandon: Effect.suspend(() => {
-            abandoned = true
-            return FiberMap.remove(fibers, processId)
-          }),
-          ended: Effect.ignore(Deferred.await(outcome))
-        }
-        entries.set(processId, entry)
-        pumps.set(processId, entry)
-        yield* FiberMap.run(
-          fibers,
-          processId,
-          Effect.onExit(
-            body(entry, () => abandoned),
-            (exit) =>
-              Effect.gen(function* () {
-                if (entries.get(processId) === entry) {
-                  entries.delete(processId)
-                  pumps.delete(processId)
-                }
-                const error = Exit.findErrorOption(exit)
-                const started = Deferred.isDoneUnsafe(accepted)
-                // Whoever took it over writes the log now, and it is followed like any other.
-                const handedOver = abandoned || (Option.isSome(error) && isLeaseLost(error.value))
-                const failed =
-                  Exit.isFailure(exit) && started && !handedOver
-                    ? new SandboxError({
-                        operation: "SandboxService.pump",
-                        sandboxId,
-                        processId,
-                        reason: new OutcomeUnknown({ detail: "this service does not follow the process any more" })
-                      })
-                    : undefined
-                yield* Deferred.fail(
-                  accepted,
-                  Option.getOrElse(error, () => failed ?? ended(processId, "ended"))
-                )
-                yield* failed === undefined
-                  ? Deferred.succeed(outcome, undefined)
-                  : Deferred.fail(outcome, Option.isSome(error) && isSandboxError(error.value) ? error.value : failed)
-                if (Option.isSome(error) && failed !== undefined) {
-                  yield* Effect.logWarning(
-                    `the log of process ${processId} is not written any more: ${error.value.message}`
-                  )
-                }
-              })
-          ).pipe(Effect.ignore),
-          // So that it has taken its responsibility before anybody can interrupt it.
-          { startImmediately: true }
-        )
-        return entry
-      })
-
-    /**
-     * Gives the process up when this service goes away, at whatever point of its life that is: the lease is returned, so that
-     * the next service need not wait for its end.
-     */
-    const detaching =
-      (record: ProcessRecord, epoch: number, writer: Writer, isRunning: () => boolean, isAbandoned: () => boolean) =>
-      <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-        Effect.onInterrupt(effect, () => {
-          if (isAbandoned() || writer.hasEnded()) return Effect.void
-          const lease = { owner: self.owner, epoch, expiresAt: 0 }
-          // What is only about to start keeps its status: whoever attaches asks the machine.
-          if (!isRunning()) return Effect.ignore(store.releaseProcessLease(record.id, lease))
-          return Effect.gen(function* () {
-            const now = yield* Clock.currentTimeMillis
-            yield* writer.append(
-              [{ _tag: "status", at: now, sandboxId: record.sandboxId, processId: record.id, status: "detached" }],
-              { status: "detached", updatedAt: now, lease }
-            )
-          }).pipe(Effect.ignore)
-        })
 
     /** The pump of an accepted process, with its lease renewed. */
     const follow = (
@@ -231,7 +129,8 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       epoch: number,
       writer: Writer,
       process: MachineProcess,
-      scope: Scope.Scope
+      scope: Scope.Scope,
+      killedFor: () => string | undefined = () => undefined
     ): Effect.Effect<void, SandboxError> => {
       const lease = { owner: self.owner, epoch, expiresAt: 0 }
       const third = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
@@ -250,7 +149,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             return yield* machine.resume(process.external, { stdout: from.stdout, stderr: from.stderr })
           }).pipe(Scope.provide(child))
         }).pipe(Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }))
-      return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume }), renew)
+      return Effect.raceFirst(pump({ self, record, epoch, writer, process, resume, killedFor }), renew)
     }
 
     /** Starts the process of a record, and then follows it. */
@@ -304,89 +203,22 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
             )
             running = true
             yield* Deferred.succeed(entry.accepted, process)
-            if (input !== undefined) yield* Effect.forkScoped(feed(process, input))
-            yield* follow(record, epoch, writer, process, scope)
+            let killedFor: string | undefined
+            if (input !== undefined) {
+              // Cut input must not pass for the whole, and what waits for the rest of it would do so for ever.
+              const fed = Effect.catchCause(feed(process, input), (cause) => {
+                killedFor = `its input failed: ${Cause.squash(cause)}`
+                return Effect.retry(process.signal("SIGKILL"), {
+                  schedule: self.policy.connect,
+                  while: (error) => error.isRetryable
+                })
+              })
+              yield* Effect.forkScoped(Effect.ignore(fed))
+            }
+            yield* follow(record, epoch, writer, process, scope, () => killedFor)
           })
         ).pipe(detaching(record, epoch, writer, () => running, isAbandoned))
       }
-
-    /**
-     * The start of whoever inserted the record. It may come to another machine than the record names, as one that was found stale
-     * has accepted nothing; the record says so first, under its epoch: whoever has taken the process over meanwhile starts it on
-     * the machine of the record only, and so at most one of the two gets that far.
-     */
-    const startFirst = (record: ProcessRecord, writer: Writer, command: StartCommand, options: ProcessOptions) => {
-      let incarnation = record.incarnation
-      return machines
-        .use(
-          record.sandboxId,
-          ({ machine }) =>
-            Effect.gen(function* () {
-              if (machine.ref.incarnation !== incarnation) {
-                yield* writer.append([], { incarnation: machine.ref.incarnation })
-                incarnation = machine.ref.incarnation
-              }
-              return yield* machine.start(command)
-            }),
-          options.recovery
-        )
-        .pipe(
-          Effect.catchIf(
-            (error): error is SandboxError => isSandboxError(error) && !error.provesNotAccepted && !isLeaseLost(error),
-            (error) => resolveStart(record, error)
-          )
-        )
-    }
-
-    /**
-     * The start of a process that its service has recorded and, as the machine says, not started. What that service sent last may
-     * still arrive, so this happens on the machine of the record only, which starts an id once, whoever asks. If it cannot be
-     * started there, nobody knows whether it was.
-     */
-    const startAgain = (record: ProcessRecord, command: StartCommand, options: ProcessOptions) =>
-      Effect.gen(function* () {
-        const { machine, provider } = yield* machines.connected(record.sandboxId)
-        if (machine.ref.incarnation !== record.incarnation) {
-          return yield* new SandboxError({
-            operation: "SandboxService.runCommandProcess",
-            reason: new Superseded({ incarnation: record.incarnation ?? "" })
-          })
-        }
-        const schedule = options.recovery?.start ?? provider.recovery?.start ?? self.policy.start
-        return yield* Effect.retry(machine.start(command), {
-          // `mayRetryStart` lets only a SandboxError through to the schedule.
-          schedule: schedule as Schedule.Schedule<unknown, SandboxError | PlatformError.PlatformError>,
-          while: core.mayRetryStart
-        })
-      }).pipe(
-        Effect.catchIf(isSandboxError, (error) =>
-          Effect.catch(resolveStart(record, error), (failure) => Effect.fail(unknownOutcome(record, failure)))
-        )
-      )
-
-    /** A start whose answer was lost: the machine is asked whether it has the process. */
-    const resolveStart = (record: ProcessRecord, error: SandboxError) =>
-      Effect.gen(function* () {
-        const { machine } = yield* machines.connected(record.sandboxId)
-        const found = yield* machine.findProcess(record.id)
-        return Option.isSome(found) ? yield* machine.resume(found.value, outputStart) : yield* error
-      }).pipe(
-        Effect.catchIf(
-          (failure) => failure !== error && failure.reason._tag !== "OutcomeUnknown",
-          (failure) => Effect.fail(unknownOutcome(record, failure, error))
-        )
-      )
-
-    const unknownOutcome = (record: ProcessRecord, failure: SandboxError, cause: SandboxError = failure) =>
-      failure.reason._tag === "OutcomeUnknown"
-        ? failure
-        : new SandboxError({
-            operation: "SandboxService.runCommandProcess",
-            provider: record.provider,
-            sandboxId: record.sandboxId,
-            processId: record.id,
-            reason: new OutcomeUnknown({ startedAt: record.startedAt, detail: failure.message, cause })
-          })
 
     const existingProcess = (processId: ProcessId) =>
       store.getProcess(processId).pipe(
@@ -401,8 +233,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       Effect.gen(function* () {
         const live = options.stdin === "open"
         const input = options.stdin === "open" ? undefined : options.stdin
-        const { stdin: _, ...rest } = options
-        const checked = yield* prepare(self, operation, command, args, rest)
+        const checked = yield* prepare(self, operation, command, args, { ...options, stdin: input })
         const prepared: Prepared = { ...checked, stdin: live || input !== undefined }
         if (options.kind !== undefined && !isKind(options.kind)) {
           return yield* core.invalid(operation, "kind", `expected one of ${ProcessKind.literals.join(", ")}`)
@@ -565,22 +396,31 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         if (entry !== undefined) yield* Deferred.await(entry.outcome)
         const record = yield* store.getProcess(processId)
         if (isTerminal(record.status)) return yield* exitOf(record)
+        // If this service has let go of it, nobody may write the log. What its own pump has just left is for somebody else to end.
+        if (entry === undefined) yield* join(record)
         const { seq } = yield* log.lastPosition(processId)
-        yield* Stream.runDrain(log.read(processId, { after: seq, follow: true }))
+        yield* Stream.runDrain(read(processId, { after: seq, follow: true }))
         return yield* Effect.flatMap(store.getProcess(processId), exitOf)
       })
 
-    const read: Processes["read"] = (processId, options = {}) =>
-      Stream.unwrap(
-        Effect.sync(() => {
-          const events = log.read(processId, options)
-          const entry = options.follow === true ? entries.get(processId) : undefined
-          // If the log can no longer be written, whoever follows it here must not wait for ever.
-          return entry === undefined
-            ? events
-            : Stream.interruptWhen(events, Effect.andThen(Deferred.await(entry.outcome), Effect.never))
-        })
-      )
+    const read: Processes["read"] = (processId, options = {}) => {
+      const events = log.read(processId, options)
+      return options.follow === true ? Stream.interruptWhen(events, unwritten(processId)) : events
+    }
+
+    /** Fails once this service, which was to write the log, cannot: whoever follows it here must not wait for ever. */
+    const unwritten = (processId: ProcessId): Effect.Effect<never, SandboxError> =>
+      Effect.suspend(() => {
+        const entry = entries.get(processId)
+        if (entry !== undefined) return Effect.andThen(Deferred.await(entry.outcome), Effect.never)
+        const successor = Option.getOrUndefined(FiberMap.getUnsafe(waiting, processId))
+        return successor === undefined
+          ? Effect.never
+          : Effect.flatMap(Fiber.await(successor), (exit) => {
+              const error = Exit.findErrorOption(exit)
+              return Option.isSome(error) ? Effect.fail(error.value) : unwritten(processId)
+            })
+      })
 
     /**
      * Takes the process over from a service that is gone; fails `Busy` while one is alive. With what its caller wants, one that was
@@ -686,27 +526,21 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         return handleOf(record, 0)
       })
 
-    const waiting = yield* FiberMap.make<ProcessId, void, never>()
+    const waiting = yield* FiberMap.make<ProcessId, boolean, SandboxError>()
 
-    const succeed = (record: ProcessRecord, wanted: Wanted | undefined): Effect.Effect<void> =>
+    /** Takes it over once that can be done: its writer may be alive, or the way to the machine cut, for as long as it likes. */
+    const succeed = (record: ProcessRecord, wanted: Wanted | undefined): Effect.Effect<boolean, SandboxError> =>
       store.getProcess(record.id).pipe(
         Effect.flatMap((current) =>
           isTerminal(current.status) ? Effect.succeed(true) : Effect.as(takeOverOnce(current, wanted), true)
         ),
         Effect.catchIf(
-          (error) => error.reason._tag === "Busy",
+          (error) => error.isRetryable,
           () => Effect.succeed(false)
         ),
         Effect.repeat({ schedule: Schedule.spaced(Duration.seconds(2)), until: (done) => done }),
-        Effect.ignore({ log: "Debug" })
+        Effect.tapError((error) => Effect.logDebug(`process ${record.id} is not taken over: ${error.message}`))
       )
-
-    const ended = (processId: ProcessId, status: string) =>
-      new SandboxError({
-        operation: "SandboxService.process",
-        processId,
-        reason: new ProcessEnded({ processId, status })
-      })
 
     /** The process on its machine, whoever writes its log. */
     const onMachine = <A>(
@@ -758,7 +592,11 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         if (forceAfter !== undefined) yield* core.toDuration(operation, "forceAfter", forceAfter)
         yield* onMachine(processId, (process) => process.signal(name, options))
       })
-    const write: Processes["write"] = (processId, bytes) => onMachine(processId, (process) => process.write(bytes))
+    const write: Processes["write"] = (processId, bytes) =>
+      // Callers without types.
+      (bytes as unknown) instanceof Uint8Array
+        ? onMachine(processId, (process) => process.write(bytes))
+        : Effect.fail(core.invalid("SandboxService.writeProcessInput", "bytes", "expected text or bytes"))
     const closeInput: Processes["closeInput"] = (processId) => onMachine(processId, (process) => process.closeInput)
 
     return {
@@ -775,6 +613,3 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
 
 const isKind = Schema.is(ProcessKind)
 const isJsonObject = Schema.is(JsonObject)
-
-const isLeaseLost = (error: SandboxError | PlatformError.PlatformError): boolean =>
-  isSandboxError(error) && error.reason._tag === "Store" && error.reason.kind === "LeaseLost"

@@ -150,14 +150,16 @@ export const named =
 export const failure = (record: SandboxRecord, operation: string, reason: SandboxErrorReason): SandboxError =>
   new SandboxError({ operation, provider: record.provider, sandboxId: record.id, reason })
 
+/** Older Vercel records hold a session's id, which ends with the session. */
+export const isSessionId = (externalId: string): boolean => externalId.startsWith("sbx_")
+
 /** The machine that the record names, or why there is none. */
 export const machineRef = (record: SandboxRecord, operation: string): Effect.Effect<MachineRef, SandboxError> => {
   const externalId = record.externalSandboxId
   if (externalId === undefined) {
     return Effect.fail(failure(record, operation, new NotRunning({ detail: "the record names no machine" })))
   }
-  // Older Vercel records hold a session's id, which ends with the session.
-  if (record.incarnation === undefined && externalId.startsWith("sbx_")) {
+  if (record.incarnation === undefined && isSessionId(externalId)) {
     return Effect.fail(failure(record, operation, new LegacyRecord({ externalSandboxId: externalId })))
   }
   return Effect.succeed({ externalId, incarnation: record.incarnation ?? "" })

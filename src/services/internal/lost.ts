@@ -48,7 +48,13 @@ export const markLost = (self: Core, processId: ProcessId, reason: string): Effe
       }
     )
     yield* retryStore(self)(end)
-  })
+  }).pipe(
+    // Whoever attaches meanwhile takes the lease too, and finds out the same.
+    Effect.retry({
+      while: (error) => error.reason._tag === "Store" && error.reason.kind === "LeaseLost",
+      times: 3
+    })
+  )
 
 const open: ReadonlyArray<ProcessRecord["status"]> = ["starting", "running", "detached"]
 

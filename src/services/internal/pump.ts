@@ -29,7 +29,7 @@ const maxPending = 4 << 20
 /** The machine is told how far the log has come each time it has come this much further, and at the end. */
 const releaseBytes = 16 << 20
 
-export const statusOf = (exit: ProcessExit): ProcessStatus =>
+const statusOf = (exit: ProcessExit): ProcessStatus =>
   // A stop takes the machine away from the process: nobody can say what it would have come to.
   exit.reason === "stop"
     ? "lost"
@@ -106,6 +106,8 @@ export interface PumpOptions {
   readonly process: MachineProcess
   /** Goes on from the last byte after the way to the machine was cut. */
   readonly resume: (from: LogPosition) => Effect.Effect<MachineProcess, SandboxError>
+  /** Why this service has killed the process, if it has. */
+  readonly killedFor: () => string | undefined
 }
 
 type Failure = SandboxError | PlatformError.PlatformError
@@ -225,17 +227,18 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
     if (end._tag === "Success") {
       const exit = end.success
       const status = statusOf(exit)
+      const reason = exit.reason ?? options.killedFor()
       yield* writer
         .append(
           [
             ...rest,
             { ...base, _tag: "exit", at: now, exit },
-            { ...base, _tag: "status", at: now, status, ...(exit.reason === undefined ? {} : { reason: exit.reason }) }
+            { ...base, _tag: "status", at: now, status, ...(reason === undefined ? {} : { reason }) }
           ],
           endPatch(self, epoch, now, status, {
             exitCode: exit.code,
             ...(exit._tag === "Signalled" ? { signal: exit.signal } : {}),
-            ...(exit.reason === undefined ? {} : { streamAbortReason: exit.reason })
+            ...(reason === undefined ? {} : { streamAbortReason: reason })
           })
         )
         .pipe(Effect.uninterruptible)
@@ -255,7 +258,7 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
   })
 
 /** Failures after which nobody will ever learn how the process ended. */
-export const isLost = (error: SandboxError): boolean => {
+const isLost = (error: SandboxError): boolean => {
   switch (error.reason._tag) {
     case "OutcomeUnknown":
     case "Gone":

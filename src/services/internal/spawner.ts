@@ -263,16 +263,7 @@ export const make = (self: Core, commands: Commands) => {
         Cause.hasInterruptsOnly(cause) ? Effect.void : Deferred.failCause(failed, cause)
       const feed = (stream: Bytes, sink: Sink.Sink<void, Uint8Array, unknown, PlatformError.PlatformError>) =>
         // Of the source alone: that a program reads no more is no failure.
-        Effect.forkScoped(
-          Effect.exit(
-            Stream.run(
-              Stream.catchCause(stream, (cause) =>
-                Stream.fromEffect(Effect.andThen(tell(cause), Effect.failCause(cause)))
-              ),
-              sink
-            )
-          )
-        )
+        Effect.forkScoped(Effect.exit(Stream.run(Stream.tapCause(stream, tell), sink)))
       const stdin: ChildProcessHandle["stdin"] = Sink.mapError(
         input.endOnDone ? process.stdin : Sink.forEach(process.write),
         toPlatform("stdin")
