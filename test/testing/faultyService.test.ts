@@ -521,7 +521,7 @@ describe("who waits for the end of a process", () => {
       yield* faults.add(Faults.on("findProcess", Faults.fail()))
       // The first service loses it to one that does nothing with it.
       yield* store.acquireProcessLease(processId, { owner: "nobody", ttl: "30 seconds", steal: true })
-      const exit = yield* Testing.passing(attached.exit, { step: "10 seconds", limit: "1 hour" })
+      const exit = yield* Testing.passing(attached.exit)
       assert.deepStrictEqual(exit, { _tag: "Exited", code: 0 })
       assert.deepStrictEqual(faults.unused, [])
     }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
@@ -539,7 +539,7 @@ describe("who waits for the end of a process", () => {
       yield* store.acquireProcessLease(processId, { owner: "nobody", ttl: "30 seconds", steal: true })
       const errors = yield* Effect.all([Effect.flip(attached.exit), Effect.flip(Stream.runDrain(attached.events))], {
         concurrency: 2
-      }).pipe((both) => Testing.passing(both, { step: "10 seconds", limit: "1 hour" }))
+      }).pipe((both) => Testing.passing(both))
       assert.deepStrictEqual(
         errors.map(({ reason }) => reason._tag),
         ["Authentication", "Authentication"]
@@ -558,9 +558,9 @@ describe("who waits for the end of a process", () => {
       const sandboxes = yield* Testing.another()
       yield* faults.add(Faults.on("lastPosition", Faults.delay("10 seconds")))
       const stop = yield* Effect.forkChild(sandboxes.stopSandbox(sandboxId), { startImmediately: true })
-      yield* Testing.passing(faults.exhausted, { step: "1 second" })
+      yield* Testing.passing(faults.exhausted)
       const { exit } = yield* sandboxes.attachProcess(processId)
-      yield* Testing.passing(Fiber.join(stop), { step: "1 second" })
+      yield* Testing.passing(Fiber.join(stop))
       assert.strictEqual((yield* Effect.flip(exit)).reason._tag, "OutcomeUnknown")
     }).pipe(Effect.provide(Testing.layer({ commands: { slow } })))
   )
@@ -572,7 +572,8 @@ describe("who waits for the end of a process", () => {
       const { sandboxId } = yield* sandboxes.createSandbox()
       yield* faults.add(Faults.on("append", Faults.fail(new StoreReason({ kind: "Full" })), { call: 2 }))
       const process = yield* sandboxes.runCommandProcess(sandboxId, "slow")
-      assert.strictEqual((yield* Effect.flip(Testing.passing(process.exit))).reason._tag, "Store")
+      const first = yield* Effect.forkChild(Effect.flip(process.exit), { startImmediately: true })
+      assert.strictEqual((yield* Testing.passing(Fiber.join(first))).reason._tag, "Store")
       assert.deepStrictEqual(yield* Testing.passing(process.exit, { limit: "1 hour" }), { _tag: "Exited", code: 0 })
       const events = yield* Stream.runCollect(sandboxes.readProcessStream(process.processId))
       const text = Buffer.concat(events.filter(ProcessEvent.isOutput).map(({ bytes }) => bytes)).toString()
@@ -675,7 +676,7 @@ describe("a report of an observer", () => {
         yield* faults.exhausted
         vendor.vanish()
         yield* sandboxes.runCommand(sandboxId, "true")
-        const { reason } = yield* Testing.passing(Fiber.join(report), { step: "1 second" })
+        const { reason } = yield* Testing.passing(Fiber.join(report))
         assert.strictEqual(reason._tag, "ProcessEnded")
       })
     )
@@ -690,7 +691,7 @@ describe("the lease of a sandbox", () => {
         yield* faults.add(Faults.on("acquireSandboxLease", Faults.delay("10 seconds")))
         const stop = yield* Effect.forkChild(sandboxes.stopSandbox(sandboxId), { startImmediately: true })
         yield* TestClock.adjust("1 second")
-        yield* Testing.passing(Fiber.interrupt(stop), { step: "10 seconds" })
+        yield* Testing.passing(Fiber.interrupt(stop))
         const { lease, status } = yield* sandboxes.getSandbox(sandboxId)
         assert.deepStrictEqual([lease?.epoch, lease?.expiresAt, status], [3, 0, "active"])
       })
@@ -709,7 +710,7 @@ describe("a machine that was booted elsewhere", () => {
         const run = yield* Effect.forkChild(late.runCommand(sandboxId, "true"), { startImmediately: true })
         yield* faults.exhausted
         vendor.vanish()
-        yield* Testing.passing(sandboxes.runCommand(sandboxId, "true"), { step: "1 millis" })
+        yield* Testing.passing(sandboxes.runCommand(sandboxId, "true"))
         const { incarnation } = yield* sandboxes.getSandbox(sandboxId)
         const { id } = yield* sandboxes.startObservedProcess(sandboxId, { command: "on the new machine" })
         assert.strictEqual((yield* Testing.passing(Fiber.join(run))).exitCode, 0)
