@@ -1,6 +1,6 @@
 /** What the service makes of faults: its decisions over rows, and its processes over real machines. */
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { Cause, ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { TestClock } from "effect/testing"
 import { Authentication, isSandboxError, SandboxError, Store as StoreReason, Unavailable } from "../../src/errors.ts"
@@ -501,6 +501,21 @@ describe("a process that is begun twice", () => {
       })
     )
   )
+})
+
+describe("a caller of a service that dies", () => {
+  for (const operation of ["start", "append"] as const) {
+    for (const how of ["before", "after"] as const) {
+      it.effect(`${how} ${operation} is interrupted, as it dies with it`, () =>
+        Effect.gen(function* () {
+          const sandboxes = yield* SandboxService
+          const { sandboxId } = yield* sandboxes.createSandbox()
+          const exit = yield* Testing.passing(Effect.exit(sandboxes.runCommandProcess(sandboxId, "true")))
+          assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause), String(exit))
+        }).pipe(Effect.provide(Testing.layer({ faults: [Faults.on(operation, Faults.kill(how))] })))
+      )
+    }
+  }
 })
 
 describe("who waits for the end of a process", () => {

@@ -1,4 +1,5 @@
 /** The processes that this service owns: each has one fiber, which starts it or takes it over, and writes its log. */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -79,6 +80,12 @@ export const make = (self: Core) =>
                 const started = Deferred.isDoneUnsafe(accepted)
                 // Whoever took it over writes the log now, and it is followed like any other.
                 const handedOver = abandoned || (Option.isSome(error) && isLeaseLost(error.value))
+                // The service goes away, and whoever waits here with it.
+                if (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) && !handedOver) {
+                  yield* Deferred.interrupt(accepted)
+                  yield* Deferred.interrupt(outcome)
+                  return
+                }
                 const failed =
                   Exit.isFailure(exit) && started && !handedOver
                     ? new SandboxError({
@@ -90,7 +97,7 @@ export const make = (self: Core) =>
                     : undefined
                 yield* Deferred.fail(
                   accepted,
-                  Option.getOrElse(error, () => failed ?? ended(processId, "ended"))
+                  Option.getOrElse(error, () => failed ?? ended(processId, "lost"))
                 )
                 yield* failed === undefined
                   ? Deferred.succeed(outcome, undefined)
