@@ -1,10 +1,12 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, Fiber, FileSystem, Option, Stream } from "effect"
+import type { PlatformError } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import { TestClock } from "effect/testing"
 import type * as JustBash from "just-bash"
+import type { SandboxError } from "../../src/errors.ts"
 import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as Build from "../../src/layers/providers/fake/build.ts"
 import * as ProcessEvent from "../../src/model/ProcessEvent.ts"
@@ -249,11 +251,49 @@ describe("Testing.layer", () => {
       const sandboxes = yield* SandboxService
       const { sandboxId } = yield* sandboxes.createSandbox()
       const error = yield* Effect.flip(Testing.passing(sandboxes.runCommand(sandboxId, "slow")))
-      assert.deepInclude(error.reason, { _tag: "Unavailable", accepted: "unknown" })
+      assert.strictEqual(error.reason._tag, "OutcomeUnknown")
       const run = yield* Testing.passing(sandboxes.runCommandWithProcessStream(sandboxId, "slow"))
       assert.deepInclude(run.result, { exitCode: 7, stdout: "abcdefgh" })
       assert.deepStrictEqual((yield* Faults.Faults).unused, [])
     }).pipe(faked([Faults.on("output", Faults.cut({ atByte: 6 }), { times: 2 })]))
+  )
+
+  it.effect("what is retried while it says that it can be is done once, though its answer was lost", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const cloud = yield* Fake.Cloud
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const isRetryable = (error: SandboxError | PlatformError.PlatformError) =>
+        error._tag === "SandboxError" && error.isRetryable
+      const reasonOf = <A>(effect: Effect.Effect<A, SandboxError | PlatformError.PlatformError>) =>
+        effect.pipe(
+          Effect.retry({ while: isRetryable, times: 3 }),
+          Effect.flip,
+          Effect.map((error) => error.reason._tag),
+          Testing.passing
+        )
+      assert.strictEqual(yield* reasonOf(sandboxes.runCommand(sandboxId, "slow")), "OutcomeUnknown")
+      assert.strictEqual(yield* reasonOf(Stream.runDrain(sandboxes.streamCommand(sandboxId, "slow"))), "OutcomeUnknown")
+      assert.strictEqual(cloud.commands.length, 2)
+      assert.strictEqual(yield* reasonOf(sandboxes.createCheckpoint(sandboxId)), "OutcomeUnknown")
+      assert.strictEqual((yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))).length, 1)
+      const process = yield* sandboxes.runCommandProcess(sandboxId, "copy", [], { stdin: "open" })
+      assert.strictEqual(yield* reasonOf(process.write("a")), "OutcomeUnknown")
+      yield* process.closeInput
+      yield* Testing.passing(process.exit)
+      const lines = yield* Stream.runCollect(ProcessEvent.lines(process.events))
+      assert.deepStrictEqual(lines, ["a"])
+      assert.deepStrictEqual((yield* Faults.Faults).unused, [])
+    }).pipe(
+      faked(
+        [
+          Faults.on("start", Faults.loseAnswer(), { times: 2 }),
+          Faults.on("createCheckpoint", Faults.loseAnswer()),
+          Faults.on("write", Faults.loseAnswer())
+        ],
+        { commands: { slow, copy: ({ stdin }) => Stream.map(stdin, Fake.stdout) } }
+      )
+    )
   )
 
   it.effect("a lost answer of a creation leaves no orphan, one of a start starts nothing twice", () =>

@@ -119,7 +119,10 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
           )
         )
       return yield* Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(restore(checkpoint(comment === undefined ? {} : { comment })), kept)
+        Effect.flatMap(
+          Effect.mapError(restore(checkpoint(comment === undefined ? {} : { comment })), core.atMostOnce()),
+          kept
+        )
       )
     })
 

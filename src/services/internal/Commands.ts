@@ -290,9 +290,13 @@ export const make = (self: Core, machines: Machines): Commands => {
       id,
       ({ machine, provider, record }) =>
         command.additionalFds === undefined || provider.capabilities.processes.additionalFds
-          ? Effect.map(machine.start(command), (started) => ({
+          ? Effect.map(Effect.mapError(machine.start(command), core.atMostOnce()), (started) => ({
               ...started,
-              exit: Effect.flatMap(started.exit, (exit) => ownEnd(exit, operation, record, now))
+              output: Stream.mapError(started.output, core.atMostOnce(now, true)),
+              exit: Effect.flatMap(Effect.mapError(started.exit, core.atMostOnce(now, true)), (exit) =>
+                ownEnd(exit, operation, record, now)
+              ),
+              write: (bytes: Uint8Array) => Effect.mapError(started.write(bytes), core.atMostOnce(now))
             }))
           : badArgument(`The provider ${provider.name} has no file descriptors above 2`),
       overrides

@@ -595,7 +595,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
     const write: Processes["write"] = (processId, bytes) =>
       // Callers without types.
       (bytes as unknown) instanceof Uint8Array
-        ? onMachine(processId, (process) => process.write(bytes))
+        ? onMachine(processId, (process) => Effect.mapError(process.write(bytes), core.atMostOnce()))
         : Effect.fail(core.invalid("SandboxService.writeProcessInput", "bytes", "expected text or bytes"))
     const closeInput: Processes["closeInput"] = (processId) => onMachine(processId, (process) => process.closeInput)
 

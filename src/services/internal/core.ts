@@ -6,7 +6,14 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { SandboxErrorReason } from "../../errors.ts"
-import { InvalidArgument, isSandboxError, LegacyRecord, NotRunning, SandboxError } from "../../errors.ts"
+import {
+  InvalidArgument,
+  isSandboxError,
+  LegacyRecord,
+  NotRunning,
+  OutcomeUnknown,
+  SandboxError
+} from "../../errors.ts"
 import { expectedDuration } from "../../model/Common.ts"
 import { ProcessId, SandboxId } from "../../model/Ids.ts"
 import type { StoredConfig } from "../../model/SandboxConfig.ts"
@@ -70,6 +77,24 @@ export const retryStore =
 
 /** How long a lease lives without renewal; a holder renews at a third of it. */
 export const leaseTtl = Duration.seconds(30)
+
+/**
+ * The failure of what must happen at most once: one that would be worth another attempt, but does not prove that nothing was done,
+ * says that its outcome is unknown. After `accepted` none proves that.
+ */
+export const atMostOnce =
+  (startedAt?: number, accepted = false) =>
+  <E>(error: E): E | SandboxError =>
+    isSandboxError(error) && error.isRetryable && (accepted || !error.provesNotAccepted)
+      ? new SandboxError({
+          ...error,
+          reason: new OutcomeUnknown({
+            detail: error.reason.message,
+            cause: error.reason,
+            ...(startedAt === undefined ? {} : { startedAt })
+          })
+        })
+      : error
 
 /** A sandbox at rest, also while, or after, a restore of it was cut off: only an activation takes `shutdownAt` away. */
 export const wasStopped = (record: SandboxRecord): boolean => record.shutdownAt !== undefined
