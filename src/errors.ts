@@ -61,10 +61,15 @@ export class NotActive extends Schema.TaggedError<NotActive>(id("NotActive"))("N
 }
 
 /** The sandbox was stopped on purpose; only an explicit `reconnectToSandbox` or `restoreCheckpoint` revives it. */
-export class Stopped extends Schema.TaggedError<Stopped>(id("Stopped"))("Stopped", {}) {
+export class Stopped extends Schema.TaggedError<Stopped>(id("Stopped"))("Stopped", {
+  /** Whether the disk outlived the stop, where that is known: only then it can be revived. */
+  diskKept: Schema.optionalKey(Schema.Boolean)
+}) {
   readonly isRetryable = false
   override get message() {
-    return "the sandbox was stopped; if its disk was kept, reconnectToSandbox starts it again"
+    return this.diskKept === false
+      ? "the sandbox was stopped and its disk was not kept: make another one"
+      : "the sandbox was stopped; reconnectToSandbox starts it again"
   }
 }
 

@@ -4,6 +4,7 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
+import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 
 /** Milliseconds since the epoch. */
@@ -82,3 +83,32 @@ export const SaneDurationOrZero = fromInput.pipe(Schema.decodeTo(Schema.Duration
 /** A JSON object. */
 export const JsonObject = Schema.Record(Schema.String, Schema.Json)
 export type JsonObject = typeof JsonObject.Type
+
+const noSuchField = "there is no such field"
+
+const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1({
+  leafHook: (issue) => (issue._tag === "UnexpectedKey" ? noSuchField : SchemaIssue.defaultLeafHook(issue))
+})
+
+/** `vercel.networkPolicy.allow[0]`; what is no plain name is quoted. */
+const pathText = (path: ReadonlyArray<PropertyKey>): string =>
+  path.reduce<string>((text, key) => {
+    if (typeof key === "number") return `${text}[${key}]`
+    const name = String(key)
+    return /^[\w$-]+$/.test(name) ? `${text}${text === "" ? "" : "."}${name}` : `${text}[${JSON.stringify(name)}]`
+  }, "")
+
+/** One line, for a message: what is wrong with which field. Of the alternatives that a value could have been, those that it came closest to. */
+export const issueText = (issue: SchemaIssue.Issue): string => {
+  const all = issuesOf(issue).issues.map(({ message, path = [] }) => ({
+    path: path.map((part) => (typeof part === "object" ? part.key : part)),
+    problem: message.replace(/^Expected /, "expected ")
+  }))
+  const depth = Math.max(...all.map(({ path }) => path.length))
+  const closest = all.filter(({ path }) => path.length === depth)
+  const known = closest.filter(({ problem }) => problem !== noSuchField)
+  const texts = (known.length === 0 ? closest : known).map(({ path, problem }) =>
+    depth === 0 ? problem : `${pathText(path)}: ${problem}`
+  )
+  return [...new Set(texts)].join("; ")
+}

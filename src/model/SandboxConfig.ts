@@ -7,9 +7,8 @@ import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import * as SchemaIssue from "effect/SchemaIssue"
 import { InvalidConfig } from "../errors.ts"
-import { JsonObject, NoNul, Port, RedactedText, SaneDuration } from "./Common.ts"
+import { issueText, JsonObject, NoNul, Port, RedactedText, SaneDuration } from "./Common.ts"
 import * as Vercel from "./VercelConfig.ts"
 
 /** What happens when the machine of an `active` sandbox is gone or does not run. */
@@ -145,35 +144,6 @@ const withoutUndefined = (input: unknown, inSection: boolean): unknown =>
           .map(([key, value]) => [key, !inSection && sections.has(key) ? withoutUndefined(value, true) : value])
       )
     : input
-
-const noSuchField = "there is no such field"
-
-const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1({
-  leafHook: (issue) => (issue._tag === "UnexpectedKey" ? noSuchField : SchemaIssue.defaultLeafHook(issue))
-})
-
-/** `vercel.networkPolicy.allow[0]`; what is no plain name is quoted. */
-const pathText = (path: ReadonlyArray<PropertyKey>): string =>
-  path.reduce<string>((text, key) => {
-    if (typeof key === "number") return `${text}[${key}]`
-    const name = String(key)
-    return /^[\w$-]+$/.test(name) ? `${text}${text === "" ? "" : "."}${name}` : `${text}[${JSON.stringify(name)}]`
-  }, "")
-
-/** One line: what is wrong with which field. Of the alternatives that a value could have been, those that it came closest to. */
-const issueText = (issue: SchemaIssue.Issue): string => {
-  const all = issuesOf(issue).issues.map(({ message, path = [] }) => ({
-    path: path.map((part) => (typeof part === "object" ? part.key : part)),
-    problem: message.replace(/^Expected /, "expected ")
-  }))
-  const depth = Math.max(...all.map(({ path }) => path.length))
-  const closest = all.filter(({ path }) => path.length === depth)
-  const known = closest.filter(({ problem }) => problem !== noSuchField)
-  const texts = (known.length === 0 ? closest : known).map(({ path, problem }) =>
-    depth === 0 ? problem : `${pathText(path)}: ${problem}`
-  )
-  return [...new Set(texts)].join("; ")
-}
 
 const decodeResult = Schema.decodeUnknownResult(SandboxConfig, { onExcessProperty: "error" })
 

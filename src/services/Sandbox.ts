@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { InvalidArgument, SandboxError } from "../errors.ts"
 import type { SandboxConfigInput } from "../model/SandboxConfig.ts"
+import { issueText } from "../model/Common.ts"
 import { SandboxRef } from "../model/SandboxRef.ts"
 import * as core from "./internal/core.ts"
 import type { PlatformServices } from "./internal/Platform.ts"
@@ -127,7 +128,7 @@ export const from = (ref: unknown): Effect.Effect<Sandbox, SandboxError, Sandbox
       : Effect.fail(
           new SandboxError({
             operation: "Sandbox.from",
-            reason: new InvalidArgument({ argument: "ref", problem: decoded.failure.message })
+            reason: new InvalidArgument({ argument: "ref", problem: issueText(decoded.failure.issue) })
           })
         )
   })

@@ -92,6 +92,7 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("Sandbox",
         ]) {
           const error = yield* Effect.flip(Sandbox.from(ref))
           assert.strictEqual(error.reason._tag, "InvalidArgument")
+          assert.notInclude(error.message, "\n")
         }
         const missing = yield* Effect.flip(Sandbox.open("00000000-0000-4000-8000-00000000dead"))
         assert.strictEqual(missing.reason._tag, "NotFound")

@@ -1,5 +1,6 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Deferred, Duration, Effect, Fiber, Option, Redacted, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Option, Redacted, Schedule, Stream } from "effect"
+import type { PlatformError } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import type { SandboxError } from "../../src/errors.ts"
 import * as ProcessEvent from "../../src/model/ProcessEvent.ts"
@@ -424,6 +425,61 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         yield* sandboxes.deleteCheckpoint(sandboxId, checkpoint.id)
         assert.strictEqual(yield* tagOf(sandboxes.restoreCheckpoint(sandboxId, checkpoint.id)), "SandboxError.NotFound")
         assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "active")
+      })
+    )
+  })
+
+  describe("messages", () => {
+    const messageOf = <A, R>(effect: Effect.Effect<A, SandboxError | PlatformError.PlatformError, R>) =>
+      Effect.map(Effect.flip(effect), ({ message }) => message)
+
+    it.effect("of a sandbox that was stopped say whether there is a way back", () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes } = yield* fresh
+        yield* sandboxes.stopSandbox(sandboxId)
+        assert.include(yield* messageOf(sandboxes.runCommand(sandboxId, "true")), "reconnectToSandbox starts it again")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+        const spent = yield* sandboxes.createSandbox({ persistent: false })
+        yield* sandboxes.stopSandbox(spent.sandboxId)
+        for (const id of [sandboxId, spent.sandboxId]) {
+          for (const use of [
+            Effect.asVoid(sandboxes.runCommand(id, "true")),
+            Effect.asVoid(sandboxes.reconnectToSandbox(id))
+          ]) {
+            assert.include(yield* messageOf(use), "its disk was not kept: make another one")
+          }
+        }
+      })
+    )
+
+    it.effect("of a port that is not ready say what its check, or the system, has said", () =>
+      Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const port = yield* freePort
+        const { sandboxId } = yield* sandboxes.createSandbox({ ports: [port] })
+        const recovery = { ready: Schedule.recurs(0) }
+        const checks = [
+          [true, "ECONNREFUSED"],
+          [() => Effect.fail("not yet"), "not yet"],
+          [() => Effect.fail({ _tag: "Warming" }), "Warming"],
+          [() => Effect.fail(new Error("migrating")), "migrating"],
+          [() => Effect.fail(undefined), "the check failed"]
+        ] as const
+        for (const [ready, said] of checks) {
+          const message = yield* messageOf(sandboxes.getPortUrl(sandboxId, port, { ready, recovery }))
+          assert.include(message, `port ${port} does not answer: ${said}`)
+        }
+      })
+    )
+
+    it.effect("name the path that was given, and what an input has never been", () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes } = yield* fresh
+        const path = "/proc/no-such-file"
+        assert.include(yield* messageOf(sandboxes.writeFiles(sandboxId, [{ path, content: "" }])), path)
+        const process = yield* sandboxes.runCommandProcess(sandboxId, "sleep", ["1000"])
+        assert.include(yield* messageOf(process.write("x")), "it was started without")
+        yield* process.signal("SIGKILL")
       })
     )
   })

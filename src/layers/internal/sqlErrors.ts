@@ -114,7 +114,8 @@ const lookup = (table: { readonly [key: string]: StoreKind }, key: string): Stor
 
 const fromSqliteCode = (code: number): Verdict | undefined => {
   const kind = sqliteExtended[code] ?? sqlitePrimary[code & 0xff]
-  return kind === undefined ? undefined : { kind, detail: `SQLite result code ${code}` }
+  const name = Object.entries(sqliteNames).find(([, known]) => known === code || known === (code & 0xff))
+  return kind === undefined ? undefined : { kind, detail: `${name?.[0] ?? "SQLite result code"} (${code})` }
 }
 
 const fromName = (code: string): Verdict | undefined => {

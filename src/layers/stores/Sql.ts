@@ -13,7 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import * as SqlClient from "effect/sql/SqlClient"
-import type { SandboxError } from "../../errors.ts"
+import { SandboxError, Store } from "../../errors.ts"
 import * as Log from "../../services/ProcessLog.ts"
 import * as SandboxSettings from "../../services/SandboxSettings.ts"
 import * as Records from "../../services/SandboxStore.ts"
@@ -92,13 +92,22 @@ export const layer = (
 ): Layer.Layer<Records.SandboxStore | Log.ProcessLog, SandboxError, SqlClient.SqlClient> =>
   Layer.effectContext(make(options))
 
+/** Which of this host's files cannot be used. */
+const ofFile = (error: SandboxError, file: string): SandboxError =>
+  error.reason._tag === "Store"
+    ? new SandboxError({
+        ...error,
+        reason: new Store({ ...error.reason, detail: `${file}: ${error.reason.detail ?? error.reason.kind}` })
+      })
+    : error
+
 /** The same in an SQLite file, with nothing else to install; one connection a layer. */
 export const layerSqlite = (options: SqliteOptions): Layer.Layer<Records.SandboxStore | Log.ProcessLog, SandboxError> =>
   Layer.effectContext(
     Effect.gen(function* () {
       const sql = yield* Effect.mapError(NodeSqlite.make(options), toSandboxError("SandboxStore.open"))
       return yield* Effect.provideService(make(options), SqlClient.SqlClient, sql)
-    })
+    }).pipe(Effect.mapError((error) => ofFile(error, options.file)))
   ).pipe(Layer.provide(Reactivity.layer))
 
 /** The SQLite file of `SANDBOX_SQLITE_FILE` (default `.effect-sandbox/sandboxes.sqlite`) with `SANDBOX_NAMESPACE`. */

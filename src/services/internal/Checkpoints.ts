@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../errors.ts"
-import { Gone, NotActive, NotRunning, ProcessesRunning, Stopped } from "../../errors.ts"
+import { Gone, NotActive, NotRunning, ProcessesRunning } from "../../errors.ts"
 import type { Checkpoint } from "../../model/Checkpoint.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { ProcessRecord } from "../../model/Process.ts"
@@ -77,7 +77,7 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
     Effect.gen(function* () {
       const operation = "SandboxService.createCheckpoint"
       const { record } = held
-      if (record.status === "shutdown") return yield* core.failure(record, operation, new Stopped())
+      if (record.status === "shutdown") return yield* core.stopped(record, operation)
       if (record.status !== "active") {
         return yield* core.failure(record, operation, new NotActive({ status: record.status }))
       }

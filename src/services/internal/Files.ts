@@ -151,7 +151,7 @@ export const make = (self: Core, machines: Machines): Files => {
         // For a program that records the headers of requests in its spans.
         Effect.provideService(Headers.CurrentRedactedNames, [...redacted, ...Object.keys(url.headers)]),
         Effect.timeout(Duration.seconds(5)),
-        Effect.mapError((error) => notReady(id, url, error._tag))
+        Effect.mapError((error) => notReady(id, url, codeOf(error) ?? error._tag))
       )
       if ([502, 503, 504].includes(response.status)) {
         return yield* notReady(id, url, `HTTP status ${response.status}`)
@@ -183,11 +183,7 @@ export const make = (self: Core, machines: Machines): Files => {
     const check =
       ready === true
         ? answers(id, url)
-        : Effect.mapError(ready(url), (error) =>
-            isSandboxError(error)
-              ? error
-              : notReady(id, url, error instanceof Error ? error.message : "the check failed")
-          )
+        : Effect.mapError(ready(url), (error) => (isSandboxError(error) ? error : notReady(id, url, textOf(error))))
     yield* Effect.retry(check, {
       schedule: options.recovery?.ready ?? recovery?.ready ?? self.policy.ready,
       while: (error) => error.isRetryable
@@ -196,4 +192,21 @@ export const make = (self: Core, machines: Machines): Files => {
   })
 
   return { write, read, portUrl }
+}
+
+/** The code of the system (`ECONNREFUSED`), however deep it lies. */
+const codeOf = (error: unknown, depth = 0): string | undefined => {
+  if (depth === 8 || !Predicate.isObject(error)) return undefined
+  if (Predicate.hasProperty(error, "code") && Predicate.isString(error.code)) return error.code
+  const inner = Predicate.hasProperty(error, "reason") && Predicate.isObject(error.reason) ? error.reason : undefined
+  return codeOf(inner ?? (Predicate.hasProperty(error, "cause") ? error.cause : undefined), depth + 1)
+}
+
+/** What the failure of somebody's own check says. */
+const textOf = (error: unknown): string => {
+  if (Predicate.isString(error)) return error
+  const { message, _tag } = Predicate.isObject(error)
+    ? { message: Reflect.get(error, "message"), _tag: Reflect.get(error, "_tag") }
+    : {}
+  return Predicate.isString(message) && message !== "" ? message : Predicate.isString(_tag) ? _tag : "the check failed"
 }

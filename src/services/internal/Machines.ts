@@ -14,7 +14,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import { Busy, Gone, NotActive, NotRunning, SandboxError, Stopped, Store } from "../../errors.ts"
+import { Busy, Gone, NotActive, NotRunning, SandboxError, Store } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { Lease } from "../../model/Lease.ts"
 import * as Config from "../../model/SandboxConfig.ts"
@@ -127,7 +127,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         const leased = record.lease !== undefined && record.lease.expiresAt > now ? record.lease : undefined
         switch (record.status) {
           case "shutdown":
-            return yield* core.failure(record, operation, new Stopped())
+            return yield* core.stopped(record, operation)
           case "error":
             return yield* core.failure(
               record,
@@ -139,7 +139,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
             if (leased !== undefined && !(yield* self.isDead(leased.owner))) {
               return yield* core.failure(record, operation, new Busy({ owner: leased.owner }))
             }
-            if (core.wasStopped(record)) return yield* core.failure(record, operation, new Stopped())
+            if (core.wasStopped(record)) return yield* core.stopped(record, operation)
             return yield* core.failure(
               record,
               operation,
@@ -512,10 +512,10 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
             return revive(held, overrides)
           case "recreating":
             return core.wasStopped(held.record)
-              ? Effect.fail(core.failure(held.record, operation, new Stopped()))
+              ? Effect.fail(core.stopped(held.record, operation))
               : finishCreation(held)
           case "shutdown":
-            return Effect.fail(core.failure(held.record, operation, new Stopped()))
+            return Effect.fail(core.stopped(held.record, operation))
           case "creating":
           case "error":
             return Effect.fail(core.failure(held.record, operation, new NotActive({ status: held.record.status })))
@@ -540,12 +540,12 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           case "error":
             return finishCreation(held, config)
           case "shutdown":
-            return record.persistent === true
+            return record.persistent === true && record.externalSandboxId !== undefined
               ? Effect.gen(function* () {
                   const provider = yield* self.registry.get(record.provider)
                   return yield* resume(held, provider)
                 })
-              : Effect.fail(core.failure(record, operation, new Stopped()))
+              : Effect.fail(core.stopped(record, operation))
         }
       }).pipe(
         observed(id, "explicit"),

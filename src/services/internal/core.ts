@@ -12,7 +12,8 @@ import {
   LegacyRecord,
   NotRunning,
   OutcomeUnknown,
-  SandboxError
+  SandboxError,
+  Stopped
 } from "../../errors.ts"
 import { expectedDuration } from "../../model/Common.ts"
 import { ProcessId, SandboxId } from "../../model/Ids.ts"
@@ -95,6 +96,16 @@ export const atMostOnce =
           })
         })
       : error
+
+/** Why nothing runs in a sandbox that was stopped, and whether there is a way back. */
+export const stopped = (record: SandboxRecord, operation: string): SandboxError =>
+  failure(
+    record,
+    operation,
+    new Stopped({
+      diskKept: record.persistent === true && record.externalSandboxId !== undefined && record.stopPending !== "delete"
+    })
+  )
 
 /** A sandbox at rest, also while, or after, a restore of it was cut off: only an activation takes `shutdownAt` away. */
 export const wasStopped = (record: SandboxRecord): boolean => record.shutdownAt !== undefined

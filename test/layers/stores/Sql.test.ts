@@ -148,6 +148,8 @@ describe("a SQLite file", () => {
       yield* Effect.promise(() => mkdir(dirname(file), { recursive: true }))
       yield* Effect.promise(() => writeFile(file, garbage))
       assert.strictEqual(yield* openFailure(Sql.layerSqlite({ file })), "Store(Corrupt)")
+      const { message } = yield* Effect.flip(Effect.scoped(Layer.build(Sql.layerSqlite({ file }))))
+      assert.include(message, `${file}: SQLITE_NOTADB (26)`)
       assert.isTrue((yield* Effect.promise(() => readFile(file))).equals(garbage))
     })
   )

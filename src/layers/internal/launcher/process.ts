@@ -366,7 +366,13 @@ export const follow = Effect.fnUntraced(function* (
     )
   const ended = Input.endedOf(exit, endedError)
   const closedBefore = () =>
-    failure("write", new InvalidArgument({ argument: "bytes", problem: "the input of this process has ended already" }))
+    failure(
+      "write",
+      new InvalidArgument({
+        argument: "bytes",
+        problem: "this process takes no input: it was started without, or its input was closed"
+      })
+    )
   input =
     next === undefined
       ? Input.none(ended, closedBefore)

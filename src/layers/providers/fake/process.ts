@@ -132,7 +132,10 @@ export class Process {
             ? this.goneError
             : failWith(
                 "write",
-                new InvalidArgument({ argument: "bytes", problem: "the input of this process has ended already" })
+                new InvalidArgument({
+                  argument: "bytes",
+                  problem: "this process takes no input: it was started without, or its input was closed"
+                })
               )
         )
       })

@@ -38,14 +38,16 @@ const resolve = (method: string, base: string, path: string): Effect.Effect<stri
 const attempt = <A>(method: string, path: string, evaluate: () => Promise<A>) =>
   Effect.tryPromise({ try: evaluate, catch: (error) => platformError("FileSystem", method, path, error) })
 
+/** `shown` is the path that a failure names. */
 const open = (
   method: string,
+  shown: string,
   path: string,
   flags: number | string,
   mode?: number
 ): Effect.Effect<FsPromises.FileHandle, PlatformError.PlatformError, Scope.Scope> =>
   Effect.acquireRelease(
-    attempt(method, path, () => FsPromises.open(path, flags, mode)),
+    attempt(method, shown, () => FsPromises.open(path, flags, mode)),
     (handle) => Effect.ignore(Effect.tryPromise(() => handle.close()))
   )
 
@@ -55,7 +57,7 @@ export const read = (base: string, path: string): Stream.Stream<Uint8Array, Plat
     Effect.gen(function* () {
       const absolute = yield* resolve("readFile", base, path)
       // Not to wait for the writer of a FIFO: a blocked thread cannot be interrupted.
-      const handle = yield* open("readFile", absolute, constants.O_RDONLY | constants.O_NONBLOCK)
+      const handle = yield* open("readFile", absolute, absolute, constants.O_RDONLY | constants.O_NONBLOCK)
       const stat = yield* attempt("readFile", path, () => handle.stat())
       if (stat.isFIFO()) {
         return yield* PlatformError.systemError({
@@ -151,7 +153,7 @@ const writeOne = (
       yield* Effect.addFinalizer(() =>
         Effect.ignore(Effect.tryPromise(() => FsPromises.rm(temporary, { force: true })))
       )
-      const handle = yield* open("writeFile", temporary, "wx", 0o666)
+      const handle = yield* open("writeFile", entry.path, temporary, "wx", 0o666)
       const write = (bytes: Uint8Array) => use(() => handle.writeFile(bytes))
       if (entry.content instanceof Uint8Array) yield* write(entry.content)
       else yield* Stream.runForEach(entry.content, write)

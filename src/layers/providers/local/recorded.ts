@@ -339,7 +339,10 @@ const follow = Effect.fnUntraced(function* (
             if (error._tag === "Refused" && error.failure.type === "closed") {
               return failWith(
                 operation,
-                new InvalidArgument({ argument: "bytes", problem: "the input of this process has ended already" }),
+                new InvalidArgument({
+                  argument: "bytes",
+                  problem: "this process takes no input: it was started without, or its input was closed"
+                }),
                 sandboxId
               )
             }

@@ -489,7 +489,10 @@ export const start = Effect.fnUntraced(function* (
           Effect.fail(
             failWith(
               "write",
-              new InvalidArgument({ argument: "bytes", problem: "the input of this process has ended already" })
+              new InvalidArgument({
+                argument: "bytes",
+                problem: "this process takes no input: it was started without, or its input was closed"
+              })
             )
           )
         )

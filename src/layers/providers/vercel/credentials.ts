@@ -58,7 +58,7 @@ const complete = (found: Found, names: Readonly<Record<keyof Credentials, string
     ]
     return absent.length === 3
       ? Option.none<Credentials>()
-      : yield* missing(absent, "the others are set, and half a set is none")
+      : yield* missing(absent, "the others are set: set all of them, or none")
   })
 
 /** `SANDBOX_VERCEL_TOKEN`, `_TEAM_ID`, `_PROJECT_ID`; a part of them is refused, naming what is missing. */
