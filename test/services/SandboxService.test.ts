@@ -462,7 +462,7 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
           [true, "ECONNREFUSED"],
           [() => Effect.fail("not yet"), "not yet"],
           [() => Effect.fail({ _tag: "Warming" }), "Warming"],
-          [() => Effect.fail(new Error("migrating")), "migrating"],
+          [() => Effect.fail({ message: "migrating" }), "migrating"],
           [() => Effect.fail(undefined), "the check failed"]
         ] as const
         for (const [ready, said] of checks) {
