@@ -1,6 +1,10 @@
 /** The embedded library in a temp folder that goes away with the Scope. */
-import { NodeServices } from "@effect/platform-node"
-import { ConfigProvider, Effect, FileSystem, Layer, Stream } from "effect"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
 import * as Embedded from "../../src/Embedded.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
 
