@@ -55,7 +55,7 @@ const ofName = (sdk: Sdk, name: string, sandboxId: SandboxId): Stream.Stream<Lis
       )
   )
 
-/** Newest first, of every name that the sandbox has had and that the vendor still knows. */
+/** Newest first, of every name that the sandbox has had, whether or not the vendor still has a sandbox of that name. */
 export const list = (
   sdk: Sdk,
   sandboxId: SandboxId,
@@ -66,7 +66,10 @@ export const list = (
       const tagged = yield* Stream.runCollect(Lifecycle.listByTag(sdk, "listCheckpoints", "sandbox", sandboxId))
       const names = new Set(tagged.map((info) => info.ref.externalId))
       if (Option.isSome(ref)) names.add(ref.value.externalId)
-      const all = yield* Effect.forEach(names, (name) => Stream.runCollect(ofName(sdk, name, sandboxId)))
+      for (const name of [...names]) Lifecycle.namesUpTo(sandboxId, name).forEach((former) => names.add(former))
+      const all = yield* Effect.forEach(names, (name) => Stream.runCollect(ofName(sdk, name, sandboxId)), {
+        concurrency: 8
+      })
       return Stream.fromIterable(
         all
           .flat()

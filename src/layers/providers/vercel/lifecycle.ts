@@ -28,6 +28,15 @@ export const slow = Duration.minutes(4)
 /** The name of a sandbox that its user did not name: two incarnations have two. */
 const nameOf = (request: CreateRequest): string => `sbx-${request.sandboxId}-${request.version}`
 
+/**
+ * The names that the machines of a sandbox have had, up to the one with this name: each that was made in the place of another one
+ * has the next number. The vendor keeps the snapshots of a name that is gone, but tells of no name by itself.
+ */
+export const namesUpTo = (sandboxId: SandboxId, name: string): ReadonlyArray<string> => {
+  const version = Number(new RegExp(`^sbx-${sandboxId}-(\\d+)$`).exec(name)?.[1] ?? 0)
+  return version === 0 ? [name] : Array.from({ length: version }, (_, index) => `sbx-${sandboxId}-${version - index}`)
+}
+
 export const refOf = (sandbox: Sandbox): MachineRef => ({
   externalId: sandbox.name,
   incarnation: sandbox.currentSession().sessionId

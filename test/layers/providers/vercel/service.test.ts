@@ -337,6 +337,33 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
     )
   })
 
+  describe("checkpoints of a name that is gone", () => {
+    test.effect("are listed, restored and deleted under the next one", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox({ persistent: true, recovery: "restore" })
+        const ids = Effect.map(Stream.runCollect(sandboxes.listCheckpoints(sandboxId)), (all) =>
+          all.map(({ id }) => id)
+        )
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "first" }])
+        const first = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "second" }])
+        const second = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* vendor.vanish(ref.externalSandboxId ?? "")
+        const outcome = yield* sandboxes.reconnectToSandbox(sandboxId)
+        assert.isTrue(outcome._tag === "Restored" && outcome.checkpointId === second.id)
+        assert.notStrictEqual(outcome.ref.externalSandboxId, ref.externalSandboxId)
+        const third = yield* sandboxes.createCheckpoint(sandboxId)
+        assert.deepStrictEqual(yield* ids, [third.id, second.id, first.id])
+        yield* sandboxes.restoreCheckpoint(sandboxId, first.id)
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "first")
+        yield* sandboxes.deleteCheckpoint(sandboxId, first.id)
+        assert.notInclude(yield* ids, first.id)
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+  })
+
   describe("secrets", () => {
     test.effect("of the network policy reach the vendor's proxy and nobody else", () =>
       Effect.gen(function* () {
