@@ -159,6 +159,22 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
       })
     )
 
+    for (const how of ["at once", "after a stop"] as const) {
+      test.effect(`that was made anew takes the machine before it along when it is deleted ${how}`, () =>
+        Effect.gen(function* () {
+          const { sandboxes, vendor } = yield* world
+          const { ref, sandboxId } = yield* sandboxes.createSandbox({ deleteOnStop: false })
+          yield* vendor.expire(ref.externalSandboxId ?? "")
+          assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+          const own = () => vendor.sandboxes().filter(({ settings }) => settings.tags?.["sandbox-id"] === sandboxId)
+          assert.strictEqual(own().length, 2)
+          if (how === "after a stop") yield* sandboxes.stopSandbox(sandboxId)
+          yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+          assert.deepStrictEqual(own(), [])
+        })
+      )
+    }
+
     test.effect("of a name that another namespace has is refused, and left alone", () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
