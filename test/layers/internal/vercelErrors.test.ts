@@ -47,6 +47,13 @@ const table: ReadonlyArray<Row> = [
   { name: "403", error: answer(403, "forbidden"), tag: "Permission", retryable: false },
   { name: "404 of a name", error: answer(404, "not_found"), tag: "Gone", retryable: false },
   {
+    name: "404 of the project",
+    error: answer(404, "not_found"),
+    asked: { about: "project" },
+    tag: "Authentication",
+    retryable: false
+  },
+  {
     name: "404 of a session",
     error: answer(404, "not_found"),
     asked: { about: "session" },

@@ -7,7 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import type { Sandbox, Snapshot } from "@vercel/sandbox"
+import type { Sandbox } from "@vercel/sandbox"
 import type { SandboxError } from "../../../errors.ts"
 import { NotFound } from "../../../errors.ts"
 import type { Checkpoint } from "../../../model/Checkpoint.ts"
@@ -17,43 +17,15 @@ import type { Guest } from "./guest.ts"
 import * as Lifecycle from "./lifecycle.ts"
 import type { Plan } from "./plan.ts"
 import type { Sdk } from "./sdk.ts"
+import * as Snapshots from "./snapshots.ts"
 
-type Listed = Awaited<ReturnType<typeof Snapshot.list>>["snapshots"][number]
-
-const checkpointOf = (sandboxId: SandboxId, snapshot: Listed): Checkpoint => ({
+const checkpointOf = (sandboxId: SandboxId, snapshot: Snapshots.Listed): Checkpoint => ({
   id: snapshot.id,
   sandboxId,
   createdAt: snapshot.createdAt,
   sizeBytes: snapshot.sizeBytes,
   ...(snapshot.expiresAt === undefined ? {} : { expiresAt: snapshot.expiresAt })
 })
-
-/** The snapshots of a name, newest first; none of a name that is gone. */
-const ofName = (sdk: Sdk, name: string, sandboxId: SandboxId): Stream.Stream<Listed, SandboxError> =>
-  Stream.paginate(undefined as string | undefined, (cursor) =>
-    sdk
-      .use(
-        { operation: "listCheckpoints", about: "sandbox", id: name, effects: false, sandboxId },
-        (access, signal, { Snapshot }) =>
-          Snapshot.list({
-            ...access,
-            name,
-            sortOrder: "desc",
-            ...(cursor === undefined ? {} : { cursor }),
-            signal
-          })
-      )
-      .pipe(
-        Effect.map(
-          ({ pagination, snapshots }) =>
-            [snapshots.filter(({ status }) => status === "created"), Option.fromNullOr(pagination.next)] as const
-        ),
-        Effect.catchIf(
-          (error) => error.reason._tag === "Gone",
-          () => Effect.succeed([[], Option.none<string>()] as const)
-        )
-      )
-  )
 
 /** Newest first, of every name that the sandbox has had, whether or not the vendor still has a sandbox of that name. */
 export const list = (
@@ -67,9 +39,13 @@ export const list = (
       const names = new Set(tagged.map((info) => info.ref.externalId))
       if (Option.isSome(ref)) names.add(ref.value.externalId)
       for (const name of [...names]) Lifecycle.namesUpTo(sandboxId, name).forEach((former) => names.add(former))
-      const all = yield* Effect.forEach(names, (name) => Stream.runCollect(ofName(sdk, name, sandboxId)), {
-        concurrency: 8
-      })
+      const all = yield* Effect.forEach(
+        names,
+        (name) => Stream.runCollect(Snapshots.ofName(sdk, "listCheckpoints", name, sandboxId)),
+        {
+          concurrency: 8
+        }
+      )
       return Stream.fromIterable(
         all
           .flat()
@@ -119,9 +95,12 @@ const ended = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Sandbox, Sandb
 const taken = (guest: Guest, sandboxId: SandboxId, lost: SandboxError): Effect.Effect<Checkpoint, SandboxError> =>
   Effect.gen(function* () {
     yield* ended(guest, sandboxId)
-    const own = yield* ofName(guest.sdk, guest.sandbox.name, sandboxId).pipe(
-      Stream.filter(({ sourceSessionId }) => sourceSessionId === guest.session.sessionId),
-      Stream.runHead
+    const own = yield* Snapshots.ofSession(
+      guest.sdk,
+      "createCheckpoint",
+      guest.sandbox.name,
+      guest.session.sessionId,
+      sandboxId
     )
     return Option.isSome(own) ? checkpointOf(sandboxId, own.value) : yield* lost
   }).pipe(Effect.mapError(() => lost))
@@ -151,7 +130,9 @@ export const create = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Checkp
   const again = Effect.tap(saved, ({ id }) =>
     // Both are harmless twice, and without them the disk is out of reach.
     Effect.retry(
-      Effect.flatMap(ended(guest, sandboxId), (stopped) => bootFrom(sdk, "createCheckpoint", stopped, id, sandboxId)),
+      Effect.flatMap(ended(guest, sandboxId), (stopped) =>
+        Lifecycle.bootFrom(sdk, "createCheckpoint", stopped, id, sandboxId)
+      ),
       {
         while: (error) => error.isRetryable,
         schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(4)])
@@ -161,15 +142,6 @@ export const create = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Checkp
   // A fiber of its own, in which deadlines still interrupt.
   return Effect.uninterruptibleMask((restore) => Effect.flatMap(Effect.forkDetach(restore(again)), Fiber.join))
 }
-
-/** Lets a sandbox whose session has ended go on with the disk of a snapshot. */
-const bootFrom = (sdk: Sdk, operation: string, sandbox: Sandbox, snapshotId: string, sandboxId: SandboxId) =>
-  Effect.gen(function* () {
-    yield* sdk.use({ operation, about: "snapshot", id: snapshotId, effects: true, sandboxId }, (_, signal) =>
-      sandbox.update({ currentSnapshotId: snapshotId }, { signal })
-    )
-    return yield* Lifecycle.resume(sdk, operation, sandbox, sandboxId)
-  })
 
 /** The sandbox with the disk of a checkpoint, running. What could fail without it being touched comes first. */
 export const restore = (
@@ -190,5 +162,5 @@ export const restore = (
     const sandbox = existing.value
     yield* Lifecycle.end(sdk, sandbox, "stop")
     const stopped = yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, sandbox.name, sandboxId), sandboxId)
-    return yield* bootFrom(sdk, operation, stopped, id, sandboxId)
+    return yield* Lifecycle.bootFrom(sdk, operation, stopped, id, sandboxId)
   })

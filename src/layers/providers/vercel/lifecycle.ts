@@ -18,6 +18,7 @@ import type { CreateRequest, MachineInfo, MachineRef } from "../../../services/S
 import type { Plan } from "./plan.ts"
 import { tagNames } from "./plan.ts"
 import type { Question, Sdk } from "./sdk.ts"
+import * as Snapshots from "./snapshots.ts"
 
 /** What a name or session stands at, in the vendor's words. */
 export type Status = Sandbox["status"]
@@ -50,15 +51,24 @@ const question = (operation: string, id: string, fields: Partial<Question> = {})
   ...fields
 })
 
-/** The record of a name; boots nothing. */
-export const get = (sdk: Sdk, name: string, sandboxId?: SandboxId): Effect.Effect<Sandbox, SandboxError> =>
+const lookUp = (sdk: Sdk, name: string, sandboxId: SandboxId | undefined): Effect.Effect<Sandbox, SandboxError> =>
   sdk.use(question("get", name, { sandboxId }), (access, signal, { Sandbox }) =>
     Sandbox.get({ ...access, name, resume: false, signal })
   )
 
+/** The record of a name; boots nothing. `Gone` only in a project that exists. */
+export const get = (sdk: Sdk, name: string, sandboxId?: SandboxId): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.catch(lookUp(sdk, name, sandboxId), (error) => Effect.flatMap(sdk.unlessNoProject(error), Effect.fail))
+
 /** The same, none when there is no such name. */
-const getOption = (sdk: Sdk, name: string, sandboxId: SandboxId): Effect.Effect<Option.Option<Sandbox>, SandboxError> =>
-  get(sdk, name, sandboxId).pipe(
+const getOption = (
+  sdk: Sdk,
+  name: string,
+  sandboxId: SandboxId | undefined
+): Effect.Effect<Option.Option<Sandbox>, SandboxError> => noneIfGone(get(sdk, name, sandboxId))
+
+const noneIfGone = (found: Effect.Effect<Sandbox, SandboxError>): Effect.Effect<Option.Option<Sandbox>, SandboxError> =>
+  found.pipe(
     Effect.map(Option.some),
     Effect.catchIf(
       (error) => error.reason._tag === "Gone",
@@ -134,6 +144,19 @@ const lost = (sdk: Sdk, operation: string, sandbox: Sandbox, sandboxId: SandboxI
     sandboxId
   )
 
+/**
+ * The snapshot from which a sandbox that is not persistent goes on: that of its last session, whose checkpoint was made by a service
+ * that did not live to boot it again.
+ */
+const saved = (sdk: Sdk, operation: string, sandbox: Sandbox, sandboxId: SandboxId) =>
+  Effect.flatMap(
+    Snapshots.ofSession(sdk, operation, sandbox.name, sandbox.currentSession().sessionId, sandboxId),
+    (snapshot) =>
+      Option.isSome(snapshot)
+        ? Effect.succeed(snapshot.value.id)
+        : Effect.fail(lost(sdk, operation, sandbox, sandboxId))
+  )
+
 /** Boots what has a disk, or waits until a boot is done. */
 const boot = (
   sdk: Sdk,
@@ -144,7 +167,29 @@ const boot = (
   Effect.gen(function* () {
     const sandbox = yield* settled(sdk, found, sandboxId)
     if (sandbox.status === "running") return sandbox
-    if (!sandbox.persistent) return yield* lost(sdk, operation, sandbox, sandboxId)
+    if (sandbox.persistent) return yield* resume(sdk, operation, sandbox, sandboxId)
+    const snapshotId = yield* saved(sdk, operation, sandbox, sandboxId)
+    return yield* bootFrom(sdk, operation, sandbox, snapshotId, sandboxId).pipe(
+      // It has expired a moment ago.
+      Effect.catchIf(
+        (error) => error.reason._tag === "NotFound",
+        () => Effect.fail(lost(sdk, operation, sandbox, sandboxId))
+      )
+    )
+  })
+
+/** Lets a sandbox whose session has ended go on with the disk of a snapshot. */
+export const bootFrom = (
+  sdk: Sdk,
+  operation: string,
+  sandbox: Sandbox,
+  snapshotId: string,
+  sandboxId: SandboxId
+): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.gen(function* () {
+    yield* sdk.use({ operation, about: "snapshot", id: snapshotId, effects: true, sandboxId }, (_, signal) =>
+      sandbox.update({ currentSnapshotId: snapshotId }, { signal })
+    )
     return yield* resume(sdk, operation, sandbox, sandboxId)
   })
 
@@ -198,9 +243,8 @@ export const connect = (
       case "snapshotting":
         return yield* sdk.fail("connect", new NotRunning({ detail: `it is ${sandbox.status}` }), sandboxId)
       default:
-        return yield* sandbox.persistent
-          ? sdk.fail("connect", new NotRunning({ detail: `its session is ${sandbox.status}` }), sandboxId)
-          : lost(sdk, "connect", sandbox, sandboxId)
+        if (!sandbox.persistent) yield* saved(sdk, "connect", sandbox, sandboxId)
+        return yield* sdk.fail("connect", new NotRunning({ detail: `its session is ${sandbox.status}` }), sandboxId)
     }
   })
 
@@ -256,9 +300,9 @@ const imageOf = (plan: Plan) => {
 
 const post = (sdk: Sdk, request: CreateRequest, plan: Plan, name: string, snapshotId: string | undefined) =>
   sdk.use(
-    question("create", snapshotId ?? name, {
+    question("create", snapshotId ?? sdk.access.projectId, {
       sandboxId: request.sandboxId,
-      about: snapshotId === undefined ? "sandbox" : "snapshot",
+      about: snapshotId === undefined ? "project" : "snapshot",
       effects: true,
       deadline: slow,
       secrets: secretsIn([request.config.env, plan.networkPolicy])
@@ -348,7 +392,8 @@ export const create = (
         return yield* made
       })
     if (plan.name !== undefined && plan.reuse) {
-      const existing = yield* getOption(sdk, name, sandboxId)
+      // The creation that follows tells whether there is the project.
+      const existing = yield* noneIfGone(lookUp(sdk, name, sandboxId))
       if (Option.isSome(existing)) return yield* take(existing.value)
     }
     const attempt: Effect.Effect<Sandbox, SandboxError> = made.pipe(
@@ -407,7 +452,7 @@ export const listByTag = (
   const tag = tagNames[kind]
   return Stream.paginate(undefined as string | undefined, (cursor) =>
     sdk
-      .use(question(operation, value), (access, signal, { Sandbox }) => {
+      .use(question(operation, sdk.access.projectId, { about: "project" }), (access, signal, { Sandbox }) => {
         const page = { ...access, ...(cursor === undefined ? {} : { cursor }), signal }
         // The SDK's types want to see that there is one tag.
         return kind === "sandbox"
@@ -426,20 +471,12 @@ export const listByTag = (
 
 /** Ends what a ref stands for. What is not there, or is somebody else's by now, needs no end. */
 export const stop = (sdk: Sdk, ref: MachineRef, mode: "stop" | "delete"): Effect.Effect<void, SandboxError> =>
-  Effect.flatMap(
-    get(sdk, ref.externalId).pipe(
-      Effect.map(Option.some),
-      Effect.catchIf(
-        (error) => error.reason._tag === "Gone",
-        () => Effect.succeedNone
-      )
-    ),
-    (found) =>
-      Option.isNone(found)
-        ? Effect.void
-        : Effect.flatMap(isOfRef(sdk, "stop", found.value, ref), (own) =>
-            own ? end(sdk, found.value, mode) : Effect.void
-          )
+  Effect.flatMap(getOption(sdk, ref.externalId, undefined), (found) =>
+    Option.isNone(found)
+      ? Effect.void
+      : Effect.flatMap(isOfRef(sdk, "stop", found.value, ref), (own) =>
+          own ? end(sdk, found.value, mode) : Effect.void
+        )
   )
 
 /** Ends the machine of this ref and no later one. */

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Effect, Fiber, Option, Redacted, type Scope, Stream } from "effect"
 import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
+import type { SandboxError } from "../../../../src/errors.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as Fault from "../../../emulators/vercel/faults.ts"
 import { optionsFor, service, Vendor } from "./support.ts"
@@ -305,6 +306,113 @@ describe("Vercel: a checkpoint", () => {
       })
     )
   }
+})
+
+describe("Vercel: a service that died between a checkpoint and the boot from it", () => {
+  /** What it leaves of a sandbox whose disk ends with its session. */
+  const left = (recovery: "recreate" | "none") =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      const { sandboxId } = yield* sandboxes.createSandbox({ persistent: false, recovery, vercel: { name: "box" } })
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "kept" }])
+      yield* Effect.promise(async () => {
+        const { Sandbox } = await import("@vercel/sandbox")
+        const sandbox = await Sandbox.get({ ...vendor.credentials, fetch: vendor.fetch, name: "box" })
+        await sandbox.currentSession().snapshot()
+      })
+      return { sandboxes, sandboxId, vendor }
+    })
+
+  live("leaves a disk that the next use goes on with", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* left("recreate")
+      const before = vendor.requests.count("sandbox.create")
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "kept")
+      assert.strictEqual(vendor.requests.count("sandbox.create"), before)
+      // The next end is that of its disk, as ever.
+      yield* vendor.expire("box")
+      const error = yield* Effect.flip(sandboxes.readFile(sandboxId, "f"))
+      assert.strictEqual(`${error._tag}.${error.reason._tag}`, "PlatformError.NotFound")
+    })
+  )
+
+  live("leaves one that does not recover as it is, to be booted by whoever asks for that", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* left("none")
+      const error = yield* Effect.flip(sandboxes.readFile(sandboxId, "f"))
+      assert.strictEqual(error.reason._tag, "NotRunning")
+      assert.strictEqual(vendor.requests.count("sandbox.resume"), 0)
+    })
+  )
+
+  live("leaves nothing where that snapshot has expired", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* left("recreate")
+      for (const { id } of vendor.snapshots()) vendor.expireSnapshot(id)
+      assert.strictEqual((yield* sandboxes.reconnectToSandbox(sandboxId))._tag, "Recreated")
+    })
+  )
+
+  live("is not taken for gone while the vendor cannot tell", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* left("recreate")
+      vendor.faults.inject("snapshot.list", Fault.serverError(500), { times: 1_000 })
+      const error = yield* Effect.flip(sandboxes.readFile(sandboxId, "f"))
+      assert.strictEqual(error.reason._tag, "Unavailable")
+      vendor.faults.clear()
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "kept")
+    })
+  )
+})
+
+describe("Vercel: a wrong project", () => {
+  live("is no sandbox that is gone: nothing is made, ended or listed in it", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const { externalSandboxId = "", id, incarnation = "" } = yield* sandboxes.getSandbox(sandboxId)
+      const ref = { externalId: externalSandboxId, incarnation }
+      const wrong = yield* Vercel.make({ ...optionsFor(vendor), projectId: "prj_of_another_team" })
+      const checkpoints = Option.getOrThrow(wrong.checkpoints)
+      const config = {}
+      const resolved = yield* wrong.resolve(config)
+      const request = { sandboxId: id, version: 2, namespace: "tests", config, resolved }
+      for (const [what, effect] of Object.entries({
+        connect: wrong.connect(ref, { boot: true, sandboxId: id }),
+        create: wrong.create(request),
+        stop: wrong.stop(ref, "delete"),
+        find: Stream.runDrain(wrong.find(id)),
+        list: Stream.runDrain(wrong.list("tests")),
+        checkpoints: Stream.runDrain(checkpoints.list(id, Option.some(ref))),
+        restore: checkpoints.restore("snap_1", request, Option.some(ref))
+      })) {
+        const { message, reason } = yield* Effect.flip<unknown, SandboxError, never>(effect)
+        assert.strictEqual(reason._tag, "Authentication", what)
+        assert.include(message, "prj_of_another_team")
+      }
+      assert.strictEqual(vendor.sandboxes().length, 1)
+    })
+  )
+
+  live("that is one only since a moment ago does not make a sandbox anew", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      const { ref, sandboxId } = yield* sandboxes.createSandbox()
+      yield* vendor.expire(ref.externalSandboxId ?? "")
+      vendor.requests.reset()
+      vendor.faults.inject("sandbox.get", Fault.notFound(), { times: 1_000 })
+      vendor.faults.inject("sandbox.list", Fault.notFound(), { times: 1_000 })
+      const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+      assert.strictEqual(error.reason._tag, "Authentication")
+      assert.strictEqual(vendor.requests.count("sandbox.create"), 0)
+      assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "active")
+      // The name alone is another matter.
+      vendor.faults.clear()
+      vendor.faults.inject("sandbox.get", Fault.notFound())
+      vendor.faults.inject("sandbox.get", Fault.notFound())
+      assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+      assert.strictEqual(vendor.requests.count("sandbox.create"), 1)
+    })
+  )
 })
 
 describe("Vercel: files", () => {
