@@ -142,6 +142,14 @@ const ofAnswer = (answer: Answer, asked: Asked, error: unknown): SandboxErrorRea
       })
     default:
   }
+  // A success that does not decode, or is of another type than it must be: a proxy's, or one that was cut.
+  if (status >= 200 && status < 300) {
+    return new Unavailable({
+      accepted: acceptance(asked, undefined),
+      detail: `${status}, an answer that does not decode`,
+      cause
+    })
+  }
   switch (status) {
     case 400:
     case 413:

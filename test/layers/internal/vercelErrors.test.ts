@@ -125,7 +125,21 @@ const table: ReadonlyArray<Row> = [
     retryable: true,
     notAccepted: false
   },
-  { name: "a success that does not decode", error: answer(200), tag: "Unknown", retryable: false },
+  {
+    name: "a success that does not decode",
+    error: answer(200),
+    tag: "Unavailable",
+    retryable: true,
+    notAccepted: true
+  },
+  {
+    name: "a success of a start that does not decode",
+    error: answer(200),
+    asked: effects,
+    tag: "Unavailable",
+    retryable: true,
+    notAccepted: false
+  },
   { name: "a status nobody knows", error: answer(418), tag: "Unknown", retryable: false },
   {
     name: "an answer made up for 502",

@@ -9,9 +9,10 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type { Sandbox } from "@vercel/sandbox"
 import type { SandboxError } from "../../../errors.ts"
-import { NotFound } from "../../../errors.ts"
+import { NotFound, Unavailable } from "../../../errors.ts"
 import type { Checkpoint } from "../../../model/Checkpoint.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
+import type { RecoverySchedule } from "../../../services/RecoveryPolicy.ts"
 import type { CreateRequest, MachineRef } from "../../../services/SandboxProvider.ts"
 import type { Guest } from "./guest.ts"
 import * as Lifecycle from "./lifecycle.ts"
@@ -67,23 +68,40 @@ const isOf = (sdk: Sdk, operation: string, id: string, sandboxId: SandboxId, ref
     )
   )
 
+/** What may be done twice is, until there is an answer. */
+const untilAnswered =
+  (retry: RecoverySchedule) =>
+  <A>(effect: Effect.Effect<A, SandboxError>): Effect.Effect<A, SandboxError> =>
+    Effect.retry(effect, { schedule: retry, while: (error) => error.isRetryable })
+
 /** Deletes one of this sandbox's; another's is as good as not there. */
 export const remove = (
   sdk: Sdk,
   id: string,
   sandboxId: SandboxId,
-  ref: Option.Option<MachineRef>
-): Effect.Effect<void, SandboxError> =>
-  Effect.andThen(
-    isOf(sdk, "deleteCheckpoint", id, sandboxId, ref),
-    sdk.use(
+  ref: Option.Option<MachineRef>,
+  retry: RecoverySchedule
+): Effect.Effect<void, SandboxError> => {
+  const deleted = sdk
+    .use(
       { operation: "deleteCheckpoint", about: "snapshot", id, effects: false, sandboxId },
       async (access, signal, { Snapshot }) => {
         const snapshot = await Snapshot.get({ ...access, snapshotId: id, signal })
         await snapshot.delete({ signal })
       }
     )
+    .pipe(
+      // It was there: an attempt whose answer was lost has deleted it.
+      Effect.catchIf(
+        (error) => error.reason._tag === "NotFound",
+        () => Effect.void
+      )
+    )
+  return Effect.andThen(
+    untilAnswered(retry)(isOf(sdk, "deleteCheckpoint", id, sandboxId, ref)),
+    untilAnswered(retry)(deleted)
   )
+}
 
 /** A sandbox whose session is on its way to its end, at that end. */
 const ended = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Sandbox, SandboxError> =>
@@ -149,18 +167,36 @@ export const restore = (
   id: string,
   request: CreateRequest,
   plan: Plan,
-  ref: Option.Option<MachineRef>
+  ref: Option.Option<MachineRef>,
+  retry: RecoverySchedule
 ): Effect.Effect<Sandbox, SandboxError> =>
   Effect.gen(function* () {
     const operation = "restoreCheckpoint"
     const { sandboxId } = request
-    yield* isOf(sdk, operation, id, sandboxId, ref)
+    const sure = untilAnswered(retry)
+    yield* sure(isOf(sdk, operation, id, sandboxId, ref))
     const existing = Option.isNone(ref)
       ? Option.none<Sandbox>()
-      : yield* Lifecycle.getOwn(sdk, operation, ref.value, sandboxId)
-    if (Option.isNone(existing)) return yield* Lifecycle.create(sdk, request, plan, id)
-    const sandbox = existing.value
-    yield* Lifecycle.end(sdk, sandbox, "stop")
-    const stopped = yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, sandbox.name, sandboxId), sandboxId)
-    return yield* Lifecycle.bootFrom(sdk, operation, stopped, id, sandboxId)
+      : yield* sure(Lifecycle.getOwn(sdk, operation, ref.value, sandboxId))
+    if (Option.isNone(existing)) return yield* sure(Lifecycle.create(sdk, request, plan, id))
+    const { name } = existing.value
+    const ended = Effect.gen(function* () {
+      const sandbox = yield* Lifecycle.get(sdk, name, sandboxId)
+      yield* Lifecycle.end(sdk, sandbox, "stop")
+      return yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, name, sandboxId), sandboxId)
+    })
+    return yield* sure(
+      Effect.gen(function* () {
+        const stopped = yield* sure(ended)
+        const running = yield* sure(Lifecycle.bootFrom(sdk, operation, stopped, id, sandboxId))
+        const source = running.currentSession().sourceSnapshotId
+        if (source === undefined || source === id) return running
+        // Somebody else has booted it in between, from the disk that it had.
+        return yield* sdk.fail(
+          operation,
+          new Unavailable({ accepted: "unknown", detail: `it was booted from ${source} meanwhile` }),
+          sandboxId
+        )
+      })
+    )
   })

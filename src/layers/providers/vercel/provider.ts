@@ -119,10 +119,10 @@ const primitives = (
       list: (id, ref) => Checkpoints.list(sdk, id, ref),
       restore: (id, request, ref) =>
         planFor("restoreCheckpoint", request).pipe(
-          Effect.flatMap((plan) => Checkpoints.restore(sdk, id, request, plan, ref)),
+          Effect.flatMap((plan) => Checkpoints.restore(sdk, id, request, plan, ref, context.retry)),
           Effect.flatMap(machine(request.sandboxId))
         ),
-      remove: (id, sandboxId, ref) => Checkpoints.remove(sdk, id, sandboxId, ref)
+      remove: (id, sandboxId, ref) => Checkpoints.remove(sdk, id, sandboxId, ref, context.retry)
     })
   }
 }

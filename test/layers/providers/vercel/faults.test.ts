@@ -308,6 +308,84 @@ describe("Vercel: a checkpoint", () => {
   }
 })
 
+describe("Vercel: a restore", () => {
+  for (const [endpoint, fault] of [
+    ["snapshot.list", Fault.serverError(503)],
+    ["sandbox.get", Fault.resetBefore],
+    ["session.stop", Fault.resetAfter],
+    ["session.stop", Fault.rateLimited(0)],
+    ["sandbox.update", Fault.resetAfter],
+    ["sandbox.update", Fault.serverError(502, { executed: true })],
+    ["sandbox.resume", Fault.resetAfter],
+    ["sandbox.resume", Fault.invalidJson],
+    ["sandbox.resume", Fault.html(503)],
+    ["sandbox.create", Fault.resetAfter],
+    ["sandbox.create", Fault.rateLimited(0)]
+  ] as const) {
+    live(`whose answer of ${endpoint} is lost (${JSON.stringify(fault).slice(0, 60)}) is made all the same`, () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes, vendor } = yield* box
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "saved" }])
+        const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "later" }])
+        if (endpoint === "sandbox.create") yield* vendor.vanish("box")
+        vendor.faults.inject(endpoint, fault)
+        yield* sandboxes.restoreCheckpoint(sandboxId, id)
+        assert.strictEqual(vendor.faults.pending, 0)
+        assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+        assert.strictEqual(vendor.sandboxes().length, 1)
+      })
+    )
+  }
+
+  live("that meets a boot by somebody else ends that one, and is made", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "saved" }])
+      const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "later" }])
+      const gate = Promise.withResolvers<void>()
+      vendor.faults.inject("sandbox.update", Fault.gate({ before: gate.promise }))
+      const fiber = yield* Effect.forkChild(sandboxes.restoreCheckpoint(sandboxId, id))
+      while (vendor.requests.count("sandbox.update") === 0) yield* Effect.sleep("5 millis")
+      yield* Effect.promise(async () => {
+        const { Sandbox } = await import("@vercel/sandbox")
+        await Sandbox.get({ ...vendor.credentials, fetch: vendor.fetch, name: "box", resume: true })
+        gate.resolve()
+      })
+      yield* Fiber.join(fiber)
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+    })
+  )
+
+  live("of a checkpoint that the vendor has lost changes nothing", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "later" }])
+      for (const variant of [400, 410] as const) {
+        vendor.faults.inject("sandbox.update", Fault.snapshotMissing(variant))
+        const error = yield* Effect.flip(sandboxes.restoreCheckpoint(sandboxId, id))
+        assert.isTrue(error.reason._tag === "NotFound" && error.reason.kind === "checkpoint")
+        // Its processes are ended, as any restore ends them; its disk is the one that it had.
+        assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "later")
+      }
+    })
+  )
+
+  live("is not needed for a checkpoint whose deletion was answered by nobody", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+      vendor.faults.inject("snapshot.delete", Fault.resetAfter)
+      yield* sandboxes.deleteCheckpoint(sandboxId, id)
+      assert.strictEqual(vendor.snapshots().find((snapshot) => snapshot.id === id)?.status, "deleted")
+      const again = yield* Effect.flip(sandboxes.deleteCheckpoint(sandboxId, id))
+      assert.strictEqual(again.reason._tag, "NotFound")
+    })
+  )
+})
+
 describe("Vercel: a service that died between a checkpoint and the boot from it", () => {
   /** What it leaves of a sandbox whose disk ends with its session. */
   const left = (recovery: "recreate" | "none") =>
