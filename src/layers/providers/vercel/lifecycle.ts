@@ -315,20 +315,53 @@ const post = (sdk: Sdk, request: CreateRequest, plan: Plan, name: string, snapsh
     }
   )
 
-/** Fields in which a sandbox that is there differs from what is asked for. */
+/**
+ * Fields in which a sandbox that is there differs from what is asked for, of those that the vendor tells. It does not tell the
+ * environment. Tags and the network policy are not compared but written, by {@link adopt}.
+ */
 const mismatches = (sandbox: Sandbox, plan: Plan): Array<string> => {
+  const differs = <A>(found: A | undefined, wanted: A | undefined): boolean =>
+    found !== undefined && wanted !== undefined && found !== wanted
+  const millis = (duration: Duration.Duration | undefined) =>
+    duration === undefined ? undefined : Duration.toMillis(duration)
   const exposed = [...new Set(sandbox.routes.map(({ port }) => port))].sort()
   const wanted = [...new Set(plan.ports)].sort()
   return [
-    ...(sandbox.vcpus !== undefined && sandbox.vcpus !== plan.vcpus ? ["vercel.vcpus"] : []),
+    ...(differs(sandbox.vcpus, plan.vcpus) ? ["vercel.vcpus"] : []),
     ...(sandbox.persistent === plan.persistent ? [] : ["persistent"]),
     ...(exposed.join() === wanted.join() ? [] : ["ports"]),
-    ...(plan.runtime !== undefined && sandbox.runtime !== undefined && sandbox.runtime !== plan.runtime
-      ? ["runtime"]
-      : []),
-    ...(plan.image !== undefined && sandbox.image !== undefined && sandbox.image !== plan.image ? ["vercel.image"] : [])
+    ...(differs(sandbox.timeout, millis(plan.timeout)) ? ["timeout"] : []),
+    ...(differs(sandbox.runtime, plan.runtime) ? ["runtime"] : []),
+    ...(differs(sandbox.image, plan.image) ? ["vercel.image"] : []),
+    ...(differs(sandbox.region, plan.region) ? ["vercel.region"] : []),
+    ...(differs(sandbox.snapshotExpiration, millis(plan.snapshotExpiration)) ? ["vercel.snapshotExpiration"] : [])
   ]
 }
+
+/** Longer than somebody else takes from looking at a sandbox that nobody owns to writing tags on it. */
+const claimSettles = Duration.seconds(1)
+
+/**
+ * Writes our tags on a sandbox that nobody owned, and makes sure that they stayed. The vendor has no write on a condition, so of two
+ * that claim it at once the last one wins, and the other sees that before it has touched anything else.
+ */
+const claim = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): Effect.Effect<void, SandboxError> =>
+  Effect.gen(function* () {
+    const { sandboxId } = request
+    const written = yield* Effect.result(
+      sdk.use(question("create", sandbox.name, { sandboxId, effects: true }), (_, signal) =>
+        sandbox.update({ tags: { ...sandbox.tags, ...tagsOf(request, plan) } }, { signal })
+      )
+    )
+    if (written._tag === "Failure" && written.failure.provesNotAccepted) return yield* written.failure
+    const now = yield* Effect.delay(get(sdk, sandbox.name, sandboxId), claimSettles)
+    if (now.tags?.[tagNames.sandbox] === sandboxId) return
+    // An answer that was lost without any effect is no other owner.
+    if (written._tag === "Failure" && now.tags?.[tagNames.sandbox] === sandbox.tags?.[tagNames.sandbox]) {
+      return yield* written.failure
+    }
+    return yield* sdk.fail("create", new NameInUse({ name: sandbox.name }), sandboxId)
+  })
 
 /** Takes over what has the name: our own of an attempt whose answer was lost, or with `reuse` one that nobody's record owns. */
 const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): Effect.Effect<Sandbox, SandboxError> =>
@@ -342,9 +375,7 @@ const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
       if (foreign || plan.name === undefined || !plan.reuse) return yield* fail(new NameInUse({ name: sandbox.name }))
       const fields = mismatches(sandbox, plan)
       if (fields.length > 0) return yield* fail(new ConfigMismatch({ fields }))
-      yield* sdk.use(question("create", sandbox.name, { sandboxId, effects: true }), (_, signal) =>
-        sandbox.update({ tags: { ...sandbox.tags, ...tagsOf(request, plan) } }, { signal })
-      )
+      yield* claim(sdk, request, plan, sandbox)
       const running = yield* boot(sdk, "create", sandbox, sandboxId)
       const networkPolicy = policyOf(plan)
       if (networkPolicy !== undefined) {

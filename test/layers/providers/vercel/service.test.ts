@@ -2,7 +2,7 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { inspect } from "node:util"
 import { vi } from "vitest"
-import { Effect, Exit, FileSystem, Option, Redacted, Stream } from "effect"
+import { Effect, Exit, Fiber, FileSystem, Option, Redacted, Stream } from "effect"
 import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
 import * as Sandbox from "../../../../src/services/Sandbox.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
@@ -273,6 +273,91 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
         yield* sandboxes.stopSandbox(sandboxId, { delete: true })
       })
     )
+
+    test.effect("that differs in anything that the vendor tells is not adopted, and left alone", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        yield* Effect.promise(async () => {
+          const { Sandbox } = await import("@vercel/sandbox")
+          return Sandbox.create({
+            ...vendor.credentials,
+            fetch: vendor.fetch,
+            name: "other",
+            resources: { vcpus: 1 },
+            persistent: true,
+            region: "sfo1",
+            runtime: "node22",
+            timeout: 600_000,
+            snapshotExpiration: 2 * 86_400_000
+          })
+        })
+        const same = { name: "other", region: "sfo1", snapshotExpiration: "2 days" } as const
+        const config = { persistent: true, runtime: "node22", timeout: "10 minutes" } as const
+        for (const [field, more] of [
+          ["vercel.region", { vercel: { ...same, region: "iad1" } }],
+          ["vercel.snapshotExpiration", { vercel: { ...same, snapshotExpiration: "3 days" } }],
+          ["vercel.vcpus", { vercel: { ...same, vcpus: 4 } }],
+          ["timeout", { vercel: same, timeout: "11 minutes" }],
+          ["runtime", { vercel: same, runtime: "node24" }],
+          ["ports", { vercel: same, ports: [80] }],
+          ["persistent", { vercel: { ...same, reuse: true }, persistent: false }]
+        ] as const) {
+          const error = yield* Effect.flip(sandboxes.createSandbox({ ...config, ...more }))
+          assert.deepStrictEqual(error.reason._tag === "ConfigMismatch" && error.reason.fields, [field])
+        }
+        assert.isUndefined(vendor.sandbox("other").settings.tags)
+        // The environment is not told: it stays what it was made with.
+        const { sandboxId } = yield* sandboxes.createSandbox({ ...config, vercel: same, env: { LATE: "1" } })
+        const { stdout } = yield* sandboxes.runCommand(sandboxId, "sh", ["-c", "echo $LATE"])
+        assert.strictEqual(stdout, "\n")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
+    for (const lost of [false, true]) {
+      test.effect(
+        `that two deployments adopt at once is one's, and the other is told${lost ? ", although answers are lost" : ""}`,
+        () =>
+          Effect.gen(function* () {
+            const { vendor } = yield* world
+            yield* Effect.promise(async () => {
+              const { Sandbox } = await import("@vercel/sandbox")
+              return Sandbox.create({
+                ...vendor.credentials,
+                fetch: vendor.fetch,
+                name: "contested",
+                resources: { vcpus: 1 },
+                persistent: true
+              })
+            })
+            vendor.requests.reset()
+            if (lost) vendor.faults.inject("sandbox.update", Fault.resetAfter)
+            // Both have looked at it before one of them writes.
+            const both = Promise.withResolvers<void>()
+            for (const _ of [1, 2]) vendor.faults.inject("sandbox.update", Fault.gate({ before: both.promise }))
+            const adopt = Effect.fnUntraced(function* (namespace: string) {
+              const provider = yield* Vercel.make(optionsFor(vendor))
+              const sandboxId = newSandboxId()
+              const config = { persistent: true, vercel: { name: "contested" } }
+              const resolved = yield* provider.resolve(config)
+              const request = { sandboxId, version: 1, namespace, config, resolved }
+              return { sandboxId, outcome: yield* Effect.result(provider.create(request)) }
+            })
+            const fiber = yield* Effect.forkChild(
+              Effect.all([adopt("staging"), adopt("production")], { concurrency: 2 })
+            )
+            while (vendor.requests.count("sandbox.update") < 2) yield* Effect.promise(() => new Promise(setImmediate))
+            both.resolve()
+            const results = yield* Fiber.join(fiber)
+            const winners = results.filter(({ outcome }) => outcome._tag === "Success")
+            assert.strictEqual(winners.length, 1)
+            assert.strictEqual(vendor.sandbox("contested").settings.tags?.["sandbox-id"], winners[0]?.sandboxId)
+            const loser = results.find(({ outcome }) => outcome._tag === "Failure")
+            assert.isTrue(loser?.outcome._tag === "Failure" && loser.outcome.failure.reason._tag === "NameInUse")
+            for (const { outcome } of winners) if (outcome._tag === "Success") yield* outcome.success.stop("delete")
+          })
+      )
+    }
 
     test.effect("that is adopted gets the network policy that was asked for", () =>
       Effect.gen(function* () {
