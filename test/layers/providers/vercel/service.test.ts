@@ -314,48 +314,55 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
       })
     )
 
-    for (const lost of [false, true]) {
-      test.effect(
-        `that two deployments adopt at once is one's, and the other is told${lost ? ", although answers are lost" : ""}`,
-        () =>
-          Effect.gen(function* () {
-            const { vendor } = yield* world
-            yield* Effect.promise(async () => {
-              const { Sandbox } = await import("@vercel/sandbox")
-              return Sandbox.create({
-                ...vendor.credentials,
-                fetch: vendor.fetch,
-                name: "contested",
-                resources: { vcpus: 1 },
-                persistent: true
-              })
+    for (const how of ["at once", "although answers are lost", "one just after the other"]) {
+      test.effect(`that two deployments adopt ${how} is one's, and the other is told`, () =>
+        Effect.gen(function* () {
+          const { vendor } = yield* world
+          yield* Effect.promise(async () => {
+            const { Sandbox } = await import("@vercel/sandbox")
+            return Sandbox.create({
+              ...vendor.credentials,
+              fetch: vendor.fetch,
+              name: "contested",
+              resources: { vcpus: 1 },
+              persistent: true
             })
-            vendor.requests.reset()
-            if (lost) vendor.faults.inject("sandbox.update", Fault.resetAfter)
-            // Both have looked at it before one of them writes.
-            const both = Promise.withResolvers<void>()
-            for (const _ of [1, 2]) vendor.faults.inject("sandbox.update", Fault.gate({ before: both.promise }))
-            const adopt = Effect.fnUntraced(function* (namespace: string) {
-              const provider = yield* Vercel.make(optionsFor(vendor))
-              const sandboxId = newSandboxId()
-              const config = { persistent: true, vercel: { name: "contested" } }
-              const resolved = yield* provider.resolve(config)
-              const request = { sandboxId, version: 1, namespace, config, resolved }
-              return { sandboxId, outcome: yield* Effect.result(provider.create(request)) }
-            })
-            const fiber = yield* Effect.forkChild(
-              Effect.all([adopt("staging"), adopt("production")], { concurrency: 2 })
-            )
-            while (vendor.requests.count("sandbox.update") < 2) yield* Effect.promise(() => new Promise(setImmediate))
-            both.resolve()
-            const results = yield* Fiber.join(fiber)
-            const winners = results.filter(({ outcome }) => outcome._tag === "Success")
-            assert.strictEqual(winners.length, 1)
-            assert.strictEqual(vendor.sandbox("contested").settings.tags?.["sandbox-id"], winners[0]?.sandboxId)
-            const loser = results.find(({ outcome }) => outcome._tag === "Failure")
-            assert.isTrue(loser?.outcome._tag === "Failure" && loser.outcome.failure.reason._tag === "NameInUse")
-            for (const { outcome } of winners) if (outcome._tag === "Success") yield* outcome.success.stop("delete")
           })
+          vendor.faults.clear()
+          vendor.requests.reset()
+          if (how === "although answers are lost") vendor.faults.inject("sandbox.update", Fault.resetAfter)
+          // Both have looked at it before one of them writes.
+          const both = Promise.withResolvers<void>()
+          const turn = Promise.withResolvers<void>()
+          vendor.faults.inject("sandbox.update", Fault.gate({ before: both.promise }))
+          vendor.faults.inject("sandbox.update", Fault.gate({ before: turn.promise }))
+          const adopt = Effect.fnUntraced(function* (namespace: string) {
+            const provider = yield* Vercel.make(optionsFor(vendor))
+            const sandboxId = newSandboxId()
+            const config = { persistent: true, vercel: { name: "contested" } }
+            const resolved = yield* provider.resolve(config)
+            const request = { sandboxId, version: 1, namespace, config, resolved }
+            return { sandboxId, outcome: yield* Effect.result(provider.create(request)) }
+          })
+          const fiber = yield* Effect.forkChild(Effect.all([adopt("staging"), adopt("production")], { concurrency: 2 }))
+          while (vendor.requests.count("sandbox.update") < 2) yield* Effect.promise(() => new Promise(setImmediate))
+          both.resolve()
+          if (how === "one just after the other") {
+            // Whoever looked at once would find its own tags.
+            const [first] = vendor.requests.of("sandbox.update")
+            for (let turns = 0; turns < 20_000; turns += first?.status === undefined ? 0 : 1) {
+              yield* Effect.promise(() => new Promise(setImmediate))
+            }
+          }
+          turn.resolve()
+          const results = yield* Fiber.join(fiber)
+          const winners = results.filter(({ outcome }) => outcome._tag === "Success")
+          assert.strictEqual(winners.length, 1)
+          assert.strictEqual(vendor.sandbox("contested").settings.tags?.["sandbox-id"], winners[0]?.sandboxId)
+          const loser = results.find(({ outcome }) => outcome._tag === "Failure")
+          assert.isTrue(loser?.outcome._tag === "Failure" && loser.outcome.failure.reason._tag === "NameInUse")
+          for (const { outcome } of winners) if (outcome._tag === "Success") yield* outcome.success.stop("delete")
+        })
       )
     }
 
