@@ -368,11 +368,8 @@ const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
   Effect.gen(function* () {
     const { sandboxId } = request
     const fail = (reason: NameInUse | ConfigMismatch) => sdk.fail("create", reason, sandboxId)
-    const owner = sandbox.tags?.[tagNames.sandbox]
-    if (owner !== sandboxId) {
-      const namespace = sandbox.tags?.[tagNames.namespace]
-      const foreign = namespace !== undefined && namespace !== request.namespace
-      if (foreign || plan.name === undefined || !plan.reuse) return yield* fail(new NameInUse({ name: sandbox.name }))
+    if (!mayTake(request, plan, sandbox)) return yield* fail(new NameInUse({ name: sandbox.name }))
+    if (sandbox.tags?.[tagNames.sandbox] !== sandboxId) {
       const fields = mismatches(sandbox, plan)
       if (fields.length > 0) return yield* fail(new ConfigMismatch({ fields }))
       yield* claim(sdk, request, plan, sandbox)
@@ -390,11 +387,23 @@ const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
     return yield* boot(sdk, "create", sandbox, sandboxId)
   })
 
-/** Whether it is an earlier machine of this sandbox whose disk ended with its session: of no more use, but it has the name. */
-const isSpent = (sandbox: Sandbox, sandboxId: SandboxId): boolean =>
-  sandbox.tags?.[tagNames.sandbox] === sandboxId &&
-  !sandbox.persistent &&
-  (sandbox.status === "stopped" || sandbox.status === "failed" || sandbox.status === "aborted")
+/** Whether its disk ended with its session and was not saved: of no use to anybody, but it has the name. */
+const isSpent = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Effect.Effect<boolean, SandboxError> => {
+  const ended = sandbox.status === "stopped" || sandbox.status === "failed" || sandbox.status === "aborted"
+  return sandbox.persistent || !ended
+    ? Effect.succeed(false)
+    : Effect.map(
+        Snapshots.ofSession(sdk, "create", sandbox.name, sandbox.currentSession().sessionId, sandboxId),
+        Option.isNone
+      )
+}
+
+/** Whether we may have it: it is this sandbox's, or with `reuse` nobody's whose record we would not know. */
+const mayTake = (request: CreateRequest, plan: Plan, sandbox: Sandbox): boolean => {
+  if (sandbox.tags?.[tagNames.sandbox] === request.sandboxId) return true
+  const namespace = sandbox.tags?.[tagNames.namespace]
+  return plan.name !== undefined && plan.reuse && (namespace === undefined || namespace === request.namespace)
+}
 
 /**
  * Makes a sandbox, of a snapshot's disk if one is given. The name makes it happen once: a creation whose outcome is not known is
@@ -412,21 +421,26 @@ export const create = (
     const made = Effect.flatMap(post(sdk, request, plan, name, snapshotId), (sandbox) =>
       settled(sdk, sandbox, sandboxId)
     )
-    const take = (found: Sandbox) =>
+    const take = (found: Sandbox): Effect.Effect<Sandbox, SandboxError> =>
       Effect.gen(function* () {
         const there = yield* settled(sdk, found, sandboxId)
-        if (!isSpent(there, sandboxId)) return yield* adopt(sdk, request, plan, there)
+        if (!mayTake(request, plan, there) || !(yield* isSpent(sdk, there, sandboxId))) {
+          return yield* adopt(sdk, request, plan, there)
+        }
         // Its snapshots stay: they are checkpoints.
-        yield* sdk.use(question("create", name, { sandboxId, effects: true, deadline: slow }), (_, signal) =>
-          there.delete({ signal })
-        )
-        return yield* made
+        yield* sdk
+          .use(question("create", name, { sandboxId, effects: true, deadline: slow }), (_, signal) =>
+            there.delete({ signal })
+          )
+          .pipe(
+            Effect.catchIf(
+              (error) => error.reason._tag === "Gone",
+              () => Effect.void
+            )
+          )
+        // Somebody else may have done the same, and be first.
+        return yield* attempt
       })
-    if (plan.name !== undefined && plan.reuse) {
-      // The creation that follows tells whether there is the project.
-      const existing = yield* noneIfGone(lookUp(sdk, name, sandboxId))
-      if (Option.isSome(existing)) return yield* take(existing.value)
-    }
     const attempt: Effect.Effect<Sandbox, SandboxError> = made.pipe(
       Effect.catch((error) =>
         Effect.gen(function* () {
@@ -447,7 +461,11 @@ export const create = (
         })
       )
     )
-    const sandbox = yield* Effect.retry(attempt, {
+    // Without confirmation that there is the project: the creation tells.
+    const reused = Effect.flatMap(noneIfGone(lookUp(sdk, name, sandboxId)), (existing) =>
+      Option.isSome(existing) ? take(existing.value) : attempt
+    )
+    const sandbox = yield* Effect.retry(plan.name !== undefined && plan.reuse ? reused : attempt, {
       while: (error) => error.isRetryable && !error.provesNotAccepted,
       schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(2)])
     })

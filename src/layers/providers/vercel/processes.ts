@@ -71,6 +71,7 @@ const logOf = (
     let current = open()
     const close = Effect.sync(() => {
       current.log.close()
+      current.gate.forget()
       current.gate.open()
       // How it ends is nobody's business any more.
       current.log.return(undefined).catch(() => {})

@@ -1,4 +1,5 @@
 /** Snapshots as the vendor lists them: by the name of their sandbox, each with the session whose end it is. */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
@@ -10,7 +11,7 @@ import type { Sdk } from "./sdk.ts"
 /** One of a list. */
 export type Listed = Awaited<ReturnType<typeof Snapshot.list>>["snapshots"][number]
 
-/** The snapshots of a name, newest first; none of a name that is gone. */
+/** The snapshots of a name that can be booted from, newest first; none of a name that is gone. */
 export const ofName = (
   sdk: Sdk,
   operation: string,
@@ -29,13 +30,17 @@ export const ofName = (
         })
       )
       .pipe(
-        Effect.map(
-          ({ pagination, snapshots }) =>
-            [snapshots.filter(({ status }) => status === "created"), Option.fromNullOr(pagination.next)] as const
+        Effect.flatMap(({ pagination, snapshots }) =>
+          Effect.map(Clock.currentTimeMillis, (now) => {
+            const usable = snapshots.filter(
+              ({ expiresAt, status }) => status === "created" && (expiresAt === undefined || expiresAt > now)
+            )
+            return [usable, Option.fromNullOr(pagination.next)] as const
+          })
         ),
         Effect.catch((error) => Effect.flatMap(sdk.unlessNoProject(error), Effect.fail)),
         Effect.catchIf(
-          (error) => error.reason._tag === "Gone",
+          (error) => error.reason._tag === "Gone" && cursor === undefined,
           () => Effect.succeed([[], Option.none<string>()] as const)
         )
       )

@@ -175,6 +175,43 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
       )
     }
 
+    for (const [whose, tags, taken] of [
+      ["nobody's", undefined, true],
+      ["an earlier one's of ours", { "sandbox-id": newSandboxId(), "sandbox-namespace": "tests" }, true],
+      ["another deployment's", { "sandbox-id": newSandboxId(), "sandbox-namespace": "production" }, false]
+    ] as const) {
+      test.effect(`of a name whose machine is spent and ${whose} is ${taken ? "made anew" : "refused"}`, () =>
+        Effect.gen(function* () {
+          const { sandboxes, vendor } = yield* world
+          yield* Effect.promise(async () => {
+            const { Sandbox } = await import("@vercel/sandbox")
+            return Sandbox.create({
+              ...vendor.credentials,
+              fetch: vendor.fetch,
+              name: "spent",
+              persistent: false,
+              ...(tags === undefined ? {} : { tags })
+            })
+          })
+          yield* vendor.expire("spent")
+          const before = vendor.sandbox("spent").sessions.at(-1)?.id
+          const made = yield* Effect.result(
+            sandboxes.createSandbox({ vercel: { name: "spent", reuse: true, vcpus: 2 } })
+          )
+          if (taken) {
+            assert.isTrue(made._tag === "Success")
+            const id = made._tag === "Success" ? made.success.sandboxId : ""
+            assert.strictEqual((yield* sandboxes.runCommand(id, "true")).exitCode, 0)
+            yield* sandboxes.stopSandbox(id, { delete: true })
+          } else {
+            assert.isTrue(made._tag === "Failure" && made.failure.reason._tag === "NameInUse")
+            assert.strictEqual(vendor.sandbox("spent").sessions.at(-1)?.id, before)
+            yield* vendor.vanish("spent")
+          }
+        })
+      )
+    }
+
     test.effect("of a name that another namespace has is refused, and left alone", () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
