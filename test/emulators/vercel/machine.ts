@@ -193,7 +193,7 @@ const exec = promisify(ChildProcess.execFile)
  */
 export const copyTree = async (from: string, to: string): Promise<void> => {
   try {
-    await exec("cp", ["-a", from, to], { env: { ...process.env, LC_ALL: "C" } })
+    await exec("env", ["LC_ALL=C", "cp", "-a", from, to])
   } catch (error) {
     const lines = (error instanceof Error && "stderr" in error ? String(error.stderr) : "").trim().split("\n")
     const vanished = lines.every((line) => line.includes(from) && line.endsWith(": No such file or directory"))

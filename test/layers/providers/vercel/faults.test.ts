@@ -1,5 +1,6 @@
 /** What goes wrong at Vercel, one switch of the emulator after the other, and what the user gets. */
 import { assert, describe, it } from "@effect/vitest"
+import { inspect } from "node:util"
 import { ConfigProvider, Effect, Fiber, Option, Redacted, type Scope, Stream } from "effect"
 import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
 import type { SandboxError } from "../../../../src/errors.ts"
@@ -104,7 +105,11 @@ describe("Vercel: a command", () => {
     ["whose start meets a proxy that loses the answer", Fault.serverError(502, { executed: true }), 2],
     ["whose start meets a server error", Fault.serverError(500), 2],
     ["that meets a snapshot in progress", Fault.snapshotting, 2],
-    ["that meets a stop that is no stop", Fault.stopping, 2]
+    ["that meets a stop that is no stop", Fault.stopping, 2],
+    ["that meets 410 from a session that runs", Fault.gone, 2],
+    ["whose start meets a proxy's page", Fault.html(502), 2],
+    ["whose start has an answer that is no JSON", Fault.invalidJson, 2],
+    ["whose start has an answer that does not decode", Fault.invalidBody, 2]
   ] as const) {
     live(`${name} runs once`, () =>
       Effect.gen(function* () {
@@ -125,6 +130,9 @@ describe("Vercel: a command", () => {
     ["holds what is no JSON", Fault.garbage(1)],
     ["meets 429", Fault.rateLimited(0)],
     ["meets 502", Fault.serverError(502)],
+    ["meets a proxy's page", Fault.html(503)],
+    ["comes as another type", Fault.contentType("application/x-ndjson; charset=utf-8")],
+    ["is a success of something else", Fault.html(200)],
     ["comes in split characters", Fault.split]
   ] as const) {
     live(`whose log ${name} is whole and runs once`, () =>
@@ -206,6 +214,113 @@ describe("Vercel: a command", () => {
       assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", counted), whole)
       assert.strictEqual(vendor.requests.count("sandbox.resume"), 1)
       assert.strictEqual(yield* runs(sandboxes, sandboxId), "run\n")
+    })
+  )
+
+  for (const [status, persistent] of [
+    ["stopping", true],
+    ["snapshotting", true],
+    ["stopping", false]
+  ] as const) {
+    live(`on a session that is held in ${status} (${persistent ? "" : "not "}persistent) waits for its end`, () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox({ persistent })
+        const name = ref.externalSandboxId ?? ""
+        yield* sandboxes.runCommand(sandboxId, "true")
+        const release = vendor.hold(status)
+        const ending =
+          status === "stopping"
+            ? vendor.expire(name)
+            : Effect.promise(async () => {
+                const { Sandbox } = await import("@vercel/sandbox")
+                const sandbox = await Sandbox.get({ ...vendor.credentials, fetch: vendor.fetch, name })
+                await sandbox.currentSession().snapshot()
+              })
+        const end = yield* Effect.forkChild(ending)
+        while (vendor.sandbox(name).sessions.at(-1)?.status !== status) yield* Effect.sleep("5 millis")
+        vendor.requests.reset()
+        const fiber = yield* Effect.forkChild(sandboxes.runCommand(sandboxId, "sh", counted))
+        while (vendor.requests.count("command.start") < 2) yield* Effect.sleep("5 millis")
+        assert.strictEqual(vendor.requests.count("sandbox.resume"), 0, "it is not booted while it ends")
+        release()
+        yield* Fiber.join(end)
+        assert.deepInclude(yield* Fiber.join(fiber), whole)
+        assert.strictEqual(yield* runs(sandboxes, sandboxId), "run\n")
+      })
+    )
+  }
+
+  for (const variant of [400, 410] as const) {
+    live(`on a session that cannot be resumed, for which the vendor says ${variant}, is told that it is gone`, () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes, vendor } = yield* box
+        yield* vendor.expire("box")
+        vendor.faults.inject("sandbox.resume", Fault.snapshotMissing(variant))
+        const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+        assert.strictEqual(error.reason._tag, "Gone")
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "shutdown")
+        assert.strictEqual(vendor.requests.count("sandbox.create"), 0, "a disk that was to persist is not replaced")
+      })
+    )
+  }
+
+  live("on a sandbox whose snapshot has expired is told that it is gone", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      yield* vendor.expire("box")
+      for (const { id } of vendor.snapshots()) vendor.expireSnapshot(id)
+      const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+      assert.strictEqual(error.reason._tag, "Gone")
+    })
+  )
+
+  live("whose machine crashes has an unknown outcome; the disk is what was saved last, or gone", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "saved" }])
+      yield* sandboxes.createCheckpoint(sandboxId)
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "not saved" }])
+      const begun = Promise.withResolvers<void>()
+      const fiber = yield* sandboxes.streamCommand(sandboxId, "sh", ["-c", "echo begun; sleep 300"]).pipe(
+        Stream.runForEach(() => Effect.sync(() => begun.resolve())),
+        Effect.flip,
+        Effect.forkChild
+      )
+      yield* Effect.promise(() => begun.promise)
+      yield* vendor.crash("box")
+      assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "OutcomeUnknown")
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+      // One that was never saved has nothing to come back with.
+      const other = yield* sandboxes.createSandbox({ persistent: true, vercel: { name: "unsaved" } })
+      yield* vendor.crash("unsaved")
+      const gone = yield* Effect.flip(sandboxes.runCommand(other.sandboxId, "true"))
+      assert.strictEqual(gone.reason._tag, "Gone")
+    })
+  )
+
+  live("that the vendor refuses says so without the token, although the answer repeats it", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      for (const [status, tag] of [
+        [401, "Authentication"],
+        [402, "Quota"],
+        [403, "Permission"]
+      ] as const) {
+        for (const endpoint of ["command.start", "command.logs"] as const) {
+          vendor.faults.inject(endpoint, Fault.rejected(status, { echoToken: true }), { times: 30 })
+          const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+          vendor.faults.clear()
+          const text = `${error.message} ${inspect(error, { depth: 20 })} ${JSON.stringify(error)}`
+          assert.notInclude(text, vendor.credentials.token)
+          if (endpoint === "command.start") {
+            assert.strictEqual(error.reason._tag, tag)
+            assert.include(text, "<redacted>")
+          } else {
+            assert.strictEqual(error.reason._tag, "OutcomeUnknown", "what was started may have run")
+          }
+        }
+      }
     })
   )
 
