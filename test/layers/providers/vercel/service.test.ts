@@ -655,6 +655,34 @@ describe("without a record", () => {
     }).pipe(Effect.provide(service()), Effect.scoped)
   )
 
+  it.live("a command runs in a sandbox of the SDK's own, too, and what becomes of that is told", () =>
+    Effect.gen(function* () {
+      const vendor = yield* Vendor
+      const options = { guestDirectory: "../tmp/.effect-sandbox" }
+      const sandbox = yield* Effect.promise(async () => {
+        const { Sandbox } = await import("@vercel/sandbox")
+        return Sandbox.create({ ...vendor.credentials, fetch: vendor.fetch, name: "foreign", env: { OF: "sandbox" } })
+      })
+      vendor.requests.reset()
+      const result = yield* Vercel.runCommandInSandbox(sandbox, "sh", ["-c", 'printf "$OF\\000\\377"; exit 4'], options)
+      assert.deepStrictEqual([result.exitCode, ...result.stdout], [4, ...Buffer.from("sandbox"), 0, 255])
+      assert.deepStrictEqual(
+        vendor.requests.all.map(({ endpoint }) => endpoint),
+        ["command.start", "command.logs"]
+      )
+      // Our fetch is not in its way: what was lost the SDK sends again, and it still runs once.
+      vendor.faults.inject("command.start", Fault.resetAfter)
+      const counted = ["-c", "echo run >>runs; wc -l <runs"]
+      assert.strictEqual(text((yield* Vercel.runCommandInSandbox(sandbox, "sh", counted, options)).stdout).trim(), "1")
+      vendor.faults.inject("command.logs", Fault.torn(20))
+      assert.strictEqual(text((yield* Vercel.runCommandInSandbox(sandbox, "sh", counted, options)).stdout).trim(), "2")
+      yield* vendor.expire("foreign")
+      const error = yield* Effect.flip(Vercel.runCommandInSandbox(sandbox, "true", [], options))
+      assert.strictEqual(error.reason._tag, "NotRunning")
+      assert.strictEqual(vendor.requests.count("sandbox.resume"), 0)
+    }).pipe(Effect.provide(service()), Effect.scoped)
+  )
+
   it.live("an ambient OIDC token does not take the place of the one that was given", () =>
     Effect.gen(function* () {
       const jwt = (owner: string) =>
