@@ -59,6 +59,8 @@ export interface Options {
   readonly credentials: Credentials
   readonly fetch: typeof globalThis.fetch
   readonly requestTimeout: Duration.Duration
+  /** The token of the next request, where it does not last; absent where it is that of the credentials for good. */
+  readonly token?: Effect.Effect<Redacted.Redacted<string>, SandboxError> | undefined
 }
 
 /**
@@ -70,7 +72,16 @@ const placeholder = "effect-sandbox"
 export const make = (options: Options): Effect.Effect<Sdk> =>
   Effect.gen(function* () {
     const { credentials, name, requestTimeout } = options
-    const wire = Wire.make(credentials.token, options.fetch)
+    let token = credentials.token
+    const tokens = new Set([Redacted.value(token)])
+    const renewed =
+      options.token === undefined
+        ? Effect.void
+        : Effect.map(options.token, (next) => {
+            token = next
+            tokens.add(Redacted.value(next))
+          })
+    const wire = Wire.make(() => token, options.fetch)
     const load = yield* optionalPackage(name, "@vercel/sandbox", () => import("@vercel/sandbox"))
     const access: Access = {
       token: placeholder,
@@ -81,7 +92,7 @@ export const make = (options: Options): Effect.Effect<Sdk> =>
     const scrubber =
       (secrets: ReadonlyArray<string> = []) =>
       (text: string) =>
-        [Redacted.value(credentials.token), ...secrets].reduce(
+        [...tokens, ...secrets].reduce(
           (clean, secret) => (secret === "" ? clean : clean.replaceAll(secret, "<redacted>")),
           text
         )
@@ -99,7 +110,7 @@ export const make = (options: Options): Effect.Effect<Sdk> =>
 
     const use: Sdk["use"] = (question, evaluate) => {
       const deadline = question.deadline ?? requestTimeout
-      return Effect.flatMap(load, (module) =>
+      return Effect.flatMap(Effect.andThen(renewed, load), (module) =>
         Effect.tryPromise({
           try: (signal) => evaluate(access, signal, module),
           catch: (error) => classified(error, question)

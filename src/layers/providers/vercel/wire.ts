@@ -132,8 +132,8 @@ const isAbort = (error: unknown, signal: AbortSignal | null | undefined): boolea
 
 const isOfApi = (url: string): boolean => URL.canParse(url) && new URL(url).origin === apiOrigin
 
-/** The way to the vendor with these rights, over this `fetch`. */
-export const make = (token: Redacted.Redacted<string>, fetch: Fetch): Wire => {
+/** The way to the vendor over this `fetch`, with the rights that each request is given then. */
+export const make = (token: () => Redacted.Redacted<string>, fetch: Fetch): Wire => {
   const gates = new Map<string, Array<Doorman>>()
 
   const takeGate = (url: string): Doorman | undefined => {
@@ -146,8 +146,8 @@ export const make = (token: Redacted.Redacted<string>, fetch: Fetch): Wire => {
 
   const guardedFetch: Fetch = async (input, init) => {
     const url = String(input instanceof Request ? input.url : input)
-    const headers = new Headers(init?.headers)
-    if (isOfApi(url)) headers.set("authorization", `Bearer ${Redacted.value(token)}`)
+    const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : undefined))
+    if (isOfApi(url)) headers.set("authorization", `Bearer ${Redacted.value(token())}`)
     const gate = takeGate(url)
     let response: Response
     try {

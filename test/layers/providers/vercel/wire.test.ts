@@ -8,11 +8,14 @@ const api = "https://vercel.com/api"
 /** A wire whose vendor answers with one line, and the authorization that each request went with. */
 const wired = () => {
   const seen: Array<readonly [url: string, authorization: string | null]> = []
-  const wire = Wire.make(Redacted.make("the-token"), async (input, init) => {
-    const url = input instanceof Request ? input.url : String(input)
-    seen.push([url, new Headers(init?.headers).get("authorization")])
-    return new Response('{"stream":"stdout","data":"x"}\n', { headers: { "content-type": "application/x-ndjson" } })
-  })
+  const wire = Wire.make(
+    () => Redacted.make("the-token"),
+    async (input, init) => {
+      const url = input instanceof Request ? input.url : String(input)
+      seen.push([url, new Headers(init?.headers).get("authorization")])
+      return new Response('{"stream":"stdout","data":"x"}\n', { headers: { "content-type": "application/x-ndjson" } })
+    }
+  )
   return { wire, seen }
 }
 
