@@ -457,7 +457,18 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         const provider = yield* self.registry.get(record.provider)
         const orphans = yield* Stream.runCollect(provider.find(record.id))
         const adopted = orphans.find((info) => info.running) ?? orphans[0]
-        if (adopted === undefined) {
+        // One whose disk is gone is as good as none: it may be the one that was to be replaced.
+        const machine =
+          adopted === undefined
+            ? Option.none<Machine>()
+            : yield* provider.connect(adopted.ref, { sandboxId: record.id, boot: true }).pipe(
+                Effect.map(Option.some),
+                Effect.catchIf(
+                  (error) => error.reason._tag === "Gone",
+                  () => Effect.succeed(Option.none<Machine>())
+                )
+              )
+        if (Option.isNone(machine)) {
           // What was active once had a disk: whether it may be replaced is the strategy's to say.
           return yield* record.incarnation === undefined || supplied !== undefined
             ? recreate(held, supplied)
@@ -466,14 +477,15 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
                 held,
                 provider,
                 core.wasStopped(record) ? "resume" : strategyOf(record),
-                "no machine carries its tag"
+                "no machine with a disk carries its tag"
               )
         }
-        const machine = yield* provider.connect(adopted.ref, { sandboxId: record.id, boot: true })
-        const updated = yield* activate(held, provider, machine, Option.some("recreate"))
+        const updated = yield* activate(held, provider, machine.value, Option.some("recreate"))
+        // Those of a sandbox that was active once may hold its checkpoints; they go with it.
+        const mode = record.incarnation === undefined ? "delete" : "stop"
         yield* Effect.forEach(
           orphans.filter((info) => info !== adopted),
-          (info) => provider.stop(info.ref, "delete"),
+          (info) => provider.stop(info.ref, mode),
           { discard: true }
         )
         return { _tag: "Connected" as const, ref: core.refOf(updated) }

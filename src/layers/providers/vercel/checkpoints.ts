@@ -109,19 +109,39 @@ const ended = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Sandbox, Sandb
     Lifecycle.settled(guest.sdk, sandbox, sandboxId)
   )
 
-/** The snapshot of a request whose answer was lost: a session is saved once, with its end. */
-const taken = (guest: Guest, sandboxId: SandboxId, lost: SandboxError): Effect.Effect<Checkpoint, SandboxError> =>
-  Effect.gen(function* () {
-    yield* ended(guest, sandboxId)
-    const own = yield* Snapshots.ofSession(
-      guest.sdk,
-      "createCheckpoint",
-      guest.sandbox.name,
-      guest.session.sessionId,
-      sandboxId
-    )
-    return Option.isSome(own) ? checkpointOf(sandboxId, own.value) : yield* lost
-  }).pipe(Effect.mapError(() => lost))
+/** Both a snapshot that was not taken up and a boot are harmless twice. */
+const briefly = Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(4)])
+
+/**
+ * The snapshot of a request whose answer was lost: a session is saved once, with its end. One that goes on was not saved, and may be
+ * asked for it again.
+ */
+const taken = (guest: Guest, sandboxId: SandboxId, lost: SandboxError): Effect.Effect<Checkpoint, SandboxError> => {
+  const { sdk, session } = guest
+  const operation = "createCheckpoint"
+  const asked = Effect.gen(function* () {
+    const now = yield* ended(guest, sandboxId)
+    const own = yield* Snapshots.ofSession(sdk, operation, guest.sandbox.name, session.sessionId, sandboxId)
+    const goesOn = now.status === "running" && now.currentSession().sessionId === session.sessionId
+    return { own, goesOn }
+  })
+  return asked.pipe(
+    Effect.retry({ schedule: briefly, while: (error) => error.isRetryable }),
+    Effect.mapError(() => lost),
+    Effect.flatMap(({ goesOn, own }) => {
+      if (Option.isSome(own)) return Effect.succeed(checkpointOf(sandboxId, own.value))
+      return Effect.fail(
+        goesOn
+          ? sdk.fail(
+              operation,
+              new Unavailable({ accepted: "no", detail: "its session goes on, unsaved", cause: lost }),
+              sandboxId
+            )
+          : lost
+      )
+    })
+  )
+}
 
 /**
  * Ends the session and saves the disk. A sandbox that does not persist is booted from it at once: it has no other disk now, so that
@@ -129,6 +149,7 @@ const taken = (guest: Guest, sandboxId: SandboxId, lost: SandboxError): Effect.E
  */
 export const create = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Checkpoint, SandboxError> => {
   const { sandbox, sdk, session } = guest
+  let sent = false
   const saved = guest
     .ask("createCheckpoint", { effects: true, deadline: Lifecycle.slow }, (signal) => session.snapshot({ signal }))
     .pipe(
@@ -140,21 +161,23 @@ export const create = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Checkp
         ...(snapshot.expiresAt === undefined ? {} : { expiresAt: snapshot.expiresAt.getTime() })
       })),
       Effect.catchIf(
-        (error) => !error.provesNotAccepted,
-        (error) => taken(guest, sandboxId, error)
-      )
+        // That the session has ended may be what an earlier request has done.
+        (error) => !error.provesNotAccepted || (sent && error.reason._tag === "NotRunning"),
+        (error) => {
+          sent = true
+          return taken(guest, sandboxId, error)
+        }
+      ),
+      Effect.retry({ schedule: briefly, while: (error) => error.isRetryable && error.provesNotAccepted })
     )
   if (sandbox.persistent) return saved
   const again = Effect.tap(saved, ({ id }) =>
-    // Both are harmless twice, and without them the disk is out of reach.
+    // Without it the disk is out of reach.
     Effect.retry(
       Effect.flatMap(ended(guest, sandboxId), (stopped) =>
         Lifecycle.bootFrom(sdk, "createCheckpoint", stopped, id, sandboxId)
       ),
-      {
-        while: (error) => error.isRetryable,
-        schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(4)])
-      }
+      { while: (error) => error.isRetryable, schedule: briefly }
     )
   )
   // A fiber of its own, in which deadlines still interrupt.

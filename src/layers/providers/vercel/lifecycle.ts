@@ -363,6 +363,33 @@ const claim = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
     return yield* sdk.fail("create", new NameInUse({ name: sandbox.name }), sandboxId)
   })
 
+/**
+ * What a sandbox could reach until now says nothing of what it may reach as ours: the policy comes before it is booted or used. Where
+ * it cannot be set the sandbox is nobody's again, so that nobody finishes the creation without it.
+ */
+const restrict = (
+  sdk: Sdk,
+  request: CreateRequest,
+  plan: Plan,
+  sandbox: Sandbox,
+  tags: Record<string, string>
+): Effect.Effect<void, SandboxError> => {
+  const networkPolicy = policyOf(plan)
+  if (networkPolicy === undefined) return Effect.void
+  const asked = question("create", sandbox.name, {
+    sandboxId: request.sandboxId,
+    effects: true,
+    secrets: secretsIn(plan.networkPolicy)
+  })
+  const released = sdk.use(asked, (_, signal) => sandbox.update({ tags }, { signal }))
+  return sdk
+    .use(asked, (_, signal) => sandbox.update({ networkPolicy }, { signal }))
+    .pipe(
+      Effect.onError(() => Effect.ignore(released)),
+      Effect.asVoid
+    )
+}
+
 /** Takes over what has the name: our own of an attempt whose answer was lost, or with `reuse` one that nobody's record owns. */
 const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): Effect.Effect<Sandbox, SandboxError> =>
   Effect.gen(function* () {
@@ -372,17 +399,9 @@ const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
     if (sandbox.tags?.[tagNames.sandbox] !== sandboxId) {
       const fields = mismatches(sandbox, plan)
       if (fields.length > 0) return yield* fail(new ConfigMismatch({ fields }))
+      const before = { ...sandbox.tags }
       yield* claim(sdk, request, plan, sandbox)
-      const running = yield* boot(sdk, "create", sandbox, sandboxId)
-      const networkPolicy = policyOf(plan)
-      if (networkPolicy !== undefined) {
-        // What it could reach until now says nothing of what it may reach as ours.
-        const asked = { sandboxId, effects: true, secrets: secretsIn(plan.networkPolicy) }
-        yield* sdk.use(question("create", sandbox.name, asked), (_, signal) =>
-          running.update({ networkPolicy }, { signal })
-        )
-      }
-      return running
+      yield* restrict(sdk, request, plan, sandbox, before)
     }
     return yield* boot(sdk, "create", sandbox, sandboxId)
   })

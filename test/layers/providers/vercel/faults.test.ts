@@ -73,6 +73,78 @@ describe("Vercel: a creation", () => {
     })
   )
 
+  live("that is asked to wait waits that long", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      vendor.faults.inject("sandbox.create", Fault.rateLimited(1))
+      yield* sandboxes.createSandbox()
+      const [first, second] = vendor.requests.of("sandbox.create")
+      assert.isAtLeast((second?.at ?? 0) - (first?.at ?? 0), 1_000)
+      vendor.faults.inject("sandbox.create", Fault.rateLimited(3_600), { times: 100 })
+      const error = yield* Effect.flip(sandboxes.createSandbox({ recovery: "none" })).pipe(
+        Effect.timeoutOption("1 second")
+      )
+      // An hour is waited for by nobody's deadline: whoever does not want that interrupts.
+      assert.isTrue(Option.isNone(error))
+      assert.strictEqual(vendor.requests.count("sandbox.create"), 3)
+    })
+  )
+
+  for (const made of [false, true]) {
+    live(`in the place of a machine that is gone, cut off ${made ? "after" : "before"} it was made, is finished`, () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox()
+        const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* vendor.expire(ref.externalSandboxId ?? "")
+        vendor.requests.reset()
+        const never = new Promise<void>(() => {})
+        vendor.faults.inject("sandbox.create", Fault.gate(made ? { after: never } : { before: never }))
+        const fiber = yield* Effect.forkChild(sandboxes.runCommand(sandboxId, "true"))
+        const arrived = () => vendor.requests.count("sandbox.create") === 1
+        while (!arrived() || (made && vendor.sandboxes().length < 2)) yield* Effect.sleep("5 millis")
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "recreating")
+        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+        assert.strictEqual(vendor.requests.count("sandbox.create"), made ? 1 : 2)
+        const listed = yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))
+        assert.include(
+          listed.map((checkpoint) => checkpoint.id),
+          id
+        )
+      })
+    )
+  }
+
+  live("that adopts a name, but cannot set its network policy, leaves it nobody's, and not booted", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      yield* Effect.promise(async () => {
+        const { Sandbox } = await import("@vercel/sandbox")
+        const found = { ...vendor.credentials, fetch: vendor.fetch, name: "open", persistent: true }
+        return Sandbox.create({ ...found, resources: { vcpus: 1 }, tags: { mine: "yes" } })
+      })
+      yield* vendor.expire("open")
+      const config = { persistent: true, vercel: { name: "open", networkPolicy: "deny-all" } } as const
+      vendor.requests.reset()
+      vendor.faults.inject("sandbox.update", Fault.rejected(403), { skip: 1 })
+      const error = yield* Effect.flip(sandboxes.createSandbox(config))
+      assert.strictEqual(error.reason._tag, "Permission")
+      assert.deepStrictEqual(vendor.sandbox("open").settings.tags, { mine: "yes" })
+      assert.strictEqual(vendor.requests.count("sandbox.resume"), 0)
+      const { sandboxId } = yield* sandboxes.createSandbox(config)
+      const { sessions, settings } = vendor.sandbox("open")
+      assert.deepStrictEqual<unknown>(sessions.at(-1)?.networkPolicy, { mode: "deny-all" })
+      const endpoints = vendor.requests.all.map(({ endpoint }) => endpoint)
+      assert.isBelow(
+        endpoints.lastIndexOf("sandbox.update"),
+        endpoints.indexOf("sandbox.resume"),
+        "before it is booted"
+      )
+      assert.deepInclude(settings.tags, { mine: "yes", "sandbox-id": sandboxId })
+    })
+  )
+
   live("whose name is taken and not to be seen yet waits for the attempt that took it", () =>
     Effect.gen(function* () {
       const { sandboxes, vendor } = yield* world
@@ -388,7 +460,12 @@ describe("Vercel: a checkpoint", () => {
     const disk = persistent ? "a persistent disk" : "a disk that ends with its session"
     for (const [name, fault] of [
       ["whose answer is lost", Fault.resetAfter],
-      ["whose answer a proxy loses", Fault.serverError(502, { executed: true })]
+      ["whose answer a proxy loses", Fault.serverError(502, { executed: true })],
+      ["whose answer does not decode", Fault.invalidBody],
+      ["whose request is lost", Fault.resetBefore],
+      ["whose request a proxy loses", Fault.serverError(503)],
+      ["that meets 429", Fault.rateLimited(0)],
+      ["that meets another one", Fault.snapshotting]
     ] as const) {
       live(`of ${disk} ${name} is there, and nothing is lost`, () =>
         Effect.gen(function* () {
@@ -403,6 +480,7 @@ describe("Vercel: a checkpoint", () => {
             listed.map((checkpoint) => checkpoint.id),
             [id]
           )
+          assert.strictEqual(vendor.snapshots().length, 1)
           assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "kept")
           assert.strictEqual(vendor.faults.pending, 0)
         })
