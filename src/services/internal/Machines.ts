@@ -297,15 +297,19 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         return Config.fromStored(stored, secrets)
       })
 
-    /** Deletes whatever a failed or cut off creation may have left behind. True when that is certain. */
+    /**
+     * Deletes whatever a failed or cut off creation may have left behind, but not what there was before the record's own machine:
+     * that may hold checkpoints. True when that is certain.
+     */
     const sweep = (record: SandboxRecord, provider: SandboxProvider) =>
-      provider.find(record.id).pipe(
-        Stream.filter((info) => info.ref.incarnation !== record.incarnation),
-        Stream.mapEffect((info) => provider.stop(info.ref, "delete")),
-        Stream.runDrain,
-        Effect.as(true),
-        Effect.catch(() => Effect.succeed(false))
-      )
+      Effect.gen(function* () {
+        const all = yield* Stream.runCollect(provider.find(record.id))
+        const own = all.find((info) => info.ref.incarnation === record.incarnation)
+        const since = own?.createdAt ?? 0
+        const left = all.filter((info) => info !== own && (info.createdAt ?? since) >= since)
+        yield* Effect.forEach(left, (info) => provider.stop(info.ref, "delete"), { discard: true })
+        return true
+      }).pipe(Effect.catch(() => Effect.succeed(false)))
 
     const create = (held: Held, config: Config.SandboxConfig): Effect.Effect<Connection, SandboxError> =>
       Effect.gen(function* () {

@@ -16,7 +16,7 @@ import type { SandboxConfig } from "../../../model/SandboxConfig.ts"
 import { reveal } from "../../../model/VercelConfig.ts"
 import type { CreateRequest, MachineInfo, MachineRef } from "../../../services/SandboxProvider.ts"
 import type { Plan } from "./plan.ts"
-import { tagNames } from "./plan.ts"
+import { isNameOfOurs, tagNames } from "./plan.ts"
 import type { Question, Sdk } from "./sdk.ts"
 import * as Snapshots from "./snapshots.ts"
 
@@ -75,9 +75,6 @@ const noneIfGone = (found: Effect.Effect<Sandbox, SandboxError>): Effect.Effect<
       () => Effect.succeedNone
     )
   )
-
-/** A name that only we give: see {@link nameOf}. */
-const isNameOfOurs = (name: string): boolean => /^sbx-[0-9a-f-]{36}-\d+$/.test(name)
 
 /** True for the sandbox that a ref was made of, whichever session it has now; false for another one that got its name since. */
 const isOfRef = (

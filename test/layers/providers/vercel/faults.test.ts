@@ -116,6 +116,36 @@ describe("Vercel: a creation", () => {
     )
   }
 
+  live(
+    "in the place of a machine that is gone, whose outcome nobody knows, leaves the checkpoints of earlier ones",
+    () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox()
+        const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* vendor.expire(ref.externalSandboxId ?? "")
+        yield* sandboxes.runCommand(sandboxId, "true")
+        const { externalSandboxId = "" } = yield* sandboxes.getSandbox(sandboxId)
+        yield* vendor.expire(externalSandboxId)
+        // The third is made, and every answer about it is lost.
+        vendor.faults.inject("sandbox.create", Fault.serverError(502, { executed: true }), { times: 100 })
+        vendor.faults.inject("sandbox.get", Fault.serverError(502), { skip: 3, times: 3 })
+        const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+        vendor.faults.clear()
+        assert.strictEqual(error.reason._tag, "Unavailable")
+        assert.deepStrictEqual(
+          vendor.sandboxes().map(({ name }) => name),
+          [ref.externalSandboxId, externalSandboxId],
+          "what was made is deleted"
+        )
+        const listed = yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))
+        assert.include(
+          listed.map((checkpoint) => checkpoint.id),
+          id
+        )
+      })
+  )
+
   live("that adopts a name, but cannot set its network policy, leaves it nobody's, and not booted", () =>
     Effect.gen(function* () {
       const { sandboxes, vendor } = yield* world
