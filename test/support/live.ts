@@ -26,7 +26,7 @@ export const vendorsOf = (list: string): ReadonlySet<Vendor> => {
 export const skipped = (
   vendor: Vendor,
   settings: ReadonlyArray<string>,
-  // @effect-diagnostics-next-line processEnv:off -- known before any test is registered
+  // Known before any test is registered.
   environment: Readonly<Record<string, string | undefined>> = process.env
 ): string | undefined => {
   if (!vendorsOf(environment["SANDBOX_LIVE"] ?? "").has(vendor)) return `SANDBOX_LIVE does not name ${vendor}`

@@ -120,10 +120,8 @@ const logOf = (
       )
       .pipe(
         Effect.map(({ exitCode }) => exitCode !== null),
-        Effect.catchIf(
-          (error) => error.isRetryable,
-          () => Effect.succeed(false)
-        )
+        // The failure of a question is none of the command's, which was accepted: what else ended with it the log will say.
+        Effect.catch((error) => Effect.succeed(!error.isRetryable))
       )
     let step: Effect.Success<typeof stepOfSilence> | undefined
     /**

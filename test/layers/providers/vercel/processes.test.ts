@@ -85,6 +85,21 @@ describe("Vercel: a log that falls silent", () => {
       )
     }))
 
+  test("of a session that has ended has an unknown outcome, and does not read as if it had never been started", (world) =>
+    Effect.gen(function* () {
+      const { machine, vendor } = world
+      vendor.faults.inject("command.logs", Fault.silent)
+      const fiber = yield* Effect.forkChild(Effect.flip(run(machine, "echo out; sleep 300")))
+      yield* spin(() => vendor.requests.count("command.logs") === 1)
+      yield* vendor.expire("box")
+      // The launcher asks the session again on a schedule; nothing is started on another one.
+      while (fiber.pollUnsafe() === undefined) yield* pass(vendor, 30)
+      const error = yield* Fiber.join(fiber)
+      assert.strictEqual(error.reason._tag, "OutcomeUnknown")
+      assert.isFalse("provesNotAccepted" in error && error.provesNotAccepted)
+      assert.strictEqual(vendor.sandbox("box").sessions.length, 1)
+    }))
+
   test("and stays silent is asked for less and less often", ({ machine, vendor }) =>
     Effect.gen(function* () {
       vendor.faults.inject("command.logs", Fault.silent, { times: 1_000 })
