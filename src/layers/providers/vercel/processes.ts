@@ -3,6 +3,7 @@
  * replays; what goes through it are the launcher's frames, so bytes are exact and a cut one is gone on with where it stopped.
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -31,7 +32,7 @@ const silence = Schedule.exponential("30 seconds").pipe(
   Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.minutes(5))))
 )
 
-const stepOfSilence = Schedule.toStepWithSleep(silence)
+const stepsOfSilence = Schedule.toStep(silence)
 
 /** A log is replayed from its start when it is asked for anew; beyond this, the launcher's own way to go on is cheaper. */
 const replayLimit = 1024 * 1024
@@ -123,15 +124,19 @@ const logOf = (
         // The failure of a question is none of the command's, which was accepted: what else ended with it the log will say.
         Effect.catch((error) => Effect.succeed(!error.isRetryable))
       )
-    let step: Effect.Success<typeof stepOfSilence> | undefined
+    let step: Effect.Success<typeof stepsOfSilence> | undefined
+    /** The step that is waited for: one that a line interrupts is not taken. */
+    let patience: Duration.Duration | undefined
     /**
      * Comes to its end when the silence is none of the process's: the command has ended, or says less than its reader would.
      * Goes on in longer and longer steps until something new arrives, however often the log is asked for anew.
      */
     const fellSilent = Effect.gen(function* () {
-      step ??= yield* stepOfSilence
       for (let asked = 1; ; asked++) {
-        yield* step(undefined)
+        step ??= yield* stepsOfSilence
+        patience ??= (yield* step(yield* Clock.currentTimeMillis, undefined))[1]
+        yield* Effect.sleep(patience)
+        patience = undefined
         if ((yield* hasEnded) || asked === 2) return
       }
       // The schedule has no end.
@@ -150,6 +155,7 @@ const logOf = (
       received += data.length - known
       if (known === data.length) return pull
       step = undefined
+      patience = undefined
       return Effect.succeed([known === 0 ? data : data.slice(known)])
     }
     const again = (otherwise: Pulled): Pulled =>
