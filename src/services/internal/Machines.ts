@@ -22,6 +22,7 @@ import type { SandboxRecord } from "../../model/SandboxRecord.ts"
 import type { SandboxRef } from "../../model/SandboxRef.ts"
 import type { RecoverySchedules } from "../RecoveryPolicy.ts"
 import type { Machine, SandboxProvider } from "../SandboxProvider.ts"
+import { capability } from "../SandboxProvider.ts"
 import * as SandboxSecrets from "../SandboxSecrets.ts"
 import type { SandboxPatch } from "../SandboxStore.ts"
 import * as core from "./core.ts"
@@ -276,6 +277,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           sandboxUrl: Option.getOrUndefined(machine.url),
           shutdownAt: undefined,
           stopPending: undefined,
+          restoring: undefined,
           error: undefined
         })
         if (Option.isSome(lost)) {
@@ -370,21 +372,35 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         if (checkpoints === undefined || Option.isNone(newest)) {
           return yield* giveUp(held, "there is no checkpoint to restore")
         }
+        return yield* restore(held, provider, newest.value.id)
+      })
+
+    const restore = (
+      held: Held,
+      provider: SandboxProvider,
+      checkpointId: string
+    ): Effect.Effect<Reconnected, SandboxError> =>
+      Effect.gen(function* () {
+        const { record } = held
+        const checkpoints = yield* capability(provider, operation, provider.checkpoints, record.id)
+        const ref = yield* Effect.option(core.machineRef(record, operation))
         const config = yield* configOf(record)
         const resolved = yield* provider.resolve(config)
         const namespace = yield* self.store.namespace
         const generation = nextGeneration(record)
-        yield* held.update({ status: "recreating", generation })
+        yield* held.update({ status: "recreating", generation, restoring: checkpointId })
         const request = { sandboxId: record.id, version: generation, namespace, config, resolved }
-        const machine = yield* checkpoints.restore(newest.value.id, request, ref).pipe(
+        const machine = yield* checkpoints.restore(checkpointId, request, ref).pipe(
           Effect.retry({ schedule: schedulesOf(provider).recreate, while: core.mayRetryStart }),
           // Nothing was changed, so the record is what it was, and the next use decides anew.
           Effect.tapError((error) =>
-            error.provesNotAccepted ? Effect.ignore(held.update({ status: record.status })) : Effect.void
+            error.provesNotAccepted
+              ? Effect.ignore(held.update({ status: record.status, restoring: record.restoring }))
+              : Effect.void
           )
         )
         const updated = yield* activate(held, provider, machine, Option.some("restore"))
-        return { _tag: "Restored" as const, ref: core.refOf(updated), checkpointId: newest.value.id }
+        return { _tag: "Restored" as const, ref: core.refOf(updated), checkpointId }
       })
 
     const giveUp = (held: Held, evidence: string): Effect.Effect<never, SandboxError> =>
@@ -472,6 +488,10 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
                   () => Effect.succeed(Option.none<Machine>())
                 )
               )
+        if (Option.isNone(machine) && record.restoring !== undefined) {
+          // A restore ended the session, and was cut off before it booted the next: its checkpoint, and nothing empty.
+          return yield* restore(held, provider, record.restoring)
+        }
         if (Option.isNone(machine)) {
           // What was active once had a disk: whether it may be replaced is the strategy's to say.
           return yield* record.incarnation === undefined || supplied !== undefined

@@ -561,6 +561,29 @@ describe("Vercel: a restore", () => {
     )
   }
 
+  for (const persistent of [true, false]) {
+    live(
+      `that was cut off between the end and the boot (${persistent ? "" : "not "}persistent) leaves no empty disk`,
+      () =>
+        Effect.gen(function* () {
+          const { sandboxes, vendor } = yield* world
+          const { sandboxId } = yield* sandboxes.createSandbox({ persistent })
+          yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "saved" }])
+          const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+          yield* sandboxes.runCommand(sandboxId, "true")
+          vendor.requests.reset()
+          vendor.faults.inject("sandbox.update", Fault.gate({ before: new Promise<void>(() => {}) }))
+          const fiber = yield* Effect.forkChild(sandboxes.restoreCheckpoint(sandboxId, id))
+          while (vendor.requests.count("sandbox.update") === 0) yield* Effect.sleep("5 millis")
+          yield* Fiber.interrupt(fiber)
+          assert.deepInclude(yield* sandboxes.getSandbox(sandboxId), { status: "recreating", restoring: id })
+          assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+          assert.strictEqual(vendor.requests.count("sandbox.create"), 0)
+          assert.isUndefined((yield* sandboxes.getSandbox(sandboxId)).restoring)
+        })
+    )
+  }
+
   live("that meets a boot by somebody else ends that one, and is made", () =>
     Effect.gen(function* () {
       const { sandboxId, sandboxes, vendor } = yield* box
