@@ -48,6 +48,8 @@ export const SandboxRecord = Schema.Struct({
   deleteOnStop: Schema.optionalKey(Schema.Boolean),
   /** The record is `shutdown`, the machine may not be; `delete` says how far the stop was to go. */
   stopPending: Schema.optionalKey(Schema.Literals(["stop", "delete"])),
+  /** The checkpoint that a restore under way brings back: if that is cut off when the disk has gone, it is what comes in its place. */
+  restoring: Schema.optionalKey(Schema.String),
   workspaceRoot: Schema.optionalKey(Schema.String),
   /** Why the status is `error`, without secrets. */
   error: Schema.optionalKey(Schema.String),

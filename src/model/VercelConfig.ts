@@ -77,7 +77,12 @@ const fields = {
   profile: Schema.optionalKey(Schema.Literals(["ephemeral", "coding-agent"])),
   /** The vendor's name, unique in a project; the default is made of the sandbox's id. */
   name: Schema.optionalKey(Schema.String),
-  /** Whether creating the name again returns the sandbox that has it. The default is true for a persistent named one. */
+  /**
+   * Whether creating the name again returns the sandbox that has it. The default is true for a persistent named one.
+   *
+   * **Gotchas** A sandbox that no record knows is adopted when vCPUs, persistence, ports, timeout, runtime, image, region and snapshot
+   * expiration are what is asked for. The vendor does not tell the environment: it stays the one that the sandbox was made with.
+   */
   reuse: Schema.optionalKey(Schema.Boolean),
   persistent: Schema.optionalKey(Schema.Boolean),
   deleteOnStop: Schema.optionalKey(Schema.Boolean),

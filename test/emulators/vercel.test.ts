@@ -5,8 +5,9 @@ import { Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
+import * as Os from "node:os"
 import * as Path from "node:path"
-import { processesOf } from "./vercel/machine.ts"
+import { copyTree, processesOf } from "./vercel/machine.ts"
 import { make } from "./vercel/server.ts"
 import { emulated, failing, refused, sdk, sh, spin, until } from "./vercelSupport.ts"
 
@@ -574,6 +575,30 @@ describe("vercel emulator: sessions", () => {
       yield* refused(404, "not_found", () => Sandbox.get({ ...access, name: "kept" }))
       yield* create({ name: "kept" })
     })
+  )
+})
+
+describe("vercel emulator: a copy of a disk", () => {
+  it.live("is made although files are taken away meanwhile, and not of a disk that is not there", () =>
+    Effect.gen(function* () {
+      const directory = yield* Effect.acquireRelease(
+        Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-copy-"))),
+        (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+      )
+      const from = Path.join(directory, "from")
+      Fs.mkdirSync(from)
+      const names = Array.from({ length: 2_000 }, (_, index) => `f${index}`)
+      for (const name of names) Fs.writeFileSync(Path.join(from, name), name)
+      yield* sdk(async () => {
+        const copied = copyTree(from, Path.join(directory, "to"))
+        // The copy has read the directory by the time that its first file is there.
+        while (!Fs.existsSync(Path.join(directory, "to"))) await new Promise(setImmediate)
+        for (const name of names.slice(10)) Fs.rmSync(Path.join(from, name))
+        await copied
+      })
+      const failure = yield* failing(() => copyTree(Path.join(directory, "none"), Path.join(directory, "other")))
+      assert.include(failure.message, "none")
+    }).pipe(Effect.scoped)
   )
 })
 

@@ -25,7 +25,7 @@ import {
 /** What was asked for: a 404 is about that, and whether a failed request may have been taken up anyway. */
 export interface Asked {
   /** What a 404 says is not there. */
-  readonly about: "sandbox" | "session" | "command" | "snapshot"
+  readonly about: "project" | "sandbox" | "session" | "command" | "snapshot"
   readonly id: string
   /** True for what starts or makes something: an answer that got lost does not prove that nothing happened. */
   readonly effects: boolean
@@ -95,6 +95,9 @@ const acceptance = (asked: Asked, code: string | undefined): "no" | "unknown" =>
 
 const notThere = (asked: Asked): SandboxErrorReason => {
   switch (asked.about) {
+    case "project":
+      // Never `Gone`: in a project that is not there every name is missing, and nothing may be made anew for that.
+      return new Authentication({ detail: `Vercel answers 404 for the project ${asked.id} itself` })
     case "sandbox":
       return new Gone({ evidence: `Vercel answers 404 for the name ${asked.id}` })
     case "session":
@@ -138,6 +141,14 @@ const ofAnswer = (answer: Answer, asked: Asked, error: unknown): SandboxErrorRea
         cause
       })
     default:
+  }
+  // A success that does not decode, or is of another type than it must be: a proxy's, or one that was cut.
+  if (status >= 200 && status < 300) {
+    return new Unavailable({
+      accepted: acceptance(asked, undefined),
+      detail: `${status}, an answer that does not decode`,
+      cause
+    })
   }
   switch (status) {
     case 400:

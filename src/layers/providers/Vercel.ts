@@ -66,6 +66,8 @@ export const layerConfig = (
 /**
  * Like {@link layerConfig}, and looks further: `VERCEL_TOKEN` with `VERCEL_TEAM_ID` and `VERCEL_PROJECT_ID`, `VERCEL_OIDC_TOKEN`, the
  * project that the directory is linked to, and `vercel env pull` where that CLI is installed. For a developer's machine.
+ *
+ * An OIDC token lasts some hours: before it expires all of that is looked through again.
  */
 export const layerLinked = (
   options: LinkedOptions = {}
@@ -73,7 +75,12 @@ export const layerLinked = (
   ProviderRegistry.ProviderRegistry | VercelClient,
   SandboxError,
   FileSystem.FileSystem | Path.Path | ChildProcessSpawner
-> => register(Effect.flatMap(Credentials.linked(options), (credentials) => Vercel.make({ ...options, ...credentials })))
+> =>
+  register(
+    Effect.flatMap(Credentials.linkedSource(options), ({ credentials, token }) =>
+      Vercel.make({ ...options, ...credentials }, token)
+    )
+  )
 
 /** Options of {@link createVercelSandbox}. */
 export type CreateVercelSandboxOptions = Standalone.CreateOptions

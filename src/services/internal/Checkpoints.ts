@@ -164,13 +164,15 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
         const ref = yield* Effect.option(core.machineRef(record, operation))
         const before = record.status
         const generation = nextGeneration(record)
-        yield* held.update({ status: "recreating", generation })
+        yield* held.update({ status: "recreating", generation, restoring: checkpointId })
         const machine = yield* checkpoints
           .restore(checkpointId, { sandboxId: id, version: generation, namespace, config, resolved }, ref)
           .pipe(
             // Nothing was changed, so the record is what it was.
             Effect.tapError((error) =>
-              error.provesNotAccepted ? Effect.ignore(held.update({ status: before })) : Effect.void
+              error.provesNotAccepted
+                ? Effect.ignore(held.update({ status: before, restoring: undefined }))
+                : Effect.void
             ),
             // Also when it was interrupted: which machine there is now, the next use finds out.
             Effect.onError(() => machines.forget(id))

@@ -185,8 +185,9 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         yield* machines.forget(id)
         const now = yield* Clock.currentTimeMillis
         yield* held.update({ status: "shutdown", shutdownAt: record.shutdownAt ?? now, stopPending: mode })
-        // Unless it was active, or is at rest, the record may not know every machine that carries its tag.
-        const sweep = record.status !== "active" && !finished
+        // Unless it was active, or is at rest, the record may not know every machine that carries its tag; and one that was made
+        // in the place of another has that one beside it.
+        const sweep = (record.status !== "active" && !finished) || (mode === "delete" && (record.generation ?? 1) > 1)
         yield* end(record, provider, mode, sweep).pipe(
           Effect.retry({ schedule: self.policy.connect, while: (error) => error.isRetryable }),
           Effect.mapError((cause) =>

@@ -22,6 +22,7 @@ import type { SandboxRecord } from "../../model/SandboxRecord.ts"
 import type { SandboxRef } from "../../model/SandboxRef.ts"
 import type { RecoverySchedules } from "../RecoveryPolicy.ts"
 import type { Machine, SandboxProvider } from "../SandboxProvider.ts"
+import { capability } from "../SandboxProvider.ts"
 import * as SandboxSecrets from "../SandboxSecrets.ts"
 import type { SandboxPatch } from "../SandboxStore.ts"
 import * as core from "./core.ts"
@@ -292,6 +293,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           sandboxUrl: Option.getOrUndefined(machine.url),
           shutdownAt: undefined,
           stopPending: undefined,
+          restoring: undefined,
           error: undefined
         })
         if (Option.isSome(lost)) {
@@ -313,15 +315,19 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         return Config.fromStored(stored, secrets)
       })
 
-    /** Deletes whatever a failed or cut off creation may have left behind. True when that is certain. */
+    /**
+     * Deletes whatever a failed or cut off creation may have left behind, but not what there was before the record's own machine:
+     * that may hold checkpoints. True when that is certain.
+     */
     const sweep = (record: SandboxRecord, provider: SandboxProvider) =>
-      provider.find(record.id).pipe(
-        Stream.filter((info) => info.ref.incarnation !== record.incarnation),
-        Stream.mapEffect((info) => provider.stop(info.ref, "delete")),
-        Stream.runDrain,
-        Effect.as(true),
-        Effect.catch(() => Effect.succeed(false))
-      )
+      Effect.gen(function* () {
+        const all = yield* Stream.runCollect(provider.find(record.id))
+        const own = all.find((info) => info.ref.incarnation === record.incarnation)
+        const since = own?.createdAt ?? 0
+        const left = all.filter((info) => info !== own && (info.createdAt ?? since) >= since)
+        yield* Effect.forEach(left, (info) => provider.stop(info.ref, "delete"), { discard: true })
+        return true
+      }).pipe(Effect.catch(() => Effect.succeed(false)))
 
     const create = (held: Held, config: Config.SandboxConfig): Effect.Effect<Connection, SandboxError> =>
       Effect.gen(function* () {
@@ -382,21 +388,35 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         if (checkpoints === undefined || Option.isNone(newest)) {
           return yield* giveUp(held, "there is no checkpoint to restore")
         }
+        return yield* restore(held, provider, newest.value.id)
+      })
+
+    const restore = (
+      held: Held,
+      provider: SandboxProvider,
+      checkpointId: string
+    ): Effect.Effect<Reconnected, SandboxError> =>
+      Effect.gen(function* () {
+        const { record } = held
+        const checkpoints = yield* capability(provider, operation, provider.checkpoints, record.id)
+        const ref = yield* Effect.option(core.machineRef(record, operation))
         const config = yield* configOf(record)
         const resolved = yield* provider.resolve(config)
         const namespace = yield* self.store.namespace
         const generation = nextGeneration(record)
-        yield* held.update({ status: "recreating", generation })
+        yield* held.update({ status: "recreating", generation, restoring: checkpointId })
         const request = { sandboxId: record.id, version: generation, namespace, config, resolved }
-        const machine = yield* checkpoints.restore(newest.value.id, request, ref).pipe(
+        const machine = yield* checkpoints.restore(checkpointId, request, ref).pipe(
           Effect.retry({ schedule: schedulesOf(provider).recreate, while: core.mayRetryStart }),
           // Nothing was changed, so the record is what it was, and the next use decides anew.
           Effect.tapError((error) =>
-            error.provesNotAccepted ? Effect.ignore(held.update({ status: record.status })) : Effect.void
+            error.provesNotAccepted
+              ? Effect.ignore(held.update({ status: record.status, restoring: record.restoring }))
+              : Effect.void
           )
         )
         const updated = yield* activate(held, provider, machine, Option.some("restore"))
-        return { _tag: "Restored" as const, ref: core.refOf(updated), checkpointId: newest.value.id }
+        return { _tag: "Restored" as const, ref: core.refOf(updated), checkpointId }
       })
 
     const giveUp = (held: Held, evidence: string): Effect.Effect<never, SandboxError> =>
@@ -473,7 +493,22 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         const provider = yield* self.registry.get(record.provider)
         const orphans = yield* Stream.runCollect(provider.find(record.id))
         const adopted = orphans.find((info) => info.running) ?? orphans[0]
-        if (adopted === undefined) {
+        // One whose disk is gone is as good as none: it may be the one that was to be replaced.
+        const machine =
+          adopted === undefined
+            ? Option.none<Machine>()
+            : yield* provider.connect(adopted.ref, { sandboxId: record.id, boot: true }).pipe(
+                Effect.map(Option.some),
+                Effect.catchIf(
+                  (error) => error.reason._tag === "Gone",
+                  () => Effect.succeed(Option.none<Machine>())
+                )
+              )
+        if (Option.isNone(machine) && record.restoring !== undefined) {
+          // A restore ended the session, and was cut off before it booted the next: its checkpoint, and nothing empty.
+          return yield* restore(held, provider, record.restoring)
+        }
+        if (Option.isNone(machine)) {
           // What was active once had a disk: whether it may be replaced is the strategy's to say.
           return yield* record.incarnation === undefined || supplied !== undefined
             ? recreate(held, supplied)
@@ -482,14 +517,15 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
                 held,
                 provider,
                 core.wasStopped(record) ? "resume" : strategyOf(record),
-                "no machine carries its tag"
+                "no machine with a disk carries its tag"
               )
         }
-        const machine = yield* provider.connect(adopted.ref, { sandboxId: record.id, boot: true })
-        const updated = yield* activate(held, provider, machine, Option.some("recreate"))
+        const updated = yield* activate(held, provider, machine.value, Option.some("recreate"))
+        // Those of a sandbox that was active once may hold its checkpoints; they go with it.
+        const mode = record.incarnation === undefined ? "delete" : "stop"
         yield* Effect.forEach(
           orphans.filter((info) => info !== adopted),
-          (info) => provider.stop(info.ref, "delete"),
+          (info) => provider.stop(info.ref, mode),
           { discard: true }
         )
         return { _tag: "Connected" as const, ref: core.refOf(updated) }

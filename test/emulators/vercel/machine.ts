@@ -187,9 +187,19 @@ class Pump {
 
 const exec = promisify(ChildProcess.execFile)
 
-/** Keeps modes, times, links, holes and FIFOs, which `fs.cp` does not. */
+/**
+ * Keeps modes, times, links, holes and FIFOs, which `fs.cp` does not. What is taken away while it is copied, by an upload that is
+ * still on its way, is not in the copy.
+ */
 export const copyTree = async (from: string, to: string): Promise<void> => {
-  await exec("cp", ["-a", from, to])
+  try {
+    await exec("env", ["LC_ALL=C", "cp", "-a", from, to])
+  } catch (error) {
+    const lines = (error instanceof Error && "stderr" in error ? String(error.stderr) : "").trim().split("\n")
+    const vanished = lines.every((line) => line.includes(from) && line.endsWith(": No such file or directory"))
+    // Only what is in it may have gone, not all of it.
+    if (!vanished || !Fs.existsSync(to)) throw error
+  }
 }
 
 export const sizeOf = async (path: string): Promise<number> => {

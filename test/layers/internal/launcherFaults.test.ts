@@ -5,6 +5,7 @@ import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Decoder, parse } from "../../../src/layers/internal/launcher/frames.ts"
+import { evaluate, script } from "../../../src/layers/internal/launcher/script.ts"
 import type { MachineProcess, StartCommand } from "../../../src/services/SandboxProvider.ts"
 import { newProcessId } from "../../../src/testing/internal/stores.ts"
 import type { Fault, Loopback } from "../../support/loopback.ts"
@@ -242,6 +243,23 @@ describe("a transport with faults", () => {
               Stream.takeUntil(stream, (piece) => Buffer.from(piece).includes("start")),
               Stream.fail(unavailable())
             )
+    }
+  )
+
+  const heard: Array<string> = []
+  test(
+    "of a quiet process something is heard, so that a connection that has died can be told",
+    (guest) =>
+      Effect.gen(function* () {
+        const process = yield* start(guest, "while [ ! -e go ]; do sleep 0.05; done; exit 6")
+        yield* eventually("it says so again and again", () => heard.join("").split(" on .\n").length > 2)
+        Fs.writeFileSync(Path.join(guest.work, "go"), "")
+        assert.deepStrictEqual((yield* collect(process)).exit, { _tag: "Exited", code: 6 })
+      }),
+    {
+      // Every other look at its directory, instead of every twelve seconds.
+      options: { program: { boot: evaluate, text: script.replace("$_beat -ge 40", "$_beat -ge 2") } },
+      fault: (stream) => Stream.tap(stream, (piece) => Effect.sync(() => heard.push(Buffer.from(piece).toString())))
     }
   )
 

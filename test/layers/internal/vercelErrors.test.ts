@@ -47,6 +47,13 @@ const table: ReadonlyArray<Row> = [
   { name: "403", error: answer(403, "forbidden"), tag: "Permission", retryable: false },
   { name: "404 of a name", error: answer(404, "not_found"), tag: "Gone", retryable: false },
   {
+    name: "404 of the project",
+    error: answer(404, "not_found"),
+    asked: { about: "project" },
+    tag: "Authentication",
+    retryable: false
+  },
+  {
     name: "404 of a session",
     error: answer(404, "not_found"),
     asked: { about: "session" },
@@ -118,7 +125,21 @@ const table: ReadonlyArray<Row> = [
     retryable: true,
     notAccepted: false
   },
-  { name: "a success that does not decode", error: answer(200), tag: "Unknown", retryable: false },
+  {
+    name: "a success that does not decode",
+    error: answer(200),
+    tag: "Unavailable",
+    retryable: true,
+    notAccepted: true
+  },
+  {
+    name: "a success of a start that does not decode",
+    error: answer(200),
+    asked: effects,
+    tag: "Unavailable",
+    retryable: true,
+    notAccepted: false
+  },
   { name: "a status nobody knows", error: answer(418), tag: "Unknown", retryable: false },
   {
     name: "an answer made up for 502",

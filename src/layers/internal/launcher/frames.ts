@@ -4,6 +4,7 @@
  * - `start <next> .`: the command runs; `next` is the number of the next chunk of input, `eof` after its end, or empty
  * - `fail <subject> <code> .`: it could not be started
  * - `1 <offset> <base64> <end>`, `2 …`: output, with the offsets of its first byte and after its last
+ * - `on .`: nothing new; the reader lives
  * - `in <taken> .`: how many chunks of input were taken; `closed` when the command reads no more
  * - `exit <json> .`; `lost .`: nobody is left to say how it ended; `none .`: there is no such process
  *
@@ -35,6 +36,7 @@ export type Frame =
     }
   | { readonly type: "input"; readonly taken: number | "closed" }
   | { readonly type: "exit"; readonly exit: ExitJson }
+  | { readonly type: "on" }
   | { readonly type: "lost" }
   | { readonly type: "none" }
 
@@ -66,6 +68,7 @@ const control = (words: ReadonlyArray<string>): Frame | undefined => {
     }
     case "exit":
       return Option.getOrUndefined(Option.map(decodeExit(first), (exit): Frame => ({ type: "exit", exit })))
+    case "on":
     case "lost":
     case "none":
       return { type }

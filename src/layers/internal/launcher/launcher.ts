@@ -67,6 +67,8 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Launcher> {
   const nonce = `n${(yield* Random.nextIntBetween(0, 2 ** 48)).toString(36)}`
   const done: Array<string> = []
+  let followers = 0
+  const nextReader = () => `${nonce}-${followers++}`
   const directoryOf = (lifetime: StartCommand["lifetime"], processId: ProcessId) =>
     `${options.directory}/${nameOf(lifetime, processId)}`
   const externalOf = (lifetime: StartCommand["lifetime"], processId: ProcessId): ExternalProcess => ({
@@ -88,6 +90,7 @@ export const make = Effect.fnUntraced(function* (
         directory: `${options.directory}/${name}`,
         external: externalOf(command.lifetime, command.processId),
         from: { stdout: 0, stderr: 0 },
+        reader: nextReader(),
         start: { argv, files, command: command.command, cwd: cwdOf(options, command) },
         scoped: command.lifetime === "scoped",
         forget: () => void done.push(name)
@@ -106,6 +109,7 @@ export const make = Effect.fnUntraced(function* (
         directory: directoryOf("recorded", process.processId),
         external: process,
         from,
+        reader: nextReader(),
         scoped: false,
         forget: () => {}
       }).pipe(

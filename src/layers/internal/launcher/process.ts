@@ -39,6 +39,8 @@ export interface Followed {
   readonly directory: string
   readonly external: ExternalProcess
   readonly from: OutputPosition
+  /** Names this follower in the guest: a reader that it asks for anew takes the place of the one before. */
+  readonly reader: string
   /** How to start it, for one that may not have been started. */
   readonly start?: {
     readonly argv: ReadonlyArray<string>
@@ -247,6 +249,8 @@ export const follow = Effect.fnUntraced(function* (
         yield* roomToRead
         return "go on"
       }
+      case "on":
+        return "go on"
       case "input":
         taken = frame.taken
         input?.taken(taken)
@@ -287,7 +291,7 @@ export const follow = Effect.fnUntraced(function* (
     if (again) submissions++
     const argv = again
       ? start.argv
-      : call(options, nonce, "read", directory, `${position.stdout}`, `${position.stderr}`)
+      : call(options, nonce, "read", directory, `${position.stdout}`, `${position.stderr}`, followed.reader)
     let last: Step = "go on"
     let heard = false
     return transport.stream(argv).pipe(

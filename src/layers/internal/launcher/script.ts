@@ -463,9 +463,10 @@ send() {
   done
   eval "_o$1=\\$_o _h$1=\\$_h"
 }
-# Sends what the runner leaves in the directory, from offsets $1 and $2, until the end.
+# Sends what the runner leaves in the directory, from offsets $1 and $2, until the end. Of a quiet process it says every twelve
+# seconds that it is there: a transport that brings not even that is dead.
 reader() {
-  _o1=$1 _o2=$2 _h1= _h2= _a= _w=t _late=0 _up=
+  _o1=$1 _o2=$2 _h1= _h2= _a= _w=t _late=0 _up= _beat=0
   exec 8<>"$_D/b.$$"
   (
     trap 'kill $! 2>/dev/null; exit' TERM
@@ -525,6 +526,13 @@ reader() {
       break
     fi
     read -r _w <&8 || _w=t
+    if [ "$_w" = t ]; then
+      _beat=$((_beat + 1))
+      if [ $_beat -ge 40 ]; then
+        _beat=0
+        say on
+      fi
+    fi
   done
   exec 8>&-
   kill $_tick 2>/dev/null
@@ -572,13 +580,15 @@ case $_M in
     umask 077
     run "$@"
     ;;
-  # $1 and $2 the offsets.
+  # $1 and $2 the offsets, $3 for whom: an earlier reader of that one ends.
   read)
     umask 077
     if [ -d "$_D" ]; then
       for _b in "$_D"/b.*; do
         kill -0 "\${_b##*.}" 2>/dev/null && [ "\${_b##*.}" != $$ ] || rm -f "$_b" "$_D/f.\${_b##*.}"
       done
+      if [ -s "$_D/r.$3" ] && read -r _x <"$_D/r.$3"; then rm -f "$_D/b.$_x" "$_D/f.$_x"; fi
+      echo $$ >"$_D/r.$3"
       mkfifo "$_D/b.$$"
       reader "$1" "$2"
     else

@@ -7,20 +7,20 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import type { Sandbox, Snapshot } from "@vercel/sandbox"
+import type { Sandbox } from "@vercel/sandbox"
 import type { SandboxError } from "../../../errors.ts"
-import { NotFound } from "../../../errors.ts"
+import { NotFound, Unavailable } from "../../../errors.ts"
 import type { Checkpoint } from "../../../model/Checkpoint.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
+import type { RecoverySchedule } from "../../../services/RecoveryPolicy.ts"
 import type { CreateRequest, MachineRef } from "../../../services/SandboxProvider.ts"
 import type { Guest } from "./guest.ts"
 import * as Lifecycle from "./lifecycle.ts"
 import type { Plan } from "./plan.ts"
 import type { Sdk } from "./sdk.ts"
+import * as Snapshots from "./snapshots.ts"
 
-type Listed = Awaited<ReturnType<typeof Snapshot.list>>["snapshots"][number]
-
-const checkpointOf = (sandboxId: SandboxId, snapshot: Listed): Checkpoint => ({
+const checkpointOf = (sandboxId: SandboxId, snapshot: Snapshots.Listed): Checkpoint => ({
   id: snapshot.id,
   sandboxId,
   createdAt: snapshot.createdAt,
@@ -28,34 +28,7 @@ const checkpointOf = (sandboxId: SandboxId, snapshot: Listed): Checkpoint => ({
   ...(snapshot.expiresAt === undefined ? {} : { expiresAt: snapshot.expiresAt })
 })
 
-/** The snapshots of a name, newest first; none of a name that is gone. */
-const ofName = (sdk: Sdk, name: string, sandboxId: SandboxId): Stream.Stream<Listed, SandboxError> =>
-  Stream.paginate(undefined as string | undefined, (cursor) =>
-    sdk
-      .use(
-        { operation: "listCheckpoints", about: "sandbox", id: name, effects: false, sandboxId },
-        (access, signal, { Snapshot }) =>
-          Snapshot.list({
-            ...access,
-            name,
-            sortOrder: "desc",
-            ...(cursor === undefined ? {} : { cursor }),
-            signal
-          })
-      )
-      .pipe(
-        Effect.map(
-          ({ pagination, snapshots }) =>
-            [snapshots.filter(({ status }) => status === "created"), Option.fromNullOr(pagination.next)] as const
-        ),
-        Effect.catchIf(
-          (error) => error.reason._tag === "Gone",
-          () => Effect.succeed([[], Option.none<string>()] as const)
-        )
-      )
-  )
-
-/** Newest first, of every name that the sandbox has had and that the vendor still knows. */
+/** Newest first, of every name that the sandbox has had, whether or not the vendor still has a sandbox of that name. */
 export const list = (
   sdk: Sdk,
   sandboxId: SandboxId,
@@ -66,7 +39,14 @@ export const list = (
       const tagged = yield* Stream.runCollect(Lifecycle.listByTag(sdk, "listCheckpoints", "sandbox", sandboxId))
       const names = new Set(tagged.map((info) => info.ref.externalId))
       if (Option.isSome(ref)) names.add(ref.value.externalId)
-      const all = yield* Effect.forEach(names, (name) => Stream.runCollect(ofName(sdk, name, sandboxId)))
+      for (const name of [...names]) Lifecycle.namesUpTo(sandboxId, name).forEach((former) => names.add(former))
+      const all = yield* Effect.forEach(
+        names,
+        (name) => Stream.runCollect(Snapshots.ofName(sdk, "listCheckpoints", name, sandboxId)),
+        {
+          concurrency: 8
+        }
+      )
       return Stream.fromIterable(
         all
           .flat()
@@ -88,23 +68,40 @@ const isOf = (sdk: Sdk, operation: string, id: string, sandboxId: SandboxId, ref
     )
   )
 
+/** What may be done twice is, until there is an answer. */
+const untilAnswered =
+  (retry: RecoverySchedule) =>
+  <A>(effect: Effect.Effect<A, SandboxError>): Effect.Effect<A, SandboxError> =>
+    Effect.retry(effect, { schedule: retry, while: (error) => error.isRetryable })
+
 /** Deletes one of this sandbox's; another's is as good as not there. */
 export const remove = (
   sdk: Sdk,
   id: string,
   sandboxId: SandboxId,
-  ref: Option.Option<MachineRef>
-): Effect.Effect<void, SandboxError> =>
-  Effect.andThen(
-    isOf(sdk, "deleteCheckpoint", id, sandboxId, ref),
-    sdk.use(
+  ref: Option.Option<MachineRef>,
+  retry: RecoverySchedule
+): Effect.Effect<void, SandboxError> => {
+  const deleted = sdk
+    .use(
       { operation: "deleteCheckpoint", about: "snapshot", id, effects: false, sandboxId },
       async (access, signal, { Snapshot }) => {
         const snapshot = await Snapshot.get({ ...access, snapshotId: id, signal })
         await snapshot.delete({ signal })
       }
     )
+    .pipe(
+      // It was there: an attempt whose answer was lost has deleted it.
+      Effect.catchIf(
+        (error) => error.reason._tag === "NotFound",
+        () => Effect.void
+      )
+    )
+  return Effect.andThen(
+    untilAnswered(retry)(isOf(sdk, "deleteCheckpoint", id, sandboxId, ref)),
+    untilAnswered(retry)(deleted)
   )
+}
 
 /** A sandbox whose session is on its way to its end, at that end. */
 const ended = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Sandbox, SandboxError> =>
@@ -112,16 +109,39 @@ const ended = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Sandbox, Sandb
     Lifecycle.settled(guest.sdk, sandbox, sandboxId)
   )
 
-/** The snapshot of a request whose answer was lost: a session is saved once, with its end. */
-const taken = (guest: Guest, sandboxId: SandboxId, lost: SandboxError): Effect.Effect<Checkpoint, SandboxError> =>
-  Effect.gen(function* () {
-    yield* ended(guest, sandboxId)
-    const own = yield* ofName(guest.sdk, guest.sandbox.name, sandboxId).pipe(
-      Stream.filter(({ sourceSessionId }) => sourceSessionId === guest.session.sessionId),
-      Stream.runHead
-    )
-    return Option.isSome(own) ? checkpointOf(sandboxId, own.value) : yield* lost
-  }).pipe(Effect.mapError(() => lost))
+/** Both a snapshot that was not taken up and a boot are harmless twice. */
+const briefly = Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(4)])
+
+/**
+ * The snapshot of a request whose answer was lost: a session is saved once, with its end. One that goes on was not saved, and may be
+ * asked for it again.
+ */
+const taken = (guest: Guest, sandboxId: SandboxId, lost: SandboxError): Effect.Effect<Checkpoint, SandboxError> => {
+  const { sdk, session } = guest
+  const operation = "createCheckpoint"
+  const asked = Effect.gen(function* () {
+    const now = yield* ended(guest, sandboxId)
+    const own = yield* Snapshots.ofSession(sdk, operation, guest.sandbox.name, session.sessionId, sandboxId)
+    const goesOn = now.status === "running" && now.currentSession().sessionId === session.sessionId
+    return { own, goesOn }
+  })
+  return asked.pipe(
+    Effect.retry({ schedule: briefly, while: (error) => error.isRetryable }),
+    Effect.mapError(() => lost),
+    Effect.flatMap(({ goesOn, own }) => {
+      if (Option.isSome(own)) return Effect.succeed(checkpointOf(sandboxId, own.value))
+      return Effect.fail(
+        goesOn
+          ? sdk.fail(
+              operation,
+              new Unavailable({ accepted: "no", detail: "its session goes on, unsaved", cause: lost }),
+              sandboxId
+            )
+          : lost
+      )
+    })
+  )
+}
 
 /**
  * Ends the session and saves the disk. A sandbox that does not persist is booted from it at once: it has no other disk now, so that
@@ -129,6 +149,7 @@ const taken = (guest: Guest, sandboxId: SandboxId, lost: SandboxError): Effect.E
  */
 export const create = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Checkpoint, SandboxError> => {
   const { sandbox, sdk, session } = guest
+  let sent = false
   const saved = guest
     .ask("createCheckpoint", { effects: true, deadline: Lifecycle.slow }, (signal) => session.snapshot({ signal }))
     .pipe(
@@ -140,33 +161,28 @@ export const create = (guest: Guest, sandboxId: SandboxId): Effect.Effect<Checkp
         ...(snapshot.expiresAt === undefined ? {} : { expiresAt: snapshot.expiresAt.getTime() })
       })),
       Effect.catchIf(
-        (error) => !error.provesNotAccepted,
-        (error) => taken(guest, sandboxId, error)
-      )
+        // That the session has ended may be what an earlier request has done.
+        (error) => !error.provesNotAccepted || (sent && error.reason._tag === "NotRunning"),
+        (error) => {
+          sent = true
+          return taken(guest, sandboxId, error)
+        }
+      ),
+      Effect.retry({ schedule: briefly, while: (error) => error.isRetryable && error.provesNotAccepted })
     )
   if (sandbox.persistent) return saved
   const again = Effect.tap(saved, ({ id }) =>
-    // Both are harmless twice, and without them the disk is out of reach.
+    // Without it the disk is out of reach.
     Effect.retry(
-      Effect.flatMap(ended(guest, sandboxId), (stopped) => bootFrom(sdk, "createCheckpoint", stopped, id, sandboxId)),
-      {
-        while: (error) => error.isRetryable,
-        schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(4)])
-      }
+      Effect.flatMap(ended(guest, sandboxId), (stopped) =>
+        Lifecycle.bootFrom(sdk, "createCheckpoint", stopped, id, sandboxId)
+      ),
+      { while: (error) => error.isRetryable, schedule: briefly }
     )
   )
   // A fiber of its own, in which deadlines still interrupt.
   return Effect.uninterruptibleMask((restore) => Effect.flatMap(Effect.forkDetach(restore(again)), Fiber.join))
 }
-
-/** Lets a sandbox whose session has ended go on with the disk of a snapshot. */
-const bootFrom = (sdk: Sdk, operation: string, sandbox: Sandbox, snapshotId: string, sandboxId: SandboxId) =>
-  Effect.gen(function* () {
-    yield* sdk.use({ operation, about: "snapshot", id: snapshotId, effects: true, sandboxId }, (_, signal) =>
-      sandbox.update({ currentSnapshotId: snapshotId }, { signal })
-    )
-    return yield* Lifecycle.resume(sdk, operation, sandbox, sandboxId)
-  })
 
 /** The sandbox with the disk of a checkpoint, running. What could fail without it being touched comes first. */
 export const restore = (
@@ -174,18 +190,36 @@ export const restore = (
   id: string,
   request: CreateRequest,
   plan: Plan,
-  ref: Option.Option<MachineRef>
+  ref: Option.Option<MachineRef>,
+  retry: RecoverySchedule
 ): Effect.Effect<Sandbox, SandboxError> =>
   Effect.gen(function* () {
     const operation = "restoreCheckpoint"
     const { sandboxId } = request
-    yield* isOf(sdk, operation, id, sandboxId, ref)
+    const sure = untilAnswered(retry)
+    yield* sure(isOf(sdk, operation, id, sandboxId, ref))
     const existing = Option.isNone(ref)
       ? Option.none<Sandbox>()
-      : yield* Lifecycle.getOwn(sdk, operation, ref.value, sandboxId)
-    if (Option.isNone(existing)) return yield* Lifecycle.create(sdk, request, plan, id)
-    const sandbox = existing.value
-    yield* Lifecycle.end(sdk, sandbox, "stop")
-    const stopped = yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, sandbox.name, sandboxId), sandboxId)
-    return yield* bootFrom(sdk, operation, stopped, id, sandboxId)
+      : yield* sure(Lifecycle.getOwn(sdk, operation, ref.value, sandboxId))
+    if (Option.isNone(existing)) return yield* sure(Lifecycle.create(sdk, request, plan, id))
+    const { name } = existing.value
+    const ended = Effect.gen(function* () {
+      const sandbox = yield* Lifecycle.get(sdk, name, sandboxId)
+      yield* Lifecycle.end(sdk, sandbox, "stop")
+      return yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, name, sandboxId), sandboxId)
+    })
+    return yield* sure(
+      Effect.gen(function* () {
+        const stopped = yield* sure(ended)
+        const running = yield* sure(Lifecycle.bootFrom(sdk, operation, stopped, id, sandboxId))
+        const source = running.currentSession().sourceSnapshotId
+        if (source === undefined || source === id) return running
+        // Somebody else has booted it in between, from the disk that it had.
+        return yield* sdk.fail(
+          operation,
+          new Unavailable({ accepted: "unknown", detail: `it was booted from ${source} meanwhile` }),
+          sandboxId
+        )
+      })
+    )
   })

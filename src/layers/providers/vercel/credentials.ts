@@ -1,6 +1,7 @@
 /** Where credentials come from. Every source but the first is looked at by `layerLinked` only. */
 import * as Clock from "effect/Clock"
 import * as ConfigProvider from "effect/ConfigProvider"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Base64Url from "effect/encoding/Base64Url"
 import * as FileSystem from "effect/FileSystem"
@@ -11,9 +12,10 @@ import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as Semaphore from "effect/Semaphore"
 import type { SandboxError } from "../../../errors.ts"
 import * as errors from "../../../errors.ts"
-import { MissingSetting } from "../../../errors.ts"
+import { Authentication, MissingSetting } from "../../../errors.ts"
 import * as Settings from "../../../services/SandboxSettings.ts"
 import * as own from "./settings.ts"
 
@@ -111,18 +113,20 @@ const Claims = Schema.Struct({
 })
 const decodeClaims = Schema.decodeUnknownOption(Schema.fromJsonString(Claims))
 
-/** What an OIDC token says of itself; none when it is no such token or has expired. The vendor checks it, not we. */
+/** What an OIDC token says of itself. The vendor checks it, not we. */
+const claimsOf = (token: Redacted.Redacted<string>): Option.Option<typeof Claims.Type> =>
+  decodeClaims(Result.getOrElse(Base64Url.decodeString(Redacted.value(token).split(".")[1] ?? ""), () => ""))
+
+/** The credentials that an OIDC token names; none when it is no such token or has expired. */
 const fromOidc = (found: Option.Option<Redacted.Redacted<string>>): Effect.Effect<Option.Option<Credentials>> =>
   Effect.map(Clock.currentTimeMillis, (now) =>
-    Option.flatMap(found, (token) => {
-      const payload = Redacted.value(token).split(".")[1] ?? ""
-      const text = Result.getOrElse(Base64Url.decodeString(payload), () => "")
-      return Option.flatMap(decodeClaims(text), (claims) =>
+    Option.flatMap(found, (token) =>
+      Option.flatMap(claimsOf(token), (claims) =>
         claims.exp !== undefined && claims.exp * 1_000 <= now
           ? Option.none()
           : Option.some({ token, teamId: claims.owner_id, projectId: claims.project_id })
       )
-    })
+    )
   )
 
 const Project = Schema.Struct({ projectId: Schema.String, orgId: Schema.String })
@@ -246,4 +250,52 @@ export const linked = (
         ? "none of them is set to something valid, and `vercel env pull` brought none"
         : "none of them is set to something valid, and no .vercel/project.json was found"
     )
+  })
+
+/** Credentials, and the token that is valid when it is asked for. */
+export interface Source {
+  readonly credentials: Credentials
+  readonly token: Effect.Effect<Credentials["token"], SandboxError>
+}
+
+/** A token that has no more left than this is replaced. */
+const margin = Duration.minutes(1)
+
+/** When a token expires, in ms since the epoch; undefined for one that does not say so. */
+const expiryOf = (token: Credentials["token"]): number | undefined => {
+  const { exp } = Option.getOrElse(claimsOf(token), (): { readonly exp?: number } => ({}))
+  return exp === undefined ? undefined : exp * 1_000
+}
+
+/** {@link linked}, looked through again when the token is about to expire: by one, and the others wait for that. */
+export const linkedSource = (
+  options: LinkedOptions
+): Effect.Effect<Source, SandboxError, FileSystem.FileSystem | Path.Path | ChildProcessSpawner> =>
+  Effect.gen(function* () {
+    const services = yield* Effect.context<FileSystem.FileSystem | Path.Path | ChildProcessSpawner>()
+    const credentials = yield* linked(options)
+    const looking = yield* Semaphore.make(1)
+    let current = credentials.token
+    const renew = Effect.gen(function* () {
+      const next = yield* linked(options)
+      if (next.teamId !== credentials.teamId || next.projectId !== credentials.projectId) {
+        return yield* errors.fail(
+          "vercel.credentials",
+          new Authentication({ detail: "the token has expired, and those that are there now are of another project" }),
+          { provider: "vercel" }
+        )
+      }
+      current = next.token
+      return current
+    }).pipe(Effect.provideContext(services))
+    const token = looking.withPermit(
+      Effect.gen(function* () {
+        const expiry = expiryOf(current)
+        const now = yield* Clock.currentTimeMillis
+        if (expiry === undefined || expiry - Duration.toMillis(margin) > now) return current
+        // Until it has expired it is good enough where there is no other.
+        return yield* expiry > now ? Effect.orElseSucceed(renew, () => current) : renew
+      })
+    )
+    return { credentials, token }
   })

@@ -3,7 +3,11 @@
  * untouched, a reason for each that failed) a script does that runs once for many files.
  *
  * The vendor's upload is an archive that the SDK builds in memory, so contents go in parts: what waits there is at most
- * {@link partBytes} of contents, and about three times that with the archive.
+ * {@link partBytes} of contents, and about three times that with the archive. A download is pulled: beyond what the consumer has
+ * taken, only the buffers of the connection and of one Node stream are filled, well below a mebibyte.
+ *
+ * The vendor writes as the user that runs commands, and parts are readable to nobody else. What is put in place belongs to that
+ * user, with the mode that was asked for, else that of the file that it replaces, else 0644.
  */
 import * as NodeStream from "@effect/platform-node/NodeStream"
 import * as Effect from "effect/Effect"

@@ -16,8 +16,9 @@ import type { SandboxConfig } from "../../../model/SandboxConfig.ts"
 import { reveal } from "../../../model/VercelConfig.ts"
 import type { CreateRequest, MachineInfo, MachineRef } from "../../../services/SandboxProvider.ts"
 import type { Plan } from "./plan.ts"
-import { tagNames } from "./plan.ts"
+import { isNameOfOurs, tagNames } from "./plan.ts"
 import type { Question, Sdk } from "./sdk.ts"
+import * as Snapshots from "./snapshots.ts"
 
 /** What a name or session stands at, in the vendor's words. */
 export type Status = Sandbox["status"]
@@ -27,6 +28,15 @@ export const slow = Duration.minutes(4)
 
 /** The name of a sandbox that its user did not name: two incarnations have two. */
 const nameOf = (request: CreateRequest): string => `sbx-${request.sandboxId}-${request.version}`
+
+/**
+ * The names that the machines of a sandbox have had, up to the one with this name: each that was made in the place of another one
+ * has the next number. The vendor keeps the snapshots of a name that is gone, but tells of no name by itself.
+ */
+export const namesUpTo = (sandboxId: SandboxId, name: string): ReadonlyArray<string> => {
+  const version = Number(new RegExp(`^sbx-${sandboxId}-(\\d+)$`).exec(name)?.[1] ?? 0)
+  return version === 0 ? [name] : Array.from({ length: version }, (_, index) => `sbx-${sandboxId}-${version - index}`)
+}
 
 export const refOf = (sandbox: Sandbox): MachineRef => ({
   externalId: sandbox.name,
@@ -41,24 +51,30 @@ const question = (operation: string, id: string, fields: Partial<Question> = {})
   ...fields
 })
 
-/** The record of a name; boots nothing. */
-export const get = (sdk: Sdk, name: string, sandboxId?: SandboxId): Effect.Effect<Sandbox, SandboxError> =>
+const lookUp = (sdk: Sdk, name: string, sandboxId: SandboxId | undefined): Effect.Effect<Sandbox, SandboxError> =>
   sdk.use(question("get", name, { sandboxId }), (access, signal, { Sandbox }) =>
     Sandbox.get({ ...access, name, resume: false, signal })
   )
 
+/** The record of a name; boots nothing. `Gone` only in a project that exists. */
+export const get = (sdk: Sdk, name: string, sandboxId?: SandboxId): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.catch(lookUp(sdk, name, sandboxId), (error) => Effect.flatMap(sdk.unlessNoProject(error), Effect.fail))
+
 /** The same, none when there is no such name. */
-const getOption = (sdk: Sdk, name: string, sandboxId: SandboxId): Effect.Effect<Option.Option<Sandbox>, SandboxError> =>
-  get(sdk, name, sandboxId).pipe(
+const getOption = (
+  sdk: Sdk,
+  name: string,
+  sandboxId: SandboxId | undefined
+): Effect.Effect<Option.Option<Sandbox>, SandboxError> => noneIfGone(get(sdk, name, sandboxId))
+
+const noneIfGone = (found: Effect.Effect<Sandbox, SandboxError>): Effect.Effect<Option.Option<Sandbox>, SandboxError> =>
+  found.pipe(
     Effect.map(Option.some),
     Effect.catchIf(
       (error) => error.reason._tag === "Gone",
       () => Effect.succeedNone
     )
   )
-
-/** A name that only we give: see {@link nameOf}. */
-const isNameOfOurs = (name: string): boolean => /^sbx-[0-9a-f-]{36}-\d+$/.test(name)
 
 /** True for the sandbox that a ref was made of, whichever session it has now; false for another one that got its name since. */
 const isOfRef = (
@@ -125,6 +141,19 @@ const lost = (sdk: Sdk, operation: string, sandbox: Sandbox, sandboxId: SandboxI
     sandboxId
   )
 
+/**
+ * The snapshot from which a sandbox that is not persistent goes on: that of its last session, whose checkpoint was made by a service
+ * that did not live to boot it again.
+ */
+const saved = (sdk: Sdk, operation: string, sandbox: Sandbox, sandboxId: SandboxId) =>
+  Effect.flatMap(
+    Snapshots.ofSession(sdk, operation, sandbox.name, sandbox.currentSession().sessionId, sandboxId),
+    (snapshot) =>
+      Option.isSome(snapshot)
+        ? Effect.succeed(snapshot.value.id)
+        : Effect.fail(lost(sdk, operation, sandbox, sandboxId))
+  )
+
 /** Boots what has a disk, or waits until a boot is done. */
 const boot = (
   sdk: Sdk,
@@ -135,7 +164,29 @@ const boot = (
   Effect.gen(function* () {
     const sandbox = yield* settled(sdk, found, sandboxId)
     if (sandbox.status === "running") return sandbox
-    if (!sandbox.persistent) return yield* lost(sdk, operation, sandbox, sandboxId)
+    if (sandbox.persistent) return yield* resume(sdk, operation, sandbox, sandboxId)
+    const snapshotId = yield* saved(sdk, operation, sandbox, sandboxId)
+    return yield* bootFrom(sdk, operation, sandbox, snapshotId, sandboxId).pipe(
+      // It has expired a moment ago.
+      Effect.catchIf(
+        (error) => error.reason._tag === "NotFound",
+        () => Effect.fail(lost(sdk, operation, sandbox, sandboxId))
+      )
+    )
+  })
+
+/** Lets a sandbox whose session has ended go on with the disk of a snapshot. */
+export const bootFrom = (
+  sdk: Sdk,
+  operation: string,
+  sandbox: Sandbox,
+  snapshotId: string,
+  sandboxId: SandboxId
+): Effect.Effect<Sandbox, SandboxError> =>
+  Effect.gen(function* () {
+    yield* sdk.use({ operation, about: "snapshot", id: snapshotId, effects: true, sandboxId }, (_, signal) =>
+      sandbox.update({ currentSnapshotId: snapshotId }, { signal })
+    )
     return yield* resume(sdk, operation, sandbox, sandboxId)
   })
 
@@ -189,9 +240,8 @@ export const connect = (
       case "snapshotting":
         return yield* sdk.fail("connect", new NotRunning({ detail: `it is ${sandbox.status}` }), sandboxId)
       default:
-        return yield* sandbox.persistent
-          ? sdk.fail("connect", new NotRunning({ detail: `its session is ${sandbox.status}` }), sandboxId)
-          : lost(sdk, "connect", sandbox, sandboxId)
+        if (!sandbox.persistent) yield* saved(sdk, "connect", sandbox, sandboxId)
+        return yield* sdk.fail("connect", new NotRunning({ detail: `its session is ${sandbox.status}` }), sandboxId)
     }
   })
 
@@ -247,9 +297,9 @@ const imageOf = (plan: Plan) => {
 
 const post = (sdk: Sdk, request: CreateRequest, plan: Plan, name: string, snapshotId: string | undefined) =>
   sdk.use(
-    question("create", snapshotId ?? name, {
+    question("create", snapshotId ?? sdk.access.projectId, {
       sandboxId: request.sandboxId,
-      about: snapshotId === undefined ? "sandbox" : "snapshot",
+      about: snapshotId === undefined ? "project" : "snapshot",
       effects: true,
       deadline: slow,
       secrets: secretsIn([request.config.env, plan.networkPolicy])
@@ -262,19 +312,79 @@ const post = (sdk: Sdk, request: CreateRequest, plan: Plan, name: string, snapsh
     }
   )
 
-/** Fields in which a sandbox that is there differs from what is asked for. */
+/**
+ * Fields in which a sandbox that is there differs from what is asked for, of those that the vendor tells. It does not tell the
+ * environment. Tags and the network policy are not compared but written, by {@link adopt}.
+ */
 const mismatches = (sandbox: Sandbox, plan: Plan): Array<string> => {
+  const differs = <A>(found: A | undefined, wanted: A | undefined): boolean =>
+    found !== undefined && wanted !== undefined && found !== wanted
+  const millis = (duration: Duration.Duration | undefined) =>
+    duration === undefined ? undefined : Duration.toMillis(duration)
   const exposed = [...new Set(sandbox.routes.map(({ port }) => port))].sort()
   const wanted = [...new Set(plan.ports)].sort()
   return [
-    ...(sandbox.vcpus !== undefined && sandbox.vcpus !== plan.vcpus ? ["vercel.vcpus"] : []),
+    ...(differs(sandbox.vcpus, plan.vcpus) ? ["vercel.vcpus"] : []),
     ...(sandbox.persistent === plan.persistent ? [] : ["persistent"]),
     ...(exposed.join() === wanted.join() ? [] : ["ports"]),
-    ...(plan.runtime !== undefined && sandbox.runtime !== undefined && sandbox.runtime !== plan.runtime
-      ? ["runtime"]
-      : []),
-    ...(plan.image !== undefined && sandbox.image !== undefined && sandbox.image !== plan.image ? ["vercel.image"] : [])
+    ...(differs(sandbox.timeout, millis(plan.timeout)) ? ["timeout"] : []),
+    ...(differs(sandbox.runtime, plan.runtime) ? ["runtime"] : []),
+    ...(differs(sandbox.image, plan.image) ? ["vercel.image"] : []),
+    ...(differs(sandbox.region, plan.region) ? ["vercel.region"] : []),
+    ...(differs(sandbox.snapshotExpiration, millis(plan.snapshotExpiration)) ? ["vercel.snapshotExpiration"] : [])
   ]
+}
+
+/** Longer than somebody else takes from looking at a sandbox that nobody owns to writing tags on it. */
+const claimSettles = Duration.seconds(1)
+
+/**
+ * Writes our tags on a sandbox that nobody owned, and makes sure that they stayed. The vendor has no write on a condition, so of two
+ * that claim it at once the last one wins, and the other sees that before it has touched anything else.
+ */
+const claim = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): Effect.Effect<void, SandboxError> =>
+  Effect.gen(function* () {
+    const { sandboxId } = request
+    const written = yield* Effect.result(
+      sdk.use(question("create", sandbox.name, { sandboxId, effects: true }), (_, signal) =>
+        sandbox.update({ tags: { ...sandbox.tags, ...tagsOf(request, plan) } }, { signal })
+      )
+    )
+    if (written._tag === "Failure" && written.failure.provesNotAccepted) return yield* written.failure
+    const now = yield* Effect.delay(get(sdk, sandbox.name, sandboxId), claimSettles)
+    if (now.tags?.[tagNames.sandbox] === sandboxId) return
+    // An answer that was lost without any effect is no other owner.
+    if (written._tag === "Failure" && now.tags?.[tagNames.sandbox] === sandbox.tags?.[tagNames.sandbox]) {
+      return yield* written.failure
+    }
+    return yield* sdk.fail("create", new NameInUse({ name: sandbox.name }), sandboxId)
+  })
+
+/**
+ * What a sandbox could reach until now says nothing of what it may reach as ours: the policy comes before it is booted or used. Where
+ * it cannot be set the sandbox is nobody's again, so that nobody finishes the creation without it.
+ */
+const restrict = (
+  sdk: Sdk,
+  request: CreateRequest,
+  plan: Plan,
+  sandbox: Sandbox,
+  tags: Record<string, string>
+): Effect.Effect<void, SandboxError> => {
+  const networkPolicy = policyOf(plan)
+  if (networkPolicy === undefined) return Effect.void
+  const asked = question("create", sandbox.name, {
+    sandboxId: request.sandboxId,
+    effects: true,
+    secrets: secretsIn(plan.networkPolicy)
+  })
+  const released = sdk.use(asked, (_, signal) => sandbox.update({ tags }, { signal }))
+  return sdk
+    .use(asked, (_, signal) => sandbox.update({ networkPolicy }, { signal }))
+    .pipe(
+      Effect.onError(() => Effect.ignore(released)),
+      Effect.asVoid
+    )
 }
 
 /** Takes over what has the name: our own of an attempt whose answer was lost, or with `reuse` one that nobody's record owns. */
@@ -282,35 +392,34 @@ const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
   Effect.gen(function* () {
     const { sandboxId } = request
     const fail = (reason: NameInUse | ConfigMismatch) => sdk.fail("create", reason, sandboxId)
-    const owner = sandbox.tags?.[tagNames.sandbox]
-    if (owner !== sandboxId) {
-      const namespace = sandbox.tags?.[tagNames.namespace]
-      const foreign = namespace !== undefined && namespace !== request.namespace
-      if (foreign || plan.name === undefined || !plan.reuse) return yield* fail(new NameInUse({ name: sandbox.name }))
+    if (!mayTake(request, plan, sandbox)) return yield* fail(new NameInUse({ name: sandbox.name }))
+    if (sandbox.tags?.[tagNames.sandbox] !== sandboxId) {
       const fields = mismatches(sandbox, plan)
       if (fields.length > 0) return yield* fail(new ConfigMismatch({ fields }))
-      yield* sdk.use(question("create", sandbox.name, { sandboxId, effects: true }), (_, signal) =>
-        sandbox.update({ tags: { ...sandbox.tags, ...tagsOf(request, plan) } }, { signal })
-      )
-      const running = yield* boot(sdk, "create", sandbox, sandboxId)
-      const networkPolicy = policyOf(plan)
-      if (networkPolicy !== undefined) {
-        // What it could reach until now says nothing of what it may reach as ours.
-        const asked = { sandboxId, effects: true, secrets: secretsIn(plan.networkPolicy) }
-        yield* sdk.use(question("create", sandbox.name, asked), (_, signal) =>
-          running.update({ networkPolicy }, { signal })
-        )
-      }
-      return running
+      const before = { ...sandbox.tags }
+      yield* claim(sdk, request, plan, sandbox)
+      yield* restrict(sdk, request, plan, sandbox, before)
     }
     return yield* boot(sdk, "create", sandbox, sandboxId)
   })
 
-/** Whether it is an earlier machine of this sandbox whose disk ended with its session: of no more use, but it has the name. */
-const isSpent = (sandbox: Sandbox, sandboxId: SandboxId): boolean =>
-  sandbox.tags?.[tagNames.sandbox] === sandboxId &&
-  !sandbox.persistent &&
-  (sandbox.status === "stopped" || sandbox.status === "failed" || sandbox.status === "aborted")
+/** Whether its disk ended with its session and was not saved: of no use to anybody, but it has the name. */
+const isSpent = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Effect.Effect<boolean, SandboxError> => {
+  const ended = sandbox.status === "stopped" || sandbox.status === "failed" || sandbox.status === "aborted"
+  return sandbox.persistent || !ended
+    ? Effect.succeed(false)
+    : Effect.map(
+        Snapshots.ofSession(sdk, "create", sandbox.name, sandbox.currentSession().sessionId, sandboxId),
+        Option.isNone
+      )
+}
+
+/** Whether we may have it: it is this sandbox's, or with `reuse` nobody's whose record we would not know. */
+const mayTake = (request: CreateRequest, plan: Plan, sandbox: Sandbox): boolean => {
+  if (sandbox.tags?.[tagNames.sandbox] === request.sandboxId) return true
+  const namespace = sandbox.tags?.[tagNames.namespace]
+  return plan.name !== undefined && plan.reuse && (namespace === undefined || namespace === request.namespace)
+}
 
 /**
  * Makes a sandbox, of a snapshot's disk if one is given. The name makes it happen once: a creation whose outcome is not known is
@@ -328,20 +437,26 @@ export const create = (
     const made = Effect.flatMap(post(sdk, request, plan, name, snapshotId), (sandbox) =>
       settled(sdk, sandbox, sandboxId)
     )
-    const take = (found: Sandbox) =>
+    const take = (found: Sandbox): Effect.Effect<Sandbox, SandboxError> =>
       Effect.gen(function* () {
         const there = yield* settled(sdk, found, sandboxId)
-        if (!isSpent(there, sandboxId)) return yield* adopt(sdk, request, plan, there)
+        if (!mayTake(request, plan, there) || !(yield* isSpent(sdk, there, sandboxId))) {
+          return yield* adopt(sdk, request, plan, there)
+        }
         // Its snapshots stay: they are checkpoints.
-        yield* sdk.use(question("create", name, { sandboxId, effects: true, deadline: slow }), (_, signal) =>
-          there.delete({ signal })
-        )
-        return yield* made
+        yield* sdk
+          .use(question("create", name, { sandboxId, effects: true, deadline: slow }), (_, signal) =>
+            there.delete({ signal })
+          )
+          .pipe(
+            Effect.catchIf(
+              (error) => error.reason._tag === "Gone",
+              () => Effect.void
+            )
+          )
+        // Somebody else may have done the same, and be first.
+        return yield* attempt
       })
-    if (plan.name !== undefined && plan.reuse) {
-      const existing = yield* getOption(sdk, name, sandboxId)
-      if (Option.isSome(existing)) return yield* take(existing.value)
-    }
     const attempt: Effect.Effect<Sandbox, SandboxError> = made.pipe(
       Effect.catch((error) =>
         Effect.gen(function* () {
@@ -362,7 +477,11 @@ export const create = (
         })
       )
     )
-    const sandbox = yield* Effect.retry(attempt, {
+    // Without confirmation that there is the project: the creation tells.
+    const reused = Effect.flatMap(noneIfGone(lookUp(sdk, name, sandboxId)), (existing) =>
+      Option.isSome(existing) ? take(existing.value) : attempt
+    )
+    const sandbox = yield* Effect.retry(plan.name !== undefined && plan.reuse ? reused : attempt, {
       while: (error) => error.isRetryable && !error.provesNotAccepted,
       schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(2)])
     })
@@ -398,7 +517,7 @@ export const listByTag = (
   const tag = tagNames[kind]
   return Stream.paginate(undefined as string | undefined, (cursor) =>
     sdk
-      .use(question(operation, value), (access, signal, { Sandbox }) => {
+      .use(question(operation, sdk.access.projectId, { about: "project" }), (access, signal, { Sandbox }) => {
         const page = { ...access, ...(cursor === undefined ? {} : { cursor }), signal }
         // The SDK's types want to see that there is one tag.
         return kind === "sandbox"
@@ -417,20 +536,12 @@ export const listByTag = (
 
 /** Ends what a ref stands for. What is not there, or is somebody else's by now, needs no end. */
 export const stop = (sdk: Sdk, ref: MachineRef, mode: "stop" | "delete"): Effect.Effect<void, SandboxError> =>
-  Effect.flatMap(
-    get(sdk, ref.externalId).pipe(
-      Effect.map(Option.some),
-      Effect.catchIf(
-        (error) => error.reason._tag === "Gone",
-        () => Effect.succeedNone
-      )
-    ),
-    (found) =>
-      Option.isNone(found)
-        ? Effect.void
-        : Effect.flatMap(isOfRef(sdk, "stop", found.value, ref), (own) =>
-            own ? end(sdk, found.value, mode) : Effect.void
-          )
+  Effect.flatMap(getOption(sdk, ref.externalId, undefined), (found) =>
+    Option.isNone(found)
+      ? Effect.void
+      : Effect.flatMap(isOfRef(sdk, "stop", found.value, ref), (own) =>
+          own ? end(sdk, found.value, mode) : Effect.void
+        )
   )
 
 /** Ends the machine of this ref and no later one. */

@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Semaphore from "effect/Semaphore"
 import type { Sandbox } from "@vercel/sandbox"
 import type { SandboxError } from "../../../errors.ts"
 import { LeaseTooShort, PortNotExposed } from "../../../errors.ts"
@@ -51,17 +52,28 @@ export const make = Effect.fnUntraced(function* (
     killGrace: context.killGrace
   })
 
-  /** Lets the lease end no earlier than that; the vendor can only make it longer. */
+  const extending = yield* Semaphore.make(1)
+  let leaseEnd = endOf(session)
+
+  /**
+   * Lets the lease end no earlier than that; the vendor can only add to it. So of several that want it longer each asks after the
+   * others, and for what is missing to the end that the vendor tells then: the session that is held knows nothing of what others did.
+   */
   const extendTo = (operation: string, end: number): Effect.Effect<number, SandboxError> =>
-    Effect.suspend(() => {
-      const missing = Math.ceil(end - endOf(session))
-      return missing <= 0
-        ? Effect.succeed(endOf(session))
-        : Effect.map(
-            guest.ask(operation, { effects: true }, (signal) => session.extendTimeout(missing, { signal })),
-            () => endOf(session)
-          )
-    })
+    extending.withPermit(
+      Effect.gen(function* () {
+        if (leaseEnd >= end) return leaseEnd
+        const now = (yield* Lifecycle.get(sdk, sandbox.name, sandboxId)).currentSession()
+        // Another session has a lease of its own; to extend this one will say that it has ended.
+        const current = now.sessionId === session.sessionId ? now : session
+        leaseEnd = endOf(current)
+        const missing = Math.ceil(end - leaseEnd)
+        if (missing <= 0) return leaseEnd
+        yield* guest.ask(operation, { effects: true }, (signal) => current.extendTimeout(missing, { signal }))
+        leaseEnd = endOf(current)
+        return leaseEnd
+      })
+    )
 
   /**
    * A recorded process must not be cut off by the lease before its own deadline; if it can be had, there is time after it, too, to
@@ -74,11 +86,7 @@ export const make = Effect.fnUntraced(function* (
       Effect.catchIf(refused, () =>
         Effect.flatMap(Clock.currentTimeMillis, (now) =>
           Effect.fail(
-            sdk.fail(
-              "start",
-              new LeaseTooShort({ remaining: Duration.millis(Math.max(0, endOf(session) - now)) }),
-              sandboxId
-            )
+            sdk.fail("start", new LeaseTooShort({ remaining: Duration.millis(Math.max(0, leaseEnd - now)) }), sandboxId)
           )
         )
       ),

@@ -60,6 +60,9 @@ export const limits = {
 /** The tags by which a machine is found again. */
 export const tagNames = { sandbox: "sandbox-id", namespace: "sandbox-namespace" } as const
 
+/** Whether a name is one that is given to a sandbox which its user did not name: it tells whose it is. */
+export const isNameOfOurs = (name: string): boolean => /^sbx-[0-9a-f-]{36}-\d+$/.test(name)
+
 interface Defaults {
   readonly vcpus: number
   readonly timeout: Duration.Duration
@@ -93,6 +96,7 @@ const problemOf = (plan: Plan): string | undefined => {
   if (name !== undefined && (!/^[A-Za-z0-9_-]+$/.test(name) || name.length > limits.nameLength)) {
     return `vercel.name: expected up to ${limits.nameLength} of A-Z, a-z, 0-9, _ and -`
   }
+  if (name !== undefined && isNameOfOurs(name)) return `vercel.name: names like ${name} are made of the id of a sandbox`
   for (const reserved of Object.values(tagNames)) {
     if (Object.hasOwn(tags, reserved)) return `vercel.tags: ${reserved} is a tag of this library`
   }

@@ -3,10 +3,13 @@
  * replays; what goes through it are the launcher's frames, so bytes are exact and a cut one is gone on with where it stopped.
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type * as Pull from "effect/Pull"
+import * as Pull from "effect/Pull"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Command } from "@vercel/sandbox"
@@ -21,8 +24,15 @@ import type { Gate } from "./wire.ts"
 type Log = ReturnType<Command["logs"]>
 type Line = Awaited<ReturnType<Log["next"]>>
 
-/** After so long without a byte a log is asked for anew: one whose connection has died says nothing of that. */
-const silence = Duration.minutes(1)
+/**
+ * When to ask whether a command whose log has fallen silent still runs. The launcher's reader says something every twelve seconds,
+ * so that a log that flows costs none of it.
+ */
+const silence = Schedule.exponential("30 seconds").pipe(
+  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.minutes(5))))
+)
+
+const stepsOfSilence = Schedule.toStep(silence)
 
 /** A log is replayed from its start when it is asked for anew; beyond this, the launcher's own way to go on is cheaper. */
 const replayLimit = 1024 * 1024
@@ -31,6 +41,8 @@ interface OpenLog {
   readonly log: Log
   readonly gate: Gate
   /** Characters at the start that are known from before. */
+  readonly known: number
+  /** Of those, how many are still to come. */
   skip: number
 }
 
@@ -51,10 +63,16 @@ const logOf = (
       sandboxId: guest.sandboxId
     }
     let received = 0
-    const open = (): OpenLog => ({ gate: guest.sdk.gateOf(command.cmdId), log: command.logs(), skip: received })
+    const open = (): OpenLog => ({
+      gate: guest.sdk.gateOf(command.cmdId),
+      log: command.logs(),
+      known: received,
+      skip: received
+    })
     let current = open()
     const close = Effect.sync(() => {
       current.log.close()
+      current.gate.forget()
       current.gate.open()
       // How it ends is nobody's business any more.
       current.log.return(undefined).catch(() => {})
@@ -97,31 +115,72 @@ const logOf = (
       })
     })
 
+    const hasEnded = guest
+      .ask("logs", { about: "command", id: command.cmdId }, (signal) =>
+        guest.session.getCommand(command.cmdId, { signal })
+      )
+      .pipe(
+        Effect.map(({ exitCode }) => exitCode !== null),
+        // The failure of a question is none of the command's, which was accepted: what else ended with it the log will say.
+        Effect.catch((error) => Effect.succeed(!error.isRetryable))
+      )
+    let step: Effect.Success<typeof stepsOfSilence> | undefined
+    /** The step that is waited for: one that a line interrupts is not taken. */
+    let patience: Duration.Duration | undefined
+    /**
+     * Comes to its end when the silence is none of the process's: the command has ended, or says less than its reader would.
+     * Goes on in longer and longer steps until something new arrives, however often the log is asked for anew.
+     */
+    const fellSilent = Effect.gen(function* () {
+      for (let asked = 1; ; asked++) {
+        step ??= yield* stepsOfSilence
+        patience ??= (yield* step(yield* Clock.currentTimeMillis, undefined))[1]
+        yield* Effect.sleep(patience)
+        patience = undefined
+        if ((yield* hasEnded) || asked === 2) return
+      }
+      // The schedule has no end.
+    }).pipe(Pull.catchDone(() => Effect.void))
+
     type Pulled = Pull.Pull<readonly [string], SandboxError>
     const told = (line: Line): Pulled => {
       if (line.done === true) {
         const failure = current.gate.failure()
-        return failure === undefined ? Cause.done() : failed(failure)
+        return broken(failure === undefined ? Cause.done() : failed(failure))
       }
       if (line.value.stream !== "stdout") return pull
       const { data } = line.value
       const known = Math.min(current.skip, data.length)
       current.skip -= known
       received += data.length - known
-      return known === data.length ? pull : Effect.succeed([known === 0 ? data : data.slice(known)])
+      if (known === data.length) return pull
+      step = undefined
+      patience = undefined
+      return Effect.succeed([known === 0 ? data : data.slice(known)])
     }
-    const again: Pulled = Effect.suspend(() => {
-      if (received > replayLimit) return Cause.done()
-      return Effect.andThen(
-        close,
-        Effect.suspend(() => {
-          current = open()
-          return pull
-        })
-      )
-    })
-    const pull: Pulled = Effect.flatMap(Effect.timeoutOption(next, silence), (line) =>
-      Option.isSome(line) ? told(line.value) : again
+    const again = (otherwise: Pulled): Pulled =>
+      Effect.suspend(() => {
+        if (received > replayLimit) return otherwise
+        return Effect.andThen(
+          close,
+          Effect.suspend(() => {
+            current = open()
+            return pull
+          })
+        )
+      })
+    /** A log that brought something and was cut goes on where it stopped; one that brought nothing is a failure. */
+    const broken = (how: Pulled): Pulled => (received > current.known ? again(how) : how)
+    const pull: Pulled = Effect.raceFirst(
+      Effect.map(Effect.result(next), Option.some),
+      Effect.as(fellSilent, Option.none<Result.Result<Line, SandboxError>>())
+    ).pipe(
+      Effect.flatMap((outcome): Pulled => {
+        if (Option.isNone(outcome)) return again(Cause.done())
+        return Result.isSuccess(outcome.value)
+          ? told(outcome.value.success)
+          : broken(Effect.fail(outcome.value.failure))
+      })
     )
     return Stream.fromPull(Effect.succeed(pull))
   })

@@ -119,10 +119,10 @@ const primitives = (
       list: (id, ref) => Checkpoints.list(sdk, id, ref),
       restore: (id, request, ref) =>
         planFor("restoreCheckpoint", request).pipe(
-          Effect.flatMap((plan) => Checkpoints.restore(sdk, id, request, plan, ref)),
+          Effect.flatMap((plan) => Checkpoints.restore(sdk, id, request, plan, ref, context.retry)),
           Effect.flatMap(machine(request.sandboxId))
         ),
-      remove: (id, sandboxId, ref) => Checkpoints.remove(sdk, id, sandboxId, ref)
+      remove: (id, sandboxId, ref) => Checkpoints.remove(sdk, id, sandboxId, ref, context.retry)
     })
   }
 }
@@ -136,7 +136,11 @@ const clientOf = (sdk: Sdk): VercelClient["Service"] => ({
     )
 })
 
-export const make = (options: Options): Effect.Effect<Made, SandboxError, Scope.Scope> =>
+/** `token` is asked for that of each request, where the one in the options does not last. */
+export const make = (
+  options: Options,
+  token?: Effect.Effect<Redacted.Redacted<string>, SandboxError>
+): Effect.Effect<Made, SandboxError, Scope.Scope> =>
   Effect.gen(function* () {
     const environment = yield* settings.environment
     const requestTimeout = Option.getOrElse(yield* SandboxSettings.get(SandboxSettings.requestTimeout), () =>
@@ -148,7 +152,8 @@ export const make = (options: Options): Effect.Effect<Made, SandboxError, Scope.
       name,
       credentials: options,
       fetch: options.fetch ?? globalThis.fetch,
-      requestTimeout
+      requestTimeout,
+      token
     })
     const context: Machine.Context = {
       sdk,

@@ -43,6 +43,11 @@ export interface Sdk {
     question: Question,
     evaluate: (access: Access, signal: AbortSignal, module: Module) => Promise<A>
   ) => Effect.Effect<A, SandboxError>
+  /**
+   * What to make of an answer that a name is not there: it stays that if there is the project at all, in which with a wrong id no
+   * name would be. Asked only then.
+   */
+  readonly unlessNoProject: (error: SandboxError) => Effect.Effect<SandboxError>
   readonly fail: (operation: string, reason: SandboxErrorReason, sandboxId?: string) => SandboxError
   /** The reason for what a stream of the SDK threw. */
   readonly classify: (error: unknown, question: Question) => SandboxError
@@ -54,6 +59,8 @@ export interface Options {
   readonly credentials: Credentials
   readonly fetch: typeof globalThis.fetch
   readonly requestTimeout: Duration.Duration
+  /** The token of the next request, where it does not last; absent where it is that of the credentials for good. */
+  readonly token?: Effect.Effect<Redacted.Redacted<string>, SandboxError> | undefined
 }
 
 /**
@@ -65,7 +72,16 @@ const placeholder = "effect-sandbox"
 export const make = (options: Options): Effect.Effect<Sdk> =>
   Effect.gen(function* () {
     const { credentials, name, requestTimeout } = options
-    const wire = Wire.make(credentials.token, options.fetch)
+    let token = credentials.token
+    const tokens = new Set([Redacted.value(token)])
+    const renewed =
+      options.token === undefined
+        ? Effect.void
+        : Effect.map(options.token, (next) => {
+            token = next
+            tokens.add(Redacted.value(next))
+          })
+    const wire = Wire.make(() => token, options.fetch)
     const load = yield* optionalPackage(name, "@vercel/sandbox", () => import("@vercel/sandbox"))
     const access: Access = {
       token: placeholder,
@@ -76,7 +92,7 @@ export const make = (options: Options): Effect.Effect<Sdk> =>
     const scrubber =
       (secrets: ReadonlyArray<string> = []) =>
       (text: string) =>
-        [Redacted.value(credentials.token), ...secrets].reduce(
+        [...tokens, ...secrets].reduce(
           (clean, secret) => (secret === "" ? clean : clean.replaceAll(secret, "<redacted>")),
           text
         )
@@ -92,36 +108,54 @@ export const make = (options: Options): Effect.Effect<Sdk> =>
     const classified = (error: unknown, question: Question) =>
       fail(question.operation, classify(error, { ...question, scrub: scrubber(question.secrets) }), question.sandboxId)
 
+    const use: Sdk["use"] = (question, evaluate) => {
+      const deadline = question.deadline ?? requestTimeout
+      return Effect.flatMap(Effect.andThen(renewed, load), (module) =>
+        Effect.tryPromise({
+          try: (signal) => evaluate(access, signal, module),
+          catch: (error) => classified(error, question)
+        })
+      ).pipe(
+        Effect.timeoutOrElse({
+          duration: deadline,
+          orElse: () =>
+            Effect.fail(
+              fail(
+                question.operation,
+                new Timeout({
+                  clock: "request",
+                  duration: deadline,
+                  accepted: question.effects ? "unknown" : "no"
+                }),
+                question.sandboxId
+              )
+            )
+        })
+      )
+    }
+
     return {
       access,
       requestTimeout,
       gateOf: wire.gateOf,
       fail,
       classify: classified,
-      use: (question, evaluate) => {
-        const deadline = question.deadline ?? requestTimeout
-        return Effect.flatMap(load, (module) =>
-          Effect.tryPromise({
-            try: (signal) => evaluate(access, signal, module),
-            catch: (error) => classified(error, question)
-          })
-        ).pipe(
-          Effect.timeoutOrElse({
-            duration: deadline,
-            orElse: () =>
-              Effect.fail(
-                fail(
-                  question.operation,
-                  new Timeout({
-                    clock: "request",
-                    duration: deadline,
-                    accepted: question.effects ? "unknown" : "no"
-                  }),
-                  question.sandboxId
-                )
-              )
-          })
-        )
-      }
+      use,
+      unlessNoProject: (error) =>
+        error.reason._tag === "Gone"
+          ? use(
+              {
+                operation: error.operation.slice(name.length + 1),
+                about: "project",
+                id: credentials.projectId,
+                effects: false,
+                sandboxId: error.sandboxId
+              },
+              (access, signal, { Sandbox }) => Sandbox.list({ ...access, limit: 1, signal })
+            ).pipe(
+              Effect.as(error),
+              Effect.catch((why) => Effect.succeed(why))
+            )
+          : Effect.succeed(error)
     }
   })

@@ -89,7 +89,7 @@ export const create = (options: CreateOptions): Effect.Effect<Sandbox, SandboxEr
     )
     const sandbox = yield* sdk
       .use(
-        { operation: "create", about: "sandbox", id: name, effects: true, deadline: Lifecycle.slow },
+        { operation: "create", about: "project", id: options.creds.projectId, effects: true, deadline: Lifecycle.slow },
         (access, signal, { Sandbox }): Promise<Sandbox> =>
           Sandbox.create({
             ...access,

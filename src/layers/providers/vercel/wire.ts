@@ -4,7 +4,7 @@
  * of that ends here:
  *
  * - The real token is put in here, and the SDK is given another one: to a token that looks like one of OIDC it would prefer
- *   whatever it finds in the environment.
+ *   whatever it finds in the environment. It goes to the vendor's API and nowhere else.
  * - 429, 5xx and a lost connection become one answer that the SDK does not retry ({@link madeUp}); retrying is the schedules'.
  * - The body of a log is read only while somebody waits for more of it ({@link Gate}), in whole characters, and one that breaks
  *   off ends, with its failure in the gate: an error in it the SDK would print to the console.
@@ -15,6 +15,9 @@ import { madeUp, networkCode, unanswered } from "../../internal/vercelErrors.ts"
 
 type Fetch = typeof globalThis.fetch
 
+/** Where the SDK's API is; the SDK has no setting for it. */
+const apiOrigin = "https://vercel.com"
+
 /** Lets a log through, piece by piece. */
 export interface Gate {
   /** Something is wanted: reading may go on. */
@@ -22,6 +25,8 @@ export interface Gate {
   readonly shut: () => void
   /** Why the log broke off, or undefined. */
   readonly failure: () => unknown
+  /** The log will not be asked for, or no more: no later one meets this gate. */
+  readonly forget: () => void
 }
 
 /** The way to the vendor. */
@@ -36,7 +41,7 @@ interface Doorman extends Gate {
   readonly fail: (error: unknown) => void
 }
 
-const makeGate = (): Doorman => {
+const makeGate = (forget: () => void): Doorman => {
   let failure: unknown
   let release: (() => void) | undefined
   let passed: Promise<void> | undefined
@@ -50,6 +55,7 @@ const makeGate = (): Doorman => {
       passed = undefined
     },
     failure: () => failure,
+    forget,
     fail: (error) => {
       failure = error
     },
@@ -124,8 +130,10 @@ const errorOf = (text: string): { readonly code?: string; readonly message?: str
 const isAbort = (error: unknown, signal: AbortSignal | null | undefined): boolean =>
   signal?.aborted === true || (Predicate.hasProperty(error, "name") && error.name === "AbortError")
 
-/** The way to the vendor with these rights, over this `fetch`. */
-export const make = (token: Redacted.Redacted<string>, fetch: Fetch): Wire => {
+const isOfApi = (url: string): boolean => URL.canParse(url) && new URL(url).origin === apiOrigin
+
+/** The way to the vendor over this `fetch`, with the rights that each request is given then. */
+export const make = (token: () => Redacted.Redacted<string>, fetch: Fetch): Wire => {
   const gates = new Map<string, Array<Doorman>>()
 
   const takeGate = (url: string): Doorman | undefined => {
@@ -138,8 +146,8 @@ export const make = (token: Redacted.Redacted<string>, fetch: Fetch): Wire => {
 
   const guardedFetch: Fetch = async (input, init) => {
     const url = String(input instanceof Request ? input.url : input)
-    const headers = new Headers(init?.headers)
-    headers.set("authorization", `Bearer ${Redacted.value(token)}`)
+    const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : undefined))
+    if (isOfApi(url)) headers.set("authorization", `Bearer ${Redacted.value(token())}`)
     const gate = takeGate(url)
     let response: Response
     try {
@@ -159,7 +167,11 @@ export const make = (token: Redacted.Redacted<string>, fetch: Fetch): Wire => {
   return {
     fetch: guardedFetch,
     gateOf: (commandId) => {
-      const gate = makeGate()
+      const gate: Doorman = makeGate(() => {
+        const waitingFor = gates.get(commandId)?.filter((other) => other !== gate) ?? []
+        if (waitingFor.length === 0) gates.delete(commandId)
+        else gates.set(commandId, waitingFor)
+      })
       const waitingFor = gates.get(commandId)
       if (waitingFor === undefined) gates.set(commandId, [gate])
       else waitingFor.push(gate)

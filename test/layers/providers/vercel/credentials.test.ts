@@ -1,12 +1,19 @@
 /** Where credentials are looked for, in which order, and what is refused. The CLI is a program of the test's. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, FileSystem, Option, Path, Redacted, type Scope } from "effect"
+import { ConfigProvider, Effect, FileSystem, Option, Path, Redacted, type Scope, Stream } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Spawner from "effect/process/ChildProcessSpawner"
+import { TestClock } from "effect/testing"
+import { inspect } from "node:util"
+import * as Provider from "../../../../src/layers/providers/vercel/provider.ts"
+import * as Fault from "../../../emulators/vercel/faults.ts"
+import * as Emulator from "../../../emulators/vercel/server.ts"
+import { optionsFor } from "./support.ts"
 import {
   fromSettings,
   linked,
+  linkedSource,
   required,
   type LinkedOptions
 } from "../../../../src/layers/providers/vercel/credentials.ts"
@@ -40,11 +47,16 @@ const world = Effect.fnUntraced(function* (options: { readonly link?: string; re
   return { root, cwd, bin }
 })
 
+type Place = { readonly cwd: string; readonly bin: string }
+
 /** Looks there, with nothing of the machine's own settings and only that CLI. */
-const look = Effect.fnUntraced(function* (
-  place: { readonly cwd: string; readonly bin: string },
+const look = (place: Place, values: Record<string, string>, options: LinkedOptions = {}) =>
+  there(place, values, linked({ cwd: place.cwd, ...options }))
+
+const there = Effect.fnUntraced(function* <A, E, R>(
+  place: Place,
   values: Record<string, string>,
-  options: LinkedOptions = {}
+  effect: Effect.Effect<A, E, R>
 ) {
   const spawner = yield* Spawner.ChildProcessSpawner
   const onPath = Spawner.make((command) =>
@@ -57,7 +69,7 @@ const look = Effect.fnUntraced(function* (
         )
       : assert.fail("one command")
   )
-  return yield* linked({ cwd: place.cwd, ...options }).pipe(
+  return yield* effect.pipe(
     Effect.provideService(Spawner.ChildProcessSpawner, onPath),
     Effect.provide(settings(values))
   )
@@ -185,6 +197,70 @@ describe("credentials of Vercel", () => {
           Effect.provide(settings({ VERCEL_TOKEN: "ambient", SANDBOX_VERCEL_CWD: place.cwd }))
         )
         assert.strictEqual(shown(found), "ambient linked-team linked-project")
+      })
+    )
+  )
+
+  it.effect(
+    "linked: an OIDC token is had anew before it expires, once for all that wait, and of the same project only",
+    () =>
+      run(
+        Effect.gen(function* () {
+          const fs = yield* FileSystem.FileSystem
+          const place = yield* world({
+            link,
+            cli: 'echo x >>"$(dirname "$0")/asked"; cat "$(dirname "$0")/token" >"$3" || exit 3'
+          })
+          const until = (minutes: number, project = "linked-project") =>
+            jwt({ owner_id: "linked-team", project_id: project, exp: minutes * 60 })
+          const offer = (token: string) => fs.writeFileString(`${place.bin}/token`, `VERCEL_OIDC_TOKEN="${token}"\n`)
+          const asked = Effect.map(fs.readFileString(`${place.bin}/asked`), (text) => text.split("\n").length - 1)
+
+          yield* offer(until(60))
+          const { credentials, token } = yield* there(place, {}, linkedSource({ cwd: place.cwd }))
+          const now = Effect.map(token, Redacted.value)
+          assert.strictEqual(shown(credentials), `${until(60)} linked-team linked-project`)
+          yield* offer(until(120))
+          assert.strictEqual(yield* now, until(60))
+          assert.strictEqual(yield* asked, 1, "one that lasts is not replaced")
+          yield* TestClock.adjust("59 minutes")
+          const all = yield* Effect.all([now, now, now], { concurrency: 3 })
+          assert.deepStrictEqual(all, [until(120), until(120), until(120)])
+          assert.strictEqual(yield* asked, 2)
+
+          // While the old one is good, a CLI that fails is no failure.
+          yield* fs.remove(`${place.bin}/token`)
+          yield* TestClock.adjust("60 minutes")
+          assert.strictEqual(yield* now, until(120))
+          yield* TestClock.adjust("2 minutes")
+          const failed = yield* Effect.flip(token)
+          assert.strictEqual(failed.reason._tag, "MissingSetting")
+          yield* offer(until(600, "another-project"))
+          const moved = yield* Effect.flip(token)
+          assert.strictEqual(moved.reason._tag, "Authentication")
+          yield* offer(until(600))
+          assert.strictEqual(yield* now, until(600), "it is looked for again after a failure")
+        })
+      )
+  )
+
+  it.live("the token of a request is the one that is valid then, and none of them is in an error", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const emulator = yield* Emulator.make()
+        let token = "the-stale-token"
+        const { provider } = yield* Provider.make(
+          { ...optionsFor(emulator), token: Redacted.make(token) },
+          Effect.sync(() => Redacted.make(token))
+        )
+        const list = Stream.runDrain(provider.list("tests"))
+        const refused = yield* Effect.flip(list)
+        assert.include(["Authentication", "Permission"], refused.reason._tag)
+        token = emulator.credentials.token
+        yield* list
+        emulator.faults.inject("sandbox.list", Fault.rejected(403, { echoToken: true }))
+        const error = yield* Effect.flip(list)
+        assert.notInclude(`${error.message} ${inspect(error, { depth: 20 })}`, token)
       })
     )
   )

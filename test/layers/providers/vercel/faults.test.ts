@@ -1,7 +1,9 @@
 /** What goes wrong at Vercel, one switch of the emulator after the other, and what the user gets. */
 import { assert, describe, it } from "@effect/vitest"
+import { inspect } from "node:util"
 import { ConfigProvider, Effect, Fiber, Option, Redacted, type Scope, Stream } from "effect"
 import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
+import type { SandboxError } from "../../../../src/errors.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as Fault from "../../../emulators/vercel/faults.ts"
 import { optionsFor, service, Vendor } from "./support.ts"
@@ -71,6 +73,108 @@ describe("Vercel: a creation", () => {
     })
   )
 
+  live("that is asked to wait waits that long", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      vendor.faults.inject("sandbox.create", Fault.rateLimited(1))
+      yield* sandboxes.createSandbox()
+      const [first, second] = vendor.requests.of("sandbox.create")
+      assert.isAtLeast((second?.at ?? 0) - (first?.at ?? 0), 1_000)
+      vendor.faults.inject("sandbox.create", Fault.rateLimited(3_600), { times: 100 })
+      const error = yield* Effect.flip(sandboxes.createSandbox({ recovery: "none" })).pipe(
+        Effect.timeoutOption("1 second")
+      )
+      // An hour is waited for by nobody's deadline: whoever does not want that interrupts.
+      assert.isTrue(Option.isNone(error))
+      assert.strictEqual(vendor.requests.count("sandbox.create"), 3)
+    })
+  )
+
+  for (const made of [false, true]) {
+    live(`in the place of a machine that is gone, cut off ${made ? "after" : "before"} it was made, is finished`, () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox()
+        const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* vendor.expire(ref.externalSandboxId ?? "")
+        vendor.requests.reset()
+        const never = new Promise<void>(() => {})
+        vendor.faults.inject("sandbox.create", Fault.gate(made ? { after: never } : { before: never }))
+        const fiber = yield* Effect.forkChild(sandboxes.runCommand(sandboxId, "true"))
+        const arrived = () => vendor.requests.count("sandbox.create") === 1
+        while (!arrived() || (made && vendor.sandboxes().length < 2)) yield* Effect.sleep("5 millis")
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "recreating")
+        assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+        assert.strictEqual(vendor.requests.count("sandbox.create"), made ? 1 : 2)
+        const listed = yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))
+        assert.include(
+          listed.map((checkpoint) => checkpoint.id),
+          id
+        )
+      })
+    )
+  }
+
+  live(
+    "in the place of a machine that is gone, whose outcome nobody knows, leaves the checkpoints of earlier ones",
+    () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox()
+        const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* vendor.expire(ref.externalSandboxId ?? "")
+        yield* sandboxes.runCommand(sandboxId, "true")
+        const { externalSandboxId = "" } = yield* sandboxes.getSandbox(sandboxId)
+        yield* vendor.expire(externalSandboxId)
+        // The third is made, and every answer about it is lost.
+        vendor.faults.inject("sandbox.create", Fault.serverError(502, { executed: true }), { times: 100 })
+        vendor.faults.inject("sandbox.get", Fault.serverError(502), { skip: 3, times: 3 })
+        const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+        vendor.faults.clear()
+        assert.strictEqual(error.reason._tag, "Unavailable")
+        assert.deepStrictEqual(
+          vendor.sandboxes().map(({ name }) => name),
+          [ref.externalSandboxId, externalSandboxId],
+          "what was made is deleted"
+        )
+        const listed = yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))
+        assert.include(
+          listed.map((checkpoint) => checkpoint.id),
+          id
+        )
+      })
+  )
+
+  live("that adopts a name, but cannot set its network policy, leaves it nobody's, and not booted", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      yield* Effect.promise(async () => {
+        const { Sandbox } = await import("@vercel/sandbox")
+        const found = { ...vendor.credentials, fetch: vendor.fetch, name: "open", persistent: true }
+        return Sandbox.create({ ...found, resources: { vcpus: 1 }, tags: { mine: "yes" } })
+      })
+      yield* vendor.expire("open")
+      const config = { persistent: true, vercel: { name: "open", networkPolicy: "deny-all" } } as const
+      vendor.requests.reset()
+      vendor.faults.inject("sandbox.update", Fault.rejected(403), { skip: 1 })
+      const error = yield* Effect.flip(sandboxes.createSandbox(config))
+      assert.strictEqual(error.reason._tag, "Permission")
+      assert.deepStrictEqual(vendor.sandbox("open").settings.tags, { mine: "yes" })
+      assert.strictEqual(vendor.requests.count("sandbox.resume"), 0)
+      const { sandboxId } = yield* sandboxes.createSandbox(config)
+      const { sessions, settings } = vendor.sandbox("open")
+      assert.deepStrictEqual<unknown>(sessions.at(-1)?.networkPolicy, { mode: "deny-all" })
+      const endpoints = vendor.requests.all.map(({ endpoint }) => endpoint)
+      assert.isBelow(
+        endpoints.lastIndexOf("sandbox.update"),
+        endpoints.indexOf("sandbox.resume"),
+        "before it is booted"
+      )
+      assert.deepInclude(settings.tags, { mine: "yes", "sandbox-id": sandboxId })
+    })
+  )
+
   live("whose name is taken and not to be seen yet waits for the attempt that took it", () =>
     Effect.gen(function* () {
       const { sandboxes, vendor } = yield* world
@@ -103,7 +207,11 @@ describe("Vercel: a command", () => {
     ["whose start meets a proxy that loses the answer", Fault.serverError(502, { executed: true }), 2],
     ["whose start meets a server error", Fault.serverError(500), 2],
     ["that meets a snapshot in progress", Fault.snapshotting, 2],
-    ["that meets a stop that is no stop", Fault.stopping, 2]
+    ["that meets a stop that is no stop", Fault.stopping, 2],
+    ["that meets 410 from a session that runs", Fault.gone, 2],
+    ["whose start meets a proxy's page", Fault.html(502), 2],
+    ["whose start has an answer that is no JSON", Fault.invalidJson, 2],
+    ["whose start has an answer that does not decode", Fault.invalidBody, 2]
   ] as const) {
     live(`${name} runs once`, () =>
       Effect.gen(function* () {
@@ -124,6 +232,9 @@ describe("Vercel: a command", () => {
     ["holds what is no JSON", Fault.garbage(1)],
     ["meets 429", Fault.rateLimited(0)],
     ["meets 502", Fault.serverError(502)],
+    ["meets a proxy's page", Fault.html(503)],
+    ["comes as another type", Fault.contentType("application/x-ndjson; charset=utf-8")],
+    ["is a success of something else", Fault.html(200)],
     ["comes in split characters", Fault.split]
   ] as const) {
     live(`whose log ${name} is whole and runs once`, () =>
@@ -208,6 +319,113 @@ describe("Vercel: a command", () => {
     })
   )
 
+  for (const [status, persistent] of [
+    ["stopping", true],
+    ["snapshotting", true],
+    ["stopping", false]
+  ] as const) {
+    live(`on a session that is held in ${status} (${persistent ? "" : "not "}persistent) waits for its end`, () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox({ persistent })
+        const name = ref.externalSandboxId ?? ""
+        yield* sandboxes.runCommand(sandboxId, "true")
+        const release = vendor.hold(status)
+        const ending =
+          status === "stopping"
+            ? vendor.expire(name)
+            : Effect.promise(async () => {
+                const { Sandbox } = await import("@vercel/sandbox")
+                const sandbox = await Sandbox.get({ ...vendor.credentials, fetch: vendor.fetch, name })
+                await sandbox.currentSession().snapshot()
+              })
+        const end = yield* Effect.forkChild(ending)
+        while (vendor.sandbox(name).sessions.at(-1)?.status !== status) yield* Effect.sleep("5 millis")
+        vendor.requests.reset()
+        const fiber = yield* Effect.forkChild(sandboxes.runCommand(sandboxId, "sh", counted))
+        while (vendor.requests.count("command.start") < 2) yield* Effect.sleep("5 millis")
+        assert.strictEqual(vendor.requests.count("sandbox.resume"), 0, "it is not booted while it ends")
+        release()
+        yield* Fiber.join(end)
+        assert.deepInclude(yield* Fiber.join(fiber), whole)
+        assert.strictEqual(yield* runs(sandboxes, sandboxId), "run\n")
+      })
+    )
+  }
+
+  for (const variant of [400, 410] as const) {
+    live(`on a session that cannot be resumed, for which the vendor says ${variant}, is told that it is gone`, () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes, vendor } = yield* box
+        yield* vendor.expire("box")
+        vendor.faults.inject("sandbox.resume", Fault.snapshotMissing(variant))
+        const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+        assert.strictEqual(error.reason._tag, "Gone")
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "shutdown")
+        assert.strictEqual(vendor.requests.count("sandbox.create"), 0, "a disk that was to persist is not replaced")
+      })
+    )
+  }
+
+  live("on a sandbox whose snapshot has expired is told that it is gone", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      yield* vendor.expire("box")
+      for (const { id } of vendor.snapshots()) vendor.expireSnapshot(id)
+      const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+      assert.strictEqual(error.reason._tag, "Gone")
+    })
+  )
+
+  live("whose machine crashes has an unknown outcome; the disk is what was saved last, or gone", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "saved" }])
+      yield* sandboxes.createCheckpoint(sandboxId)
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "not saved" }])
+      const begun = Promise.withResolvers<void>()
+      const fiber = yield* sandboxes.streamCommand(sandboxId, "sh", ["-c", "echo begun; sleep 300"]).pipe(
+        Stream.runForEach(() => Effect.sync(() => begun.resolve())),
+        Effect.flip,
+        Effect.forkChild
+      )
+      yield* Effect.promise(() => begun.promise)
+      yield* vendor.crash("box")
+      assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "OutcomeUnknown")
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+      // One that was never saved has nothing to come back with.
+      const other = yield* sandboxes.createSandbox({ persistent: true, vercel: { name: "unsaved" } })
+      yield* vendor.crash("unsaved")
+      const gone = yield* Effect.flip(sandboxes.runCommand(other.sandboxId, "true"))
+      assert.strictEqual(gone.reason._tag, "Gone")
+    })
+  )
+
+  live("that the vendor refuses says so without the token, although the answer repeats it", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      for (const [status, tag] of [
+        [401, "Authentication"],
+        [402, "Quota"],
+        [403, "Permission"]
+      ] as const) {
+        for (const endpoint of ["command.start", "command.logs"] as const) {
+          vendor.faults.inject(endpoint, Fault.rejected(status, { echoToken: true }), { times: 30 })
+          const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+          vendor.faults.clear()
+          const text = `${error.message} ${inspect(error, { depth: 20 })} ${JSON.stringify(error)}`
+          assert.notInclude(text, vendor.credentials.token)
+          if (endpoint === "command.start") {
+            assert.strictEqual(error.reason._tag, tag)
+            assert.include(text, "<redacted>")
+          } else {
+            assert.strictEqual(error.reason._tag, "OutcomeUnknown", "what was started may have run")
+          }
+        }
+      }
+    })
+  )
+
   live("that nobody reads holds little of its output here", () =>
     Effect.gen(function* () {
       const { sandboxId, sandboxes } = yield* box
@@ -272,7 +490,12 @@ describe("Vercel: a checkpoint", () => {
     const disk = persistent ? "a persistent disk" : "a disk that ends with its session"
     for (const [name, fault] of [
       ["whose answer is lost", Fault.resetAfter],
-      ["whose answer a proxy loses", Fault.serverError(502, { executed: true })]
+      ["whose answer a proxy loses", Fault.serverError(502, { executed: true })],
+      ["whose answer does not decode", Fault.invalidBody],
+      ["whose request is lost", Fault.resetBefore],
+      ["whose request a proxy loses", Fault.serverError(503)],
+      ["that meets 429", Fault.rateLimited(0)],
+      ["that meets another one", Fault.snapshotting]
     ] as const) {
       live(`of ${disk} ${name} is there, and nothing is lost`, () =>
         Effect.gen(function* () {
@@ -287,6 +510,7 @@ describe("Vercel: a checkpoint", () => {
             listed.map((checkpoint) => checkpoint.id),
             [id]
           )
+          assert.strictEqual(vendor.snapshots().length, 1)
           assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "kept")
           assert.strictEqual(vendor.faults.pending, 0)
         })
@@ -305,6 +529,214 @@ describe("Vercel: a checkpoint", () => {
       })
     )
   }
+})
+
+describe("Vercel: a restore", () => {
+  for (const [endpoint, fault] of [
+    ["snapshot.list", Fault.serverError(503)],
+    ["sandbox.get", Fault.resetBefore],
+    ["session.stop", Fault.resetAfter],
+    ["session.stop", Fault.rateLimited(0)],
+    ["sandbox.update", Fault.resetAfter],
+    ["sandbox.update", Fault.serverError(502, { executed: true })],
+    ["sandbox.resume", Fault.resetAfter],
+    ["sandbox.resume", Fault.invalidJson],
+    ["sandbox.resume", Fault.html(503)],
+    ["sandbox.create", Fault.resetAfter],
+    ["sandbox.create", Fault.rateLimited(0)]
+  ] as const) {
+    live(`whose answer of ${endpoint} is lost (${JSON.stringify(fault).slice(0, 60)}) is made all the same`, () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes, vendor } = yield* box
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "saved" }])
+        const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "later" }])
+        if (endpoint === "sandbox.create") yield* vendor.vanish("box")
+        vendor.faults.inject(endpoint, fault)
+        yield* sandboxes.restoreCheckpoint(sandboxId, id)
+        assert.strictEqual(vendor.faults.pending, 0)
+        assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+        assert.strictEqual(vendor.sandboxes().length, 1)
+      })
+    )
+  }
+
+  for (const persistent of [true, false]) {
+    live(
+      `that was cut off between the end and the boot (${persistent ? "" : "not "}persistent) leaves no empty disk`,
+      () =>
+        Effect.gen(function* () {
+          const { sandboxes, vendor } = yield* world
+          const { sandboxId } = yield* sandboxes.createSandbox({ persistent })
+          yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "saved" }])
+          const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+          yield* sandboxes.runCommand(sandboxId, "true")
+          vendor.requests.reset()
+          vendor.faults.inject("sandbox.update", Fault.gate({ before: new Promise<void>(() => {}) }))
+          const fiber = yield* Effect.forkChild(sandboxes.restoreCheckpoint(sandboxId, id))
+          while (vendor.requests.count("sandbox.update") === 0) yield* Effect.sleep("5 millis")
+          yield* Fiber.interrupt(fiber)
+          assert.deepInclude(yield* sandboxes.getSandbox(sandboxId), { status: "recreating", restoring: id })
+          assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+          assert.strictEqual(vendor.requests.count("sandbox.create"), 0)
+          assert.isUndefined((yield* sandboxes.getSandbox(sandboxId)).restoring)
+        })
+    )
+  }
+
+  live("that meets a boot by somebody else ends that one, and is made", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "saved" }])
+      const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "later" }])
+      const gate = Promise.withResolvers<void>()
+      vendor.faults.inject("sandbox.update", Fault.gate({ before: gate.promise }))
+      const fiber = yield* Effect.forkChild(sandboxes.restoreCheckpoint(sandboxId, id))
+      while (vendor.requests.count("sandbox.update") === 0) yield* Effect.sleep("5 millis")
+      yield* Effect.promise(async () => {
+        const { Sandbox } = await import("@vercel/sandbox")
+        await Sandbox.get({ ...vendor.credentials, fetch: vendor.fetch, name: "box", resume: true })
+        gate.resolve()
+      })
+      yield* Fiber.join(fiber)
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+    })
+  )
+
+  live("of a checkpoint that the vendor has lost changes nothing", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "later" }])
+      for (const variant of [400, 410] as const) {
+        vendor.faults.inject("sandbox.update", Fault.snapshotMissing(variant))
+        const error = yield* Effect.flip(sandboxes.restoreCheckpoint(sandboxId, id))
+        assert.isTrue(error.reason._tag === "NotFound" && error.reason.kind === "checkpoint")
+        // Its processes are ended, as any restore ends them; its disk is the one that it had.
+        assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "later")
+      }
+    })
+  )
+
+  live("is not needed for a checkpoint whose deletion was answered by nobody", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+      vendor.faults.inject("snapshot.delete", Fault.resetAfter)
+      yield* sandboxes.deleteCheckpoint(sandboxId, id)
+      assert.strictEqual(vendor.snapshots().find((snapshot) => snapshot.id === id)?.status, "deleted")
+      const again = yield* Effect.flip(sandboxes.deleteCheckpoint(sandboxId, id))
+      assert.strictEqual(again.reason._tag, "NotFound")
+    })
+  )
+})
+
+describe("Vercel: a service that died between a checkpoint and the boot from it", () => {
+  /** What it leaves of a sandbox whose disk ends with its session. */
+  const left = (recovery: "recreate" | "none") =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      const { sandboxId } = yield* sandboxes.createSandbox({ persistent: false, recovery, vercel: { name: "box" } })
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "kept" }])
+      yield* Effect.promise(async () => {
+        const { Sandbox } = await import("@vercel/sandbox")
+        const sandbox = await Sandbox.get({ ...vendor.credentials, fetch: vendor.fetch, name: "box" })
+        await sandbox.currentSession().snapshot()
+      })
+      return { sandboxes, sandboxId, vendor }
+    })
+
+  live("leaves a disk that the next use goes on with", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* left("recreate")
+      const before = vendor.requests.count("sandbox.create")
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "kept")
+      assert.strictEqual(vendor.requests.count("sandbox.create"), before)
+      // The next end is that of its disk, as ever.
+      yield* vendor.expire("box")
+      const error = yield* Effect.flip(sandboxes.readFile(sandboxId, "f"))
+      assert.strictEqual(`${error._tag}.${error.reason._tag}`, "PlatformError.NotFound")
+    })
+  )
+
+  live("leaves one that does not recover as it is, to be booted by whoever asks for that", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* left("none")
+      const error = yield* Effect.flip(sandboxes.readFile(sandboxId, "f"))
+      assert.strictEqual(error.reason._tag, "NotRunning")
+      assert.strictEqual(vendor.requests.count("sandbox.resume"), 0)
+    })
+  )
+
+  live("leaves nothing where that snapshot has expired", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* left("recreate")
+      for (const { id } of vendor.snapshots()) vendor.expireSnapshot(id)
+      assert.strictEqual((yield* sandboxes.reconnectToSandbox(sandboxId))._tag, "Recreated")
+    })
+  )
+
+  live("is not taken for gone while the vendor cannot tell", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* left("recreate")
+      vendor.faults.inject("snapshot.list", Fault.serverError(500), { times: 1_000 })
+      const error = yield* Effect.flip(sandboxes.readFile(sandboxId, "f"))
+      assert.strictEqual(error.reason._tag, "Unavailable")
+      vendor.faults.clear()
+      assert.strictEqual(new TextDecoder().decode(yield* sandboxes.readFile(sandboxId, "f")), "kept")
+    })
+  )
+})
+
+describe("Vercel: a wrong project", () => {
+  live("is no sandbox that is gone: nothing is made, ended or listed in it", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const { externalSandboxId = "", id, incarnation = "" } = yield* sandboxes.getSandbox(sandboxId)
+      const ref = { externalId: externalSandboxId, incarnation }
+      const wrong = yield* Vercel.make({ ...optionsFor(vendor), projectId: "prj_of_another_team" })
+      const checkpoints = Option.getOrThrow(wrong.checkpoints)
+      const config = {}
+      const resolved = yield* wrong.resolve(config)
+      const request = { sandboxId: id, version: 2, namespace: "tests", config, resolved }
+      for (const [what, effect] of Object.entries({
+        connect: wrong.connect(ref, { boot: true, sandboxId: id }),
+        create: wrong.create(request),
+        stop: wrong.stop(ref, "delete"),
+        find: Stream.runDrain(wrong.find(id)),
+        list: Stream.runDrain(wrong.list("tests")),
+        checkpoints: Stream.runDrain(checkpoints.list(id, Option.some(ref))),
+        restore: checkpoints.restore("snap_1", request, Option.some(ref))
+      })) {
+        const { message, reason } = yield* Effect.flip<unknown, SandboxError, never>(effect)
+        assert.strictEqual(reason._tag, "Authentication", what)
+        assert.include(message, "prj_of_another_team")
+      }
+      assert.strictEqual(vendor.sandboxes().length, 1)
+    })
+  )
+
+  live("that is one only since a moment ago does not make a sandbox anew", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      const { ref, sandboxId } = yield* sandboxes.createSandbox()
+      yield* vendor.expire(ref.externalSandboxId ?? "")
+      vendor.requests.reset()
+      vendor.faults.inject("sandbox.get", Fault.notFound(), { times: 1_000 })
+      vendor.faults.inject("sandbox.list", Fault.notFound(), { times: 1_000 })
+      const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+      assert.strictEqual(error.reason._tag, "Authentication")
+      assert.strictEqual(vendor.requests.count("sandbox.create"), 0)
+      assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "active")
+      // The name alone is another matter.
+      vendor.faults.clear()
+      vendor.faults.inject("sandbox.get", Fault.notFound())
+      vendor.faults.inject("sandbox.get", Fault.notFound())
+      assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+      assert.strictEqual(vendor.requests.count("sandbox.create"), 1)
+    })
+  )
 })
 
 describe("Vercel: files", () => {

@@ -166,6 +166,7 @@ describe("the plan of a config on Vercel", () => {
     ["a name with a dot", { vercel: { name: "a.b" } }, {}, ["name", "128"]],
     ["an empty name", { vercel: { name: "" } }, {}, ["name"]],
     ["a name too long", { vercel: { name: "a".repeat(129) } }, {}, ["128"]],
+    ["a name of ours", { vercel: { name: `sbx-${crypto.randomUUID()}-1` } }, {}, ["name", "id of a sandbox"]],
     ["a name of the environment", {}, { name: "a b" }, ["name"]],
     ["more than a day", { timeout: "25 hours" }, {}, ["timeout", "1d"]],
     ["an expiration of an hour", { vercel: { snapshotExpiration: "1 hour" } }, {}, ["snapshotExpiration", "1d"]],

@@ -2,7 +2,7 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { inspect } from "node:util"
 import { vi } from "vitest"
-import { Effect, Exit, FileSystem, Option, Redacted, Stream } from "effect"
+import { Effect, Exit, Fiber, FileSystem, Option, Redacted, Stream } from "effect"
 import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
 import * as Sandbox from "../../../../src/services/Sandbox.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
@@ -159,6 +159,59 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
       })
     )
 
+    for (const how of ["at once", "after a stop"] as const) {
+      test.effect(`that was made anew takes the machine before it along when it is deleted ${how}`, () =>
+        Effect.gen(function* () {
+          const { sandboxes, vendor } = yield* world
+          const { ref, sandboxId } = yield* sandboxes.createSandbox({ deleteOnStop: false })
+          yield* vendor.expire(ref.externalSandboxId ?? "")
+          assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+          const own = () => vendor.sandboxes().filter(({ settings }) => settings.tags?.["sandbox-id"] === sandboxId)
+          assert.strictEqual(own().length, 2)
+          if (how === "after a stop") yield* sandboxes.stopSandbox(sandboxId)
+          yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+          assert.deepStrictEqual(own(), [])
+        })
+      )
+    }
+
+    for (const [whose, tags, taken] of [
+      ["nobody's", undefined, true],
+      ["an earlier one's of ours", { "sandbox-id": newSandboxId(), "sandbox-namespace": "tests" }, true],
+      ["another deployment's", { "sandbox-id": newSandboxId(), "sandbox-namespace": "production" }, false]
+    ] as const) {
+      test.effect(`of a name whose machine is spent and ${whose} is ${taken ? "made anew" : "refused"}`, () =>
+        Effect.gen(function* () {
+          const { sandboxes, vendor } = yield* world
+          yield* Effect.promise(async () => {
+            const { Sandbox } = await import("@vercel/sandbox")
+            return Sandbox.create({
+              ...vendor.credentials,
+              fetch: vendor.fetch,
+              name: "spent",
+              persistent: false,
+              ...(tags === undefined ? {} : { tags })
+            })
+          })
+          yield* vendor.expire("spent")
+          const before = vendor.sandbox("spent").sessions.at(-1)?.id
+          const made = yield* Effect.result(
+            sandboxes.createSandbox({ vercel: { name: "spent", reuse: true, vcpus: 2 } })
+          )
+          if (taken) {
+            assert.isTrue(made._tag === "Success")
+            const id = made._tag === "Success" ? made.success.sandboxId : ""
+            assert.strictEqual((yield* sandboxes.runCommand(id, "true")).exitCode, 0)
+            yield* sandboxes.stopSandbox(id, { delete: true })
+          } else {
+            assert.isTrue(made._tag === "Failure" && made.failure.reason._tag === "NameInUse")
+            assert.strictEqual(vendor.sandbox("spent").sessions.at(-1)?.id, before)
+            yield* vendor.vanish("spent")
+          }
+        })
+      )
+    }
+
     test.effect("of a name that another namespace has is refused, and left alone", () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
@@ -258,6 +311,98 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
       })
     )
 
+    test.effect("that differs in anything that the vendor tells is not adopted, and left alone", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        yield* Effect.promise(async () => {
+          const { Sandbox } = await import("@vercel/sandbox")
+          return Sandbox.create({
+            ...vendor.credentials,
+            fetch: vendor.fetch,
+            name: "other",
+            resources: { vcpus: 1 },
+            persistent: true,
+            region: "sfo1",
+            runtime: "node22",
+            timeout: 600_000,
+            snapshotExpiration: 2 * 86_400_000
+          })
+        })
+        const same = { name: "other", region: "sfo1", snapshotExpiration: "2 days" } as const
+        const config = { persistent: true, runtime: "node22", timeout: "10 minutes" } as const
+        for (const [field, more] of [
+          ["vercel.region", { vercel: { ...same, region: "iad1" } }],
+          ["vercel.snapshotExpiration", { vercel: { ...same, snapshotExpiration: "3 days" } }],
+          ["vercel.vcpus", { vercel: { ...same, vcpus: 4 } }],
+          ["timeout", { vercel: same, timeout: "11 minutes" }],
+          ["runtime", { vercel: same, runtime: "node24" }],
+          ["ports", { vercel: same, ports: [80] }],
+          ["persistent", { vercel: { ...same, reuse: true }, persistent: false }]
+        ] as const) {
+          const error = yield* Effect.flip(sandboxes.createSandbox({ ...config, ...more }))
+          assert.deepStrictEqual(error.reason._tag === "ConfigMismatch" && error.reason.fields, [field])
+        }
+        assert.isUndefined(vendor.sandbox("other").settings.tags)
+        // The environment is not told: it stays what it was made with.
+        const { sandboxId } = yield* sandboxes.createSandbox({ ...config, vercel: same, env: { LATE: "1" } })
+        const { stdout } = yield* sandboxes.runCommand(sandboxId, "sh", ["-c", "echo $LATE"])
+        assert.strictEqual(stdout, "\n")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
+    for (const how of ["at once", "although answers are lost", "one just after the other"]) {
+      test.effect(`that two deployments adopt ${how} is one's, and the other is told`, () =>
+        Effect.gen(function* () {
+          const { vendor } = yield* world
+          yield* Effect.promise(async () => {
+            const { Sandbox } = await import("@vercel/sandbox")
+            return Sandbox.create({
+              ...vendor.credentials,
+              fetch: vendor.fetch,
+              name: "contested",
+              resources: { vcpus: 1 },
+              persistent: true
+            })
+          })
+          vendor.faults.clear()
+          vendor.requests.reset()
+          if (how === "although answers are lost") vendor.faults.inject("sandbox.update", Fault.resetAfter)
+          // Both have looked at it before one of them writes.
+          const both = Promise.withResolvers<void>()
+          const turn = Promise.withResolvers<void>()
+          vendor.faults.inject("sandbox.update", Fault.gate({ before: both.promise }))
+          vendor.faults.inject("sandbox.update", Fault.gate({ before: turn.promise }))
+          const adopt = Effect.fnUntraced(function* (namespace: string) {
+            const provider = yield* Vercel.make(optionsFor(vendor))
+            const sandboxId = newSandboxId()
+            const config = { persistent: true, vercel: { name: "contested" } }
+            const resolved = yield* provider.resolve(config)
+            const request = { sandboxId, version: 1, namespace, config, resolved }
+            return { sandboxId, outcome: yield* Effect.result(provider.create(request)) }
+          })
+          const fiber = yield* Effect.forkChild(Effect.all([adopt("staging"), adopt("production")], { concurrency: 2 }))
+          while (vendor.requests.count("sandbox.update") < 2) yield* Effect.promise(() => new Promise(setImmediate))
+          both.resolve()
+          if (how === "one just after the other") {
+            // Whoever looked at once would find its own tags.
+            const [first] = vendor.requests.of("sandbox.update")
+            for (let turns = 0; turns < 20_000; turns += first?.status === undefined ? 0 : 1) {
+              yield* Effect.promise(() => new Promise(setImmediate))
+            }
+          }
+          turn.resolve()
+          const results = yield* Fiber.join(fiber)
+          const winners = results.filter(({ outcome }) => outcome._tag === "Success")
+          assert.strictEqual(winners.length, 1)
+          assert.strictEqual(vendor.sandbox("contested").settings.tags?.["sandbox-id"], winners[0]?.sandboxId)
+          const loser = results.find(({ outcome }) => outcome._tag === "Failure")
+          assert.isTrue(loser?.outcome._tag === "Failure" && loser.outcome.failure.reason._tag === "NameInUse")
+          for (const { outcome } of winners) if (outcome._tag === "Success") yield* outcome.success.stop("delete")
+        })
+      )
+    }
+
     test.effect("that is adopted gets the network policy that was asked for", () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
@@ -332,6 +477,33 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Vercel",
         const outcome = yield* sandboxes.reconnectToSandbox(sandboxId)
         assert.strictEqual(outcome._tag, "Restored")
         assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "saved")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+  })
+
+  describe("checkpoints of a name that is gone", () => {
+    test.effect("are listed, restored and deleted under the next one", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { ref, sandboxId } = yield* sandboxes.createSandbox({ persistent: true, recovery: "restore" })
+        const ids = Effect.map(Stream.runCollect(sandboxes.listCheckpoints(sandboxId)), (all) =>
+          all.map(({ id }) => id)
+        )
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "first" }])
+        const first = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "second" }])
+        const second = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* vendor.vanish(ref.externalSandboxId ?? "")
+        const outcome = yield* sandboxes.reconnectToSandbox(sandboxId)
+        assert.isTrue(outcome._tag === "Restored" && outcome.checkpointId === second.id)
+        assert.notStrictEqual(outcome.ref.externalSandboxId, ref.externalSandboxId)
+        const third = yield* sandboxes.createCheckpoint(sandboxId)
+        assert.deepStrictEqual(yield* ids, [third.id, second.id, first.id])
+        yield* sandboxes.restoreCheckpoint(sandboxId, first.id)
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "first")
+        yield* sandboxes.deleteCheckpoint(sandboxId, first.id)
+        assert.notInclude(yield* ids, first.id)
         yield* sandboxes.stopSandbox(sandboxId, { delete: true })
       })
     )
@@ -480,6 +652,34 @@ describe("without a record", () => {
       }).pipe(Effect.scoped, Effect.exit)
       assert.deepStrictEqual(exit, Exit.void)
       assert.deepStrictEqual(vendor.sandboxes(), [])
+    }).pipe(Effect.provide(service()), Effect.scoped)
+  )
+
+  it.live("a command runs in a sandbox of the SDK's own, too, and what becomes of that is told", () =>
+    Effect.gen(function* () {
+      const vendor = yield* Vendor
+      const options = { guestDirectory: "../tmp/.effect-sandbox" }
+      const sandbox = yield* Effect.promise(async () => {
+        const { Sandbox } = await import("@vercel/sandbox")
+        return Sandbox.create({ ...vendor.credentials, fetch: vendor.fetch, name: "foreign", env: { OF: "sandbox" } })
+      })
+      vendor.requests.reset()
+      const result = yield* Vercel.runCommandInSandbox(sandbox, "sh", ["-c", 'printf "$OF\\000\\377"; exit 4'], options)
+      assert.deepStrictEqual([result.exitCode, ...result.stdout], [4, ...Buffer.from("sandbox"), 0, 255])
+      assert.deepStrictEqual(
+        vendor.requests.all.map(({ endpoint }) => endpoint),
+        ["command.start", "command.logs"]
+      )
+      // Our fetch is not in its way: what was lost the SDK sends again, and it still runs once.
+      vendor.faults.inject("command.start", Fault.resetAfter)
+      const counted = ["-c", "echo run >>runs; wc -l <runs"]
+      assert.strictEqual(text((yield* Vercel.runCommandInSandbox(sandbox, "sh", counted, options)).stdout).trim(), "1")
+      vendor.faults.inject("command.logs", Fault.torn(20))
+      assert.strictEqual(text((yield* Vercel.runCommandInSandbox(sandbox, "sh", counted, options)).stdout).trim(), "2")
+      yield* vendor.expire("foreign")
+      const error = yield* Effect.flip(Vercel.runCommandInSandbox(sandbox, "true", [], options))
+      assert.strictEqual(error.reason._tag, "NotRunning")
+      assert.strictEqual(vendor.requests.count("sandbox.resume"), 0)
     }).pipe(Effect.provide(service()), Effect.scoped)
   )
 

@@ -4,6 +4,7 @@ import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
 import * as Memory from "../../../../src/layers/stores/Memory.ts"
 import * as RecoveryPolicy from "../../../../src/services/RecoveryPolicy.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
+import type * as Suite from "../../../../src/testing/ProviderSuite.ts"
 import * as Emulator from "../../../emulators/vercel/server.ts"
 import { counting } from "../../../support/counting.ts"
 
@@ -59,3 +60,25 @@ export const service = (
       ConfigProvider.layer(ConfigProvider.fromUnknown({ SANDBOX_REQUEST_TIMEOUT: "5 seconds", ...settings }))
     )
   )
+
+/** What the provider suite expects of Vercel. */
+export const suiteOptions: Suite.Options = {
+  capabilities: {
+    processes: { stdin: true, signalsObservable: false, recorded: true, additionalFds: false },
+    files: {
+      openSurvivesRename: false,
+      atomicExclusiveCreate: true,
+      watchEvents: false,
+      inodes: true,
+      subSecondTimes: true
+    },
+    ports: 15,
+    checkpoints: { stopsProcesses: true, comments: false },
+    extendTimeout: true,
+    persistent: true
+  },
+  config: { persistent: true, deleteOnStop: true },
+  holdsBack: false,
+  redactedArguments: true,
+  bindingModes: process.getuid?.() !== 0
+}
