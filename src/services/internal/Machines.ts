@@ -492,18 +492,24 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         const { record } = held
         const provider = yield* self.registry.get(record.provider)
         const orphans = yield* Stream.runCollect(provider.find(record.id))
-        const adopted = orphans.find((info) => info.running) ?? orphans[0]
-        // One whose disk is gone is as good as none: it may be the one that was to be replaced.
-        const machine =
-          adopted === undefined
-            ? Option.none<Machine>()
-            : yield* provider.connect(adopted.ref, { sandboxId: record.id, boot: true }).pipe(
-                Effect.map(Option.some),
-                Effect.catchIf(
-                  (error) => error.reason._tag === "Gone",
-                  () => Effect.succeed(Option.none<Machine>())
-                )
-              )
+        // The newest may be booting still, and is the one that this is about.
+        const likely = orphans.toSorted(
+          (a, b) => Number(b.running) - Number(a.running) || (b.createdAt ?? 0) - (a.createdAt ?? 0)
+        )
+        let adopted = likely[0]
+        let machine = Option.none<Machine>()
+        for (const info of likely) {
+          if (Option.isSome(machine)) break
+          adopted = info
+          machine = yield* provider.connect(info.ref, { sandboxId: record.id, boot: true }).pipe(
+            Effect.map(Option.some),
+            // One whose disk is gone is as good as none: it may be the one that was to be replaced.
+            Effect.catchIf(
+              (error) => error.reason._tag === "Gone",
+              () => Effect.succeed(Option.none<Machine>())
+            )
+          )
+        }
         if (Option.isNone(machine) && record.restoring !== undefined) {
           // A restore ended the session, and was cut off before it booted the next: its checkpoint, and nothing empty.
           return yield* restore(held, provider, record.restoring)
