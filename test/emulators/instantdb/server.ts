@@ -1,0 +1,260 @@
+/**
+ * An emulator of InstantDB's admin API on loopback, for tests that drive the vendor's real `@instantdb/admin`: queries by the vendor's own
+ * engine, transactions by the server's rules, every request on record, scripted faults.
+ *
+ * It mirrors a reading of the server's source; no server was asked. Where nobody knows what the server does, the comment at that place
+ * says so. Not emulated: permissions, presence, magic codes, webhooks, dry runs, `add-attr` and `delete-attr` steps.
+ */
+import { Clock, Effect, type Scope } from "effect"
+import * as Http from "node:http"
+import type { AddressInfo } from "node:net"
+import { setImmediate as turn } from "node:timers/promises"
+import { App, type AppState, type Credentials } from "./app.ts"
+import type { PushedSchema } from "./attrs.ts"
+import { type Answer, type Fault, Faults } from "./faults.ts"
+import { type Call, errorBody, Refusal, type Reply } from "./http.ts"
+import type { Result } from "./query.ts"
+import { Requests, type Recorded } from "./requests.ts"
+import { type Route, routes } from "./routes.ts"
+
+export interface Options {
+  readonly credentials?: Partial<Credentials> | undefined
+  /** Pushed before the first request. Without one everything is invented by transactions, and those with a schema are refused. */
+  readonly schema?: PushedSchema | undefined
+  /** Whether the refusal of a token repeats it, as the server's does; default true. */
+  readonly echoToken?: boolean | undefined
+}
+
+export interface InstantDbEmulator {
+  /** The SDK's `apiURI`, such as `http://127.0.0.1:4711`. */
+  readonly origin: string
+  readonly credentials: Credentials
+  /** For `init`: where the emulator is and how to be admitted. */
+  readonly config: Credentials & { readonly apiURI: string }
+  readonly requests: Requests
+  readonly faults: Faults
+  /** What `instant-cli push schema` does: adds what is not there. */
+  readonly push: (schema: PushedSchema) => void
+  /** A look at the data that is no request. Throws where the server would refuse. */
+  readonly query: (query: unknown) => Result["data"]
+  /** A transaction that is no request, in the form of the wire: `[["update", "goals", id, { title: "x" }]]`. */
+  readonly transact: (steps: ReadonlyArray<ReadonlyArray<unknown>>) => number
+  /**
+   * The next so many transactions wait for each other, all read one snapshot, and are then written in the order of their arrival: what
+   * PostgreSQL's READ COMMITTED allows. Only unique and required attributes are checked again when they are written.
+   */
+  readonly overlap: (transactions: number) => void
+  readonly setState: (state: AppState) => void
+}
+
+const defaults: Credentials = {
+  appId: "11111111-2222-4333-8444-555555555555",
+  adminToken: "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
+}
+
+/** Of a request's body, in the record. */
+const recordedBytes = 16_384
+
+export const make = Effect.fnUntraced(function* (
+  options: Options = {}
+): Effect.fn.Return<InstantDbEmulator, never, Scope.Scope> {
+  const clock = yield* Clock.Clock
+  const app = new App({
+    credentials: { ...defaults, ...options.credentials },
+    now: () => clock.currentTimeMillisUnsafe(),
+    echoToken: options.echoToken ?? true
+  })
+  if (options.schema !== undefined) app.catalog.push(options.schema)
+  const requests = new Requests()
+  const faults = new Faults()
+  const table = routes(app)
+
+  const server = yield* Effect.acquireRelease(
+    Effect.promise(
+      () =>
+        new Promise<Http.Server>((resolve) => {
+          const server = Http.createServer((request, response) => {
+            // What is thrown here is a defect of the emulator, and nobody else may take it for the server's.
+            serve({ app, table, requests, faults }, request, response).catch(() => response.destroy())
+          })
+          server.listen(0, "127.0.0.1", () => resolve(server))
+        })
+    ),
+    (server) =>
+      Effect.promise(async () => {
+        server.closeAllConnections()
+        await new Promise((resolve) => server.close(resolve))
+      })
+  )
+  const address: AddressInfo | string | null = server.address()
+  if (address === null || typeof address === "string") return yield* Effect.die("the server has no port")
+  const origin = `http://127.0.0.1:${address.port}`
+
+  return {
+    origin,
+    credentials: app.credentials,
+    config: { ...app.credentials, apiURI: origin },
+    requests,
+    faults,
+    push: (schema) => app.catalog.push(schema),
+    query: (query) => app.queries.run(query, true).data,
+    transact: (steps) => app.transact({ steps, strict: false }),
+    overlap: (transactions) => app.overlap(transactions),
+    setState: (state) => {
+      app.state = state
+    }
+  }
+})
+
+interface Served {
+  readonly app: App
+  readonly table: ReadonlyArray<Route>
+  readonly requests: Requests
+  readonly faults: Faults
+}
+
+const parse = (bytes: Buffer): unknown => {
+  try {
+    return JSON.parse(bytes.toString())
+  } catch {
+    // Told by the endpoint, which misses what it wants to find in it.
+    return undefined
+  }
+}
+
+const serve = async (
+  { app, faults, requests, table }: Served,
+  request: Http.IncomingMessage,
+  response: Http.ServerResponse
+): Promise<void> => {
+  const bytes = await bodyOf(request)
+  if (bytes === undefined) return
+  const url = new URL(request.url ?? "/", "http://emulator")
+  const route = table.find(({ method, path }) => method === request.method && path.test(url.pathname))
+  const isJson = request.headers["content-type"] === "application/json"
+  const call: Call = {
+    query: url.searchParams,
+    headers: request.headers,
+    param: decodeURIComponent(route?.path.exec(url.pathname)?.[1] ?? ""),
+    json: isJson && bytes.length > 0 ? parse(bytes) : undefined,
+    bytes
+  }
+  const recorded: Recorded = {
+    endpoint: route?.endpoint ?? "unknown",
+    method: request.method ?? "",
+    path: url.pathname,
+    query: Object.fromEntries(url.searchParams),
+    headers: request.headers,
+    body: isJson ? bytes.toString("utf8", 0, recordedBytes) : `${bytes.length} bytes`,
+    at: app.now(),
+    executed: false,
+    status: undefined
+  }
+  requests.add(recorded)
+  const fault = route === undefined ? undefined : faults.take(route.endpoint, call)
+  const gone = new AbortController()
+  response.once("close", () => gone.abort())
+  const closed = () =>
+    new Promise<void>((resolve) => {
+      if (gone.signal.aborted) resolve()
+      else gone.signal.addEventListener("abort", () => resolve())
+    })
+
+  const execute = async (): Promise<Reply> => {
+    try {
+      if (route === undefined) throw new Refusal(404, undefined, "Not found")
+      if (!route.open) app.authorize(request.headers, url.searchParams)
+      recorded.executed = true
+      return await route.handler(call)
+    } catch (error) {
+      const known = error instanceof Refusal
+      return {
+        _tag: "Json",
+        // A defect of the emulator is 501, so that nobody takes it for a fault of the script.
+        status: known ? error.status : 501,
+        body: known ? errorBody(error.type, error.message, error.hint) : errorBody("emulator-defect", String(error))
+      }
+    }
+  }
+
+  if (fault?._tag === "Late") await closed()
+  if (fault?._tag === "Gate") await fault.before
+  const times = executions(fault)
+  let reply: Reply | undefined
+  for (let done = 0; done < times; done++) reply = await execute()
+  if (fault?._tag === "Gate") await fault.after
+  if (fault?._tag === "Reset") {
+    request.socket.destroy()
+    return
+  }
+  // The answer of a request that is never answered: none, and the client leaves.
+  if (fault?._tag === "Silent") return
+  if (fault?._tag === "Answer") {
+    const answer: Answer = fault.answer(app.credentials.adminToken)
+    recorded.status = answer.status
+    response.writeHead(answer.status, { "content-type": "application/json", ...answer.headers }).end(answer.body)
+    return
+  }
+  if (reply === undefined || gone.signal.aborted) return
+  recorded.status = reply._tag === "Json" ? reply.status : 200
+  await send(response, reply, fault)
+}
+
+const executions = (fault: Fault | undefined): number => {
+  if (fault?._tag === "Reset") return fault.executed
+  if (fault?._tag === "Answer" || fault?._tag === "Silent") return fault.executed ? 1 : 0
+  return 1
+}
+
+/** Undefined where the client left before it was complete. */
+const bodyOf = async (request: Http.IncomingMessage): Promise<Buffer | undefined> => {
+  try {
+    const chunks: Array<Buffer> = []
+    for await (const chunk of request) chunks.push(chunk)
+    return Buffer.concat(chunks)
+  } catch {
+    return undefined
+  }
+}
+
+const send = async (response: Http.ServerResponse, reply: Reply, fault: Fault | undefined): Promise<void> => {
+  if (reply._tag === "Events") {
+    response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache" })
+    response.flushHeaders()
+    reply.open(response)
+    return
+  }
+  const [bytes, type] =
+    reply._tag === "Bytes"
+      ? [reply.bytes, reply.type]
+      : [Buffer.from(JSON.stringify(reply.body)), "application/json; charset=utf-8"]
+  response.writeHead(reply._tag === "Bytes" ? 200 : reply.status, {
+    "content-type": type,
+    "content-length": bytes.length
+  })
+  if (fault?._tag === "Torn") {
+    await written(response, bytes.subarray(0, fault.bytes))
+    response.destroy()
+    return
+  }
+  if (fault?._tag === "Split") {
+    let start = 0
+    for (let at = 0; at < bytes.length; at++) {
+      if ((bytes[at] ?? 0) < 0xc0) continue
+      await written(response, bytes.subarray(start, at + 1))
+      // What arrives before the client reads is one chunk for it, so it gets some turns of its loop, which is ours.
+      for (let turns = 0; turns < 20; turns++) await turn()
+      start = at + 1
+    }
+    response.end(bytes.subarray(start))
+    return
+  }
+  response.end(bytes)
+}
+
+const written = (response: Http.ServerResponse, bytes: Buffer): Promise<void> =>
+  new Promise((resolve) => {
+    // Also when the connection is gone: then there is nothing to wait for.
+    if (response.destroyed) resolve()
+    else response.write(bytes, () => resolve())
+  })
