@@ -2,7 +2,7 @@
 import { assert } from "@effect/vitest"
 import { i, init } from "@instantdb/admin"
 import { Effect } from "effect"
-import { make, type Options } from "./instantdb/server.ts"
+import { type InstantDbEmulator, make, type Options } from "./instantdb/server.ts"
 
 /** Of the tests: a little of everything that a schema can say. */
 export const schema = i.schema({
@@ -39,9 +39,12 @@ export const schema = i.schema({
 })
 
 /** The steps of one record. Its type is read off `lookup`, since under every other key the SDK's types also allow nothing. */
-export const row = <Chunk>(of: { readonly lookup: (label: never, value: never) => Chunk }, id: string): Chunk =>
+export const row = <Chunk>(
+  of: { readonly lookup: (label: never, value: never) => Chunk } | undefined,
+  id: string
+): Chunk =>
   // The SDK answers to every key with this.
-  Reflect.get(of, id) as Chunk
+  Reflect.get(Object(of), id) as Chunk
 
 /** A promise of the SDK. Its failure is a defect where the test did not ask for it. The SDK may throw, too. */
 export const sdk = <A>(call: () => PromiseLike<A>) => Effect.promise(async () => await call())
@@ -98,3 +101,34 @@ export const emulated = Effect.fnUntraced(function* (options?: Options) {
   const emulator = yield* make({ schema, ...options })
   return { emulator, db: init({ ...emulator.config, schema }), loose: init(emulator.config) }
 })
+
+/** A request that the SDK would not make. */
+export const posted = (
+  emulator: InstantDbEmulator,
+  path: string,
+  body: unknown,
+  headers: { readonly authorization: string | undefined } = {
+    authorization: `Bearer ${emulator.credentials.adminToken}`
+  }
+) =>
+  Effect.promise(async () => {
+    const response = await fetch(`${emulator.origin}${path}`, {
+      method: "POST",
+      headers: {
+        "content-type": "application/json",
+        "app-id": emulator.credentials.appId,
+        ...(headers.authorization === undefined ? {} : { authorization: headers.authorization })
+      },
+      body: JSON.stringify(body)
+    })
+    const answer: unknown = await response.json()
+    return { status: response.status, body: answer }
+  })
+
+/** A query that the SDK's types forbid, though its users may write it. */
+export const untyped = (
+  db: { readonly query: (query: never) => Promise<unknown> },
+  query: Readonly<Record<string, object>>
+): Promise<Readonly<Record<string, ReadonlyArray<Readonly<Record<string, unknown>>>>>> =>
+  // Nothing else is answered to any query.
+  db.query(query as never) as ReturnType<typeof untyped>

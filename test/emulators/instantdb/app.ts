@@ -28,6 +28,8 @@ export class App {
   /** Whether refusals of a token repeat it, as the server does. */
   readonly echoToken: boolean
   state: AppState = "open"
+  /** Where the server listens; files have URLs there. */
+  origin = ""
   /** Told after every transaction that changed something. */
   readonly changed = new Set<() => void>()
   /** Of users, by their refresh tokens. */
@@ -131,6 +133,22 @@ export class App {
         })
       )
     }
+  }
+
+  /** Of the number that every transaction gets. */
+  get txId(): number {
+    return this.#txId
+  }
+
+  /** What the server itself changes, for {@link put}. */
+  write(work: () => void): void {
+    work()
+    this.#committed()
+  }
+
+  put(etype: string, id: string, label: string, value: unknown): void {
+    const attr = this.catalog.forward(etype, label)
+    if (attr !== undefined) this.data.put(id, attr, value, this.now())
   }
 
   #committed(): number {

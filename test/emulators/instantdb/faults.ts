@@ -36,6 +36,7 @@ export type Fault =
   | { readonly _tag: "Late" }
   | { readonly _tag: "Gate"; readonly before?: Promise<void> | undefined; readonly after?: Promise<void> | undefined }
   | { readonly _tag: "Silent"; readonly executed: boolean }
+  | { readonly _tag: "Cut"; readonly executed: boolean }
   | { readonly _tag: "Torn"; readonly bytes: number }
   | { readonly _tag: "Split" }
 
@@ -138,6 +139,9 @@ export const gate = (gates: { readonly before?: Promise<void>; readonly after?: 
 
 /** Never answered, until the client leaves: executed or not. The SDK has no deadline of its own. */
 export const silent = (options: { readonly executed: boolean }): Fault => ({ _tag: "Silent", ...options })
+
+/** For `sse.push`: the request's connection and those of all streams are cut, the messages executed or not. */
+export const cut = (options: { readonly executed: boolean }): Fault => ({ _tag: "Cut", ...options })
 
 /** The body is cut after so many bytes, the connection with it. */
 export const torn = (bytes: number): Fault => ({ _tag: "Torn", bytes })

@@ -4,8 +4,8 @@
  * absent link.
  */
 import { FrameworkClient, setInstantWarningsEnabled } from "@instantdb/core"
-import { type Attr, type Catalog, etypeOf, isRef, labelOf, type Link, targetOf } from "./attrs.ts"
-import { type Data, keyOf, type Triple } from "./data.ts"
+import { type Catalog, etypeOf, isRef, labelOf, type Link, targetOf } from "./attrs.ts"
+import { type Data, type Triple } from "./data.ts"
 import { fields, invalid, isRecord, isString, isUuid } from "./http.ts"
 
 // The engine warns of nested limits, which it never gets from here.
@@ -179,7 +179,7 @@ export class Queries {
     )
     const triples = attrs.flatMap((attr) =>
       only !== undefined && etypeOf(attr) === etype
-        ? [...only].flatMap((entity) => [...this.#data.values(entity, attr)])
+        ? only.flatMap((entity) => [...this.#data.values(entity, attr)])
         : [...this.#data.ofAttr(attr)]
     )
     const { data } = engine(this.#catalog, inference).completeIsomorphic(
@@ -196,7 +196,7 @@ export class Queries {
    * The entities that an equality leaves, so that the engine, to which every triple is a cost, sees only theirs. Undefined where there is
    * no such condition.
    */
-  #candidates(etype: string, where: unknown): Iterable<string> | undefined {
+  #candidates(etype: string, where: unknown): ReadonlyArray<string> | undefined {
     for (const [label, condition] of Object.entries(fields(where))) {
       if (label === "and" && Array.isArray(condition)) {
         for (const item of condition) {
@@ -208,7 +208,7 @@ export class Queries {
       if (isRecord(condition) || Array.isArray(condition)) continue
       const attr = this.#catalog.forward(etype, label)
       if (attr !== undefined && (isRef(attr) || attr["unique?"] === true || attr["index?"] === true)) {
-        return this.#data.having(attr, condition).keys()
+        return [...this.#data.having(attr, condition).keys()]
       }
     }
     return undefined
@@ -230,7 +230,7 @@ export class Queries {
     const size = count(limit) ?? count(first)
     const size2 = count(last)
     const rows = size2 === undefined ? skipped.slice(0, size) : skipped.slice(Math.max(0, skipped.length - size2))
-    const sorted = this.#refind(plan, rows)
+    const sorted = resort(plan.form, rows)
     if (pageKeys.every((key) => options[key] === undefined) && options.order === undefined) {
       return { rows: sorted, info: undefined }
     }
@@ -279,11 +279,6 @@ export class Queries {
     return [id, attr.id, triple?.[2] ?? null, triple?.[3] ?? createdAt]
   }
 
-  /** The server sorts what it found again, by what the objects have: without the attribute of the order only the id is left. */
-  #refind({ form }: Plan, rows: ReadonlyArray<Row>): ReadonlyArray<Row> {
-    return resort(form, rows)
-  }
-
   /** Absent links are null, and nested lists are sorted again too. */
   #finish(row: Row, etype: string, form: Json, inference: boolean): Row {
     const finished: Row = { ...row }
@@ -305,6 +300,7 @@ export class Queries {
 
 const isRow = (value: unknown): value is Row => isRecord(value)
 
+/** The server sorts what it found again, by what the objects have: without the attribute of the order only the id is left. */
 const resort = (form: Json, rows: ReadonlyArray<Row>): ReadonlyArray<Row> => {
   const { fields: wanted, order } = fields(form.$)
   const [entry] = Object.entries(fields(order))
@@ -343,6 +339,3 @@ const engine = (catalog: Catalog, inference: boolean): FrameworkClient => {
   // The client is typed for a whole database.
   return new FrameworkClient({ db: db as unknown as ConstructorParameters<typeof FrameworkClient>[0]["db"] })
 }
-
-export type { Attr }
-export const same = (a: unknown, b: unknown): boolean => keyOf(a) === keyOf(b)

@@ -13,9 +13,12 @@ import { App, type AppState, type Credentials } from "./app.ts"
 import type { PushedSchema } from "./attrs.ts"
 import { type Answer, type Fault, Faults } from "./faults.ts"
 import { type Call, errorBody, Refusal, type Reply } from "./http.ts"
+import { Files } from "./files.ts"
 import type { Result } from "./query.ts"
 import { Requests, type Recorded } from "./requests.ts"
 import { type Route, routes } from "./routes.ts"
+import { Sessions, type Session } from "./sessions.ts"
+import { Streams, type StreamState } from "./streams.ts"
 
 export interface Options {
   readonly credentials?: Partial<Credentials> | undefined
@@ -45,6 +48,19 @@ export interface InstantDbEmulator {
    */
   readonly overlap: (transactions: number) => void
   readonly setState: (state: AppState) => void
+  /** Open connections of server-sent events: one that a client forgot stays. */
+  readonly connections: (kind?: Session["kind"]) => number
+  /** Cuts them, as a restarted proxy does. */
+  readonly cut: (kind?: Session["kind"]) => void
+  readonly streams: () => ReadonlyArray<StreamState>
+  /** Acknowledgements of flushed streams wait until the answer is called. */
+  readonly holdFlushes: () => () => void
+  /** The next flushes of streams fail: what was to be flushed is gone, and the writer is told to start again. */
+  readonly failFlushes: (times: number) => void
+  /** Every reader of a stream is told that it is too far behind, and to subscribe again. */
+  readonly resubscribeReaders: () => void
+  /** How many files are kept, of streams and of `$files` together. */
+  readonly files: () => number
 }
 
 const defaults: Credentials = {
@@ -67,7 +83,10 @@ export const make = Effect.fnUntraced(function* (
   if (options.schema !== undefined) app.catalog.push(options.schema)
   const requests = new Requests()
   const faults = new Faults()
-  const table = routes(app)
+  const files = new Files(app)
+  const streams = new Streams(app, files)
+  const sessions = new Sessions(app, streams)
+  const table = routes(app, files, sessions)
 
   const server = yield* Effect.acquireRelease(
     Effect.promise(
@@ -75,7 +94,7 @@ export const make = Effect.fnUntraced(function* (
         new Promise<Http.Server>((resolve) => {
           const server = Http.createServer((request, response) => {
             // What is thrown here is a defect of the emulator, and nobody else may take it for the server's.
-            serve({ app, table, requests, faults }, request, response).catch(() => response.destroy())
+            serve({ app, table, requests, faults, sessions }, request, response).catch(() => response.destroy())
           })
           server.listen(0, "127.0.0.1", () => resolve(server))
         })
@@ -89,6 +108,7 @@ export const make = Effect.fnUntraced(function* (
   const address: AddressInfo | string | null = server.address()
   if (address === null || typeof address === "string") return yield* Effect.die("the server has no port")
   const origin = `http://127.0.0.1:${address.port}`
+  app.origin = origin
 
   return {
     origin,
@@ -102,7 +122,16 @@ export const make = Effect.fnUntraced(function* (
     overlap: (transactions) => app.overlap(transactions),
     setState: (state) => {
       app.state = state
-    }
+    },
+    connections: (kind) => sessions.of(kind).length,
+    cut: (kind) => {
+      for (const session of sessions.of(kind)) session.cut()
+    },
+    streams: () => streams.all,
+    holdFlushes: () => streams.holdFlushes(),
+    failFlushes: (times) => streams.failFlushes(times),
+    resubscribeReaders: () => streams.resubscribeReaders(),
+    files: () => files.size
   }
 })
 
@@ -111,6 +140,7 @@ interface Served {
   readonly table: ReadonlyArray<Route>
   readonly requests: Requests
   readonly faults: Faults
+  readonly sessions: Sessions
 }
 
 const parse = (bytes: Buffer): unknown => {
@@ -123,7 +153,7 @@ const parse = (bytes: Buffer): unknown => {
 }
 
 const serve = async (
-  { app, faults, requests, table }: Served,
+  { app, faults, requests, sessions, table }: Served,
   request: Http.IncomingMessage,
   response: Http.ServerResponse
 ): Promise<void> => {
@@ -183,7 +213,8 @@ const serve = async (
   let reply: Reply | undefined
   for (let done = 0; done < times; done++) reply = await execute()
   if (fault?._tag === "Gate") await fault.after
-  if (fault?._tag === "Reset") {
+  if (fault?._tag === "Reset" || fault?._tag === "Cut") {
+    if (fault._tag === "Cut") for (const session of sessions.of("sse")) session.cut()
     request.socket.destroy()
     return
   }
@@ -202,7 +233,7 @@ const serve = async (
 
 const executions = (fault: Fault | undefined): number => {
   if (fault?._tag === "Reset") return fault.executed
-  if (fault?._tag === "Answer" || fault?._tag === "Silent") return fault.executed ? 1 : 0
+  if (fault?._tag === "Answer" || fault?._tag === "Silent" || fault?._tag === "Cut") return fault.executed ? 1 : 0
   return 1
 }
 

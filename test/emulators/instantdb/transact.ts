@@ -75,7 +75,7 @@ export class Transaction {
     for (const tag of new Set(ops.map(({ _tag }) => _tag))) {
       const group = ops.filter(({ _tag }) => _tag === tag)
       // Of the whole group before anything of it is written: two creations of one id in one transaction pass.
-      this.#checkModes(group)
+      this.#checkGroup(group)
       for (const op of group) this.#apply(op)
     }
     const prepared = { writes: this.#writes, touched: this.#touched, input: steps }
@@ -108,13 +108,22 @@ export class Transaction {
     }
   }
 
-  #checkModes(group: ReadonlyArray<Op>): void {
+  #checkGroup(group: ReadonlyArray<Op>): void {
     const wrong = { create: [], update: [] } as {
       readonly create: Array<unknown>
       readonly update: Array<unknown>
     }
     for (const op of group) {
-      if (op._tag !== "Add" || op.mode === undefined || labelOf(op.attr) !== "id") continue
+      if (op._tag !== "Add") continue
+      const lookup = typeof op.entity === "string" ? undefined : op.entity
+      if (lookup?.attr === op.attr && keyOf(op.value) !== keyOf(lookup.value) && this.#find(lookup) === undefined) {
+        invalid(
+          "lookup",
+          this.#input,
+          "Updates with lookups can only update the lookup attribute if an entity with the unique attribute value already exists."
+        )
+      }
+      if (op.mode === undefined || labelOf(op.attr) !== "id") continue
       const id = this.#find(op.entity)
       const exists = id !== undefined && this.#exists(id, op.etype)
       if (op.mode === "create" ? exists : !exists) wrong[op.mode].push([op.etype, describe(op.entity)])
@@ -162,14 +171,6 @@ export class Transaction {
       const [from, to] = [this.#findOrMake(op.entity), this.#find(op.value)]
       if (to !== undefined) this.#remove(from, op.attr, to)
       return
-    }
-    const lookup = typeof op.entity === "string" ? undefined : op.entity
-    if (lookup?.attr === op.attr && keyOf(op.value) !== keyOf(lookup.value) && this.#find(lookup) === undefined) {
-      invalid(
-        "lookup",
-        this.#input,
-        "Updates with lookups can only update the lookup attribute if an entity with the unique attribute value already exists."
-      )
     }
     if (op._tag === "Merge") {
       const id = this.#findOrMake(op.entity)
