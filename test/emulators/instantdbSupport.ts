@@ -132,3 +132,9 @@ export const untyped = (
 ): Promise<Readonly<Record<string, ReadonlyArray<Readonly<Record<string, unknown>>>>>> =>
   // Nothing else is answered to any query.
   db.query(query as never) as ReturnType<typeof untyped>
+
+/** Waits for what another part of this process brings about, turn by turn of its event loop. */
+export const spin = (holds: () => boolean) =>
+  sdk(async () => {
+    while (!holds()) await new Promise(setImmediate)
+  })
