@@ -100,6 +100,8 @@ const ofValidation = (body: unknown, base: Omit<Verdict, "kind" | "written">): V
   const hint = property(body, "hint")
   const missing = missingOf(hint)
   if (missing.length > 0) return { ...base, kind: "SchemaMissing", written: "no", missing }
+  // What says the same of an update that also changes the attribute by which it finds its entity.
+  if (property(hint, "data-type") === "lookup") return { ...base, kind: "Conflict", written: "no", step: "absent" }
   if (property(hint, "data-type") === "tx-step") {
     const messages = messagesOf(body)
     if (messages.includes("Creating entities that exist")) {

@@ -16,9 +16,9 @@ import * as errors from "../../../errors.ts"
 import { NotFound, Store } from "../../../errors.ts"
 import type { ProcessId } from "../../../model/Ids.ts"
 import type { ProcessEvent } from "../../../model/ProcessEvent.ts"
-import { ProcessEventType } from "../../../model/ProcessEvent.ts"
+import { isOutput, ProcessEventType } from "../../../model/ProcessEvent.ts"
 import type { LogPage, LogPosition, Primitives } from "../../../services/ProcessLog.ts"
-import type { ProcessFilter } from "../../../services/SandboxStore.ts"
+import type { ProcessFilter, ProcessPatch } from "../../../services/SandboxStore.ts"
 import { encodeProcessPatch } from "../../../services/SandboxStore.ts"
 import * as LogWakeups from "../../internal/logWakeups.ts"
 import * as Events from "../../internal/storedEvents.ts"
@@ -27,6 +27,7 @@ import type { Step } from "./client.ts"
 import { numberOf } from "./client.ts"
 import type { Database, Stored, Table } from "./records.ts"
 import { keyOf } from "./records.ts"
+import { joined } from "./sharing.ts"
 import type { Entity } from "./values.ts"
 
 const entity = "sandbox_log_chunks"
@@ -111,6 +112,12 @@ const rowsOf = (events: ReadonlyArray<Events.StoredEvent>): ReadonlyArray<Readon
   }
   return rows
 }
+
+/** With bytes of its own. */
+const copyOf = ({ events, terminal }: LogPage): LogPage => ({
+  terminal,
+  events: events.map((event) => (isOutput(event) ? { ...event, bytes: event.bytes.slice() } : event))
+})
 
 /** What happens in a log besides the log: see `mirror.ts`. */
 export interface Listener {
@@ -243,7 +250,12 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
       ]
     })
 
-  const append: Primitives["append"] = Effect.fnUntraced(function* (processId, epoch, added, patch) {
+  const appendInTurn = Effect.fnUntraced(function* (
+    processId: ProcessId,
+    epoch: number,
+    added: ReadonlyArray<ProcessEvent>,
+    patch: ProcessPatch | undefined
+  ) {
     const operation = "ProcessLog.append"
     const read = processes.read(operation, processId)
     let known = processes.recall(processId)
@@ -304,7 +316,10 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
     return yield* fail("append", processId, new Store({ kind: "Locked", detail: "too many writers at once" }))
   })
 
-  const page: Primitives["page"] = Effect.fnUntraced(function* (processId, after) {
+  const append: Primitives["append"] = (processId, epoch, added, patch) =>
+    processes.inTurn("ProcessLog.append", processId, appendInTurn(processId, epoch, added, patch))
+
+  const readPage: Primitives["page"] = Effect.fnUntraced(function* (processId, after) {
     const operation = "read"
     // Until what the record counts is there: the two may be of different moments, and the end must not be seen before what it ends.
     for (let round = 0; round < maxRounds; round++) {
@@ -351,10 +366,12 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
     return yield* fail(operation, processId, new Store({ kind: "Malformed", detail: "the log lacks events" }))
   })
 
+  const share = joined<LogPage, SandboxError>(database.scope, copyOf)
+  const page: Primitives["page"] = (processId, after) => share(`${processId}:${after}`, readPage(processId, after))
+
   const lastPosition = (processId: ProcessId): Effect.Effect<LogPosition, SandboxError> =>
-    Effect.map(
-      withRecord("lastPosition", processId, () => ({})),
-      ({ stored }) => stored.log
+    Effect.flatMap(processes.read("ProcessLog.lastPosition", processId), (stored) =>
+      stored === undefined ? notFound("lastPosition", processId) : Effect.succeed(stored.log)
     )
 
   const findKey: Primitives["findKey"] = Effect.fnUntraced(function* (processId, key) {

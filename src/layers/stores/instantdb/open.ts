@@ -18,6 +18,7 @@ import * as Client from "./client.ts"
 import { scrubOf } from "./errors.ts"
 import * as InstantLog from "./log.ts"
 import * as InstantRecords from "./records.ts"
+import { inTurn } from "./sharing.ts"
 
 /** The app's own client: what `init` of `@instantdb/admin` returns, whatever its schema. */
 export interface AppClient {
@@ -118,7 +119,9 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
       client,
       namespace,
       legacyRecords: options.legacyRecords ?? options.namespace === undefined,
-      scope
+      scope,
+      // A write has three request's time (see `client.ts`), and so have those before it.
+      inTurn: yield* inTurn(Duration.times(requestTimeout, 6))
     }
     const processes = InstantRecords.processes(database)
     const log = (listener: InstantLog.Listener | undefined) =>

@@ -21,6 +21,8 @@ import type { Answer, Client, Links, Step } from "./client.ts"
 import { numberOf } from "./client.ts"
 import type { Verdict, Where } from "./errors.ts"
 import type { Attribute } from "./schema.ts"
+import type { InTurn } from "./sharing.ts"
+import { joined } from "./sharing.ts"
 import type { Attrs, Entity } from "./values.ts"
 import { changedAttrs, indexedText, toAttrs, toRow } from "./values.ts"
 
@@ -31,6 +33,7 @@ export interface Database {
   /** Whether records without a namespace, those of `@ekairos/sandbox`, belong to it. */
   readonly legacyRecords: boolean
   readonly scope: Scope.Scope
+  readonly inTurn: InTurn
 }
 
 /** A record as it was read or written last. */
@@ -102,10 +105,15 @@ export class Table<Filter> implements RecordBackend<Filter> {
   readonly #kind: Kind<Filter>
   readonly #attributes: ReadonlyMap<string, Attribute>
   readonly #cache = new Map<string, Stored>()
+  readonly #share: (
+    key: string,
+    read: Effect.Effect<Stored | undefined, SandboxError>
+  ) => Effect.Effect<Stored | undefined, SandboxError>
 
   constructor(database: Database, kind: Kind<Filter>) {
     this.#database = database
     this.#kind = kind
+    this.#share = joined(database.scope, copyOf)
     this.#attributes = new Map([...database.client.attributesOf(kind.entity)].filter(([name]) => !own.has(name)))
   }
 
@@ -156,8 +164,7 @@ export class Table<Filter> implements RecordBackend<Filter> {
 
   /** What was read or written last, if it is still known. It may be out of date, which a write notices. */
   recall(id: string): Stored | undefined {
-    const known = this.#cache.get(id)
-    return known === undefined ? undefined : { ...known, row: structuredClone(known.row) }
+    return copyOf(this.#cache.get(id))
   }
 
   #remember(stored: Stored): void {
@@ -181,8 +188,23 @@ export class Table<Filter> implements RecordBackend<Filter> {
     return undefined
   }
 
+  /** Runs a write of this record when those before it in this process have ended. */
+  inTurn<A>(operation: string, id: string, write: Effect.Effect<A, SandboxError>): Effect.Effect<A, SandboxError> {
+    const late = (begun: boolean) =>
+      errors.fail(
+        operation,
+        new Store({ kind: begun ? "OutcomeUnknown" : "Locked", detail: "the writes of this record take too long" }),
+        this.whereOf(id)
+      )
+    return this.#database.inTurn(id, write, late)
+  }
+
   /** One request, but for what is not there. */
   read(operation: string, id: string): Effect.Effect<Stored | undefined, SandboxError> {
+    return this.#share(id, this.#read(operation, id))
+  }
+
+  #read(operation: string, id: string): Effect.Effect<Stored | undefined, SandboxError> {
     const ask = (where: Condition) =>
       Effect.map(
         this.#database.client.query(operation, this.whereOf(id), {
@@ -326,7 +348,10 @@ export class Table<Filter> implements RecordBackend<Filter> {
       Option.map(Option.fromUndefinedOr(stored), ({ row }) => row)
     )
 
-  readonly update = Effect.fnUntraced(
+  readonly update = (id: string, expectedVersion: number, patch: RowPatch) =>
+    this.inTurn(this.#operation("update"), id, this.#update(id, expectedVersion, patch))
+
+  readonly #update = Effect.fnUntraced(
     { self: this },
     function* (
       this: Table<Filter>,
@@ -336,14 +361,14 @@ export class Table<Filter> implements RecordBackend<Filter> {
     ): Effect.fn.Return<Option.Option<Row>, SandboxError> {
       const operation = this.#operation("update")
       let known = this.recall(id)
-      if (known?.row.version !== expectedVersion) known = yield* this.read(operation, id)
+      // Versions only grow: whoever expects one that has been seen to pass need not ask. An earlier one is worth a look.
+      if (known === undefined || known.row.version < expectedVersion) known = yield* this.read(operation, id)
       for (let round = 0; round < maxRounds; round++) {
         if (known === undefined) return Option.none()
         if (known.row.version !== expectedVersion) break
         const after = Rows.applyPatch(known.row, patch)
         const refused = yield* this.commit(operation, known, after)
         if (refused === undefined) return Option.some(after)
-        // What is remembered may be of a record that was deleted and exists under no id any more.
         known = refused.now
         if (known?.row.version === expectedVersion && refused.verdict.taken === `${this.entity}.machineKey`) {
           return yield* this.#fail(operation, id, new Store({ kind: "AlreadyExists" }))
@@ -410,6 +435,10 @@ export class Table<Filter> implements RecordBackend<Filter> {
     }
   )
 }
+
+/** With a row of its own. */
+const copyOf = <A extends Stored | undefined>(stored: A): A =>
+  stored === undefined ? stored : { ...stored, row: structuredClone(stored.row) }
 
 const dropMachine = ({ machineKey: _, ...attrs }: Attrs): Attrs => attrs
 
