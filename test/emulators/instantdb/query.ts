@@ -4,7 +4,7 @@
  * absent link.
  */
 import { FrameworkClient, setInstantWarningsEnabled } from "@instantdb/core"
-import { type Catalog, etypeOf, isRef, labelOf, type Link, targetOf } from "./attrs.ts"
+import { type Attr, type Catalog, etypeOf, isRef, labelOf, type Link, targetOf } from "./attrs.ts"
 import { type Data, type Triple } from "./data.ts"
 import { fields, invalid, isRecord, isString, isUuid } from "./http.ts"
 
@@ -38,7 +38,14 @@ interface Plan {
   readonly etype: string
   readonly form: Json
   readonly options: Json
-  readonly visited: ReadonlyMap<string, number>
+  readonly seen: Seen
+}
+
+/** What of the schema a query needs: the engine gets the triples of nothing else. */
+interface Seen {
+  /** How often each namespace is come to. */
+  readonly etypes: Map<string, number>
+  readonly links: Set<Attr>
 }
 
 export class Queries {
@@ -70,31 +77,32 @@ export class Queries {
   }
 
   #plan(etype: string, form: unknown, query: unknown): Plan {
-    const visited = new Map<string, number>()
-    const clean = this.#form(etype, form, query, visited)
+    const seen: Seen = { etypes: new Map(), links: new Set() }
+    const clean = this.#form(etype, form, query, seen)
     const options = fields(fields(form).$)
     if (pageKeys.slice(0, 3).filter((key) => options[key] !== undefined).length > 1) {
       invalid("query", query, "Only one of limit, first and last can be used")
     }
-    return { etype, form: clean, options, visited }
+    return { etype, form: clean, options, seen }
   }
 
   /** Without what the server ignores, and refused where it refuses. */
-  #form(etype: string, form: unknown, query: unknown, visited: Map<string, number>): Json {
-    visited.set(etype, (visited.get(etype) ?? 0) + 1)
+  #form(etype: string, form: unknown, query: unknown, seen: Seen): Json {
+    seen.etypes.set(etype, (seen.etypes.get(etype) ?? 0) + 1)
     const clean: Record<string, unknown> = {}
     for (const [label, child] of Object.entries(fields(form))) {
       if (label === "$") {
         const { fields: wanted, order, where } = fields(child)
         if (order !== undefined) this.#checkOrder(etype, order, query)
         clean.$ = {
-          ...(where === undefined ? {} : { where: this.#where(etype, where, query, visited) }),
+          ...(where === undefined ? {} : { where: this.#where(etype, where, query, seen) }),
           ...(order === undefined ? {} : { order }),
           ...(wanted === undefined ? {} : { fields: wanted })
         }
       } else {
         const link = this.#catalog.link(etype, label)
-        clean[label] = link === undefined ? {} : this.#form(link.etype, child, query, visited)
+        if (link !== undefined) seen.links.add(link.attr)
+        clean[label] = link === undefined ? {} : this.#form(link.etype, child, query, seen)
       }
     }
     return clean
@@ -117,26 +125,31 @@ export class Queries {
     }
   }
 
-  #where(etype: string, where: unknown, query: unknown, visited: Map<string, number>): Json {
+  #where(etype: string, where: unknown, query: unknown, seen: Seen): Json {
     if (!isRecord(where)) return invalid("query", query, "where must be an object")
     return Object.fromEntries(
       Object.entries(where).map(([path, condition]) => {
         if ((path === "or" || path === "and") && Array.isArray(condition)) {
-          return [path, condition.map((item: unknown) => this.#where(etype, item, query, visited))]
+          return [path, condition.map((item: unknown) => this.#where(etype, item, query, seen))]
         }
-        return [path, this.#condition(etype, path, condition, query, visited)]
+        return [path, this.#condition(etype, path, condition, query, seen)]
       })
     )
   }
 
-  #condition(etype: string, path: string, condition: unknown, query: unknown, visited: Map<string, number>): unknown {
+  #condition(etype: string, path: string, condition: unknown, query: unknown, seen: Seen): unknown {
     const labels = path.split(".")
     const last = labels.pop() ?? ""
     let at = etype
     for (const label of labels) {
-      at = this.#catalog.link(at, label)?.etype ?? at
-      visited.set(at, (visited.get(at) ?? 0) + 1)
+      const link = this.#catalog.link(at, label)
+      if (link === undefined) continue
+      at = link.etype
+      seen.links.add(link.attr)
+      seen.etypes.set(at, (seen.etypes.get(at) ?? 0) + 1)
     }
+    const link = this.#catalog.link(at, last)
+    if (link !== undefined) seen.links.add(link.attr)
     if (condition === null) return invalid("query", query, `null is no value for ${path}; use $isNull`)
     if (Array.isArray(condition)) return invalid("query", query, `A list is no value for ${path}; use $in`)
     if (!isRecord(condition)) return lowerUuid(condition)
@@ -167,15 +180,10 @@ export class Queries {
     return { [operator]: Array.isArray(value) ? value.map(lowerUuid) : lowerUuid(value) }
   }
 
-  #evaluate(
-    { etype, form, visited }: Plan,
-    inference: boolean,
-    pageInfo?: Json,
-    options: Json = {}
-  ): ReadonlyArray<Row> {
-    const only = visited.get(etype) === 1 ? this.#candidates(etype, fields(form.$).where) : undefined
-    const attrs = this.#catalog.all.filter(
-      (attr) => visited.has(etypeOf(attr)) || (isRef(attr) && visited.has(targetOf(attr) ?? ""))
+  #evaluate({ etype, form, seen }: Plan, inference: boolean, pageInfo?: Json, options: Json = {}): ReadonlyArray<Row> {
+    const only = seen.etypes.get(etype) === 1 ? this.#candidates(etype, fields(form.$).where) : undefined
+    const attrs = this.#catalog.all.filter((attr) =>
+      isRef(attr) ? seen.links.has(attr) : seen.etypes.has(etypeOf(attr))
     )
     const triples = attrs.flatMap((attr) =>
       only !== undefined && etypeOf(attr) === etype
@@ -184,34 +192,37 @@ export class Queries {
     )
     const { data } = engine(this.#catalog, inference).completeIsomorphic(
       { [etype]: { ...form, $: { ...fields(form.$), ...options } } },
-      // The engine keeps its triples apart from ours; it writes into none of them without date objects.
-      triples.map((triple) => [...triple]),
-      attrs.map((attr) => ({ ...attr })),
+      // Ours, not copies: the engine writes into them only to make date objects.
+      triples,
+      attrs,
       pageInfo === undefined ? undefined : { [etype]: pageInfo }
     )
     return data[etype] ?? []
   }
 
   /**
-   * The entities that an equality leaves, so that the engine, to which every triple is a cost, sees only theirs. Undefined where there is
-   * no such condition.
+   * The entities that simple conditions leave, so that the engine, to which every triple is a cost, sees only theirs. It decides again.
+   * Undefined where there are no such conditions.
    */
   #candidates(etype: string, where: unknown): ReadonlyArray<string> | undefined {
-    for (const [label, condition] of Object.entries(fields(where))) {
-      if (label === "and" && Array.isArray(condition)) {
-        for (const item of condition) {
-          const found = this.#candidates(etype, item)
-          if (found !== undefined) return found
-        }
-        continue
-      }
-      if (isRecord(condition) || Array.isArray(condition)) continue
+    const conditions = conjunction(where).flatMap(([label, condition]) => {
       const attr = this.#catalog.forward(etype, label)
-      if (attr !== undefined && (isRef(attr) || attr["unique?"] === true || attr["index?"] === true)) {
-        return [...this.#data.having(attr, condition).keys()]
-      }
-    }
-    return undefined
+      return attr === undefined ? [] : [{ attr, condition }]
+    })
+    const equality = conditions.find(
+      ({ attr, condition }) =>
+        !isRecord(condition) && (isRef(attr) || attr["unique?"] === true || attr["index?"] === true)
+    )
+    if (equality === undefined) return undefined
+    return [...this.#data.having(equality.attr, equality.condition).keys()].filter((entity) =>
+      conditions.every(({ attr, condition }) => {
+        const [operator, bound] = Object.entries(fields(condition))[0] ?? []
+        const value = this.#data.one(entity, attr)?.[2]
+        if (typeof bound !== "number" || typeof value !== "number") return true
+        if (operator === "$gt" || operator === "$gte") return value >= bound
+        return operator === "$lt" || operator === "$lte" ? value <= bound : true
+      })
+    )
   }
 
   #page(
@@ -297,6 +308,13 @@ export class Queries {
     return finished
   }
 }
+
+/** Conditions that all hold, those of `and` among them. */
+const conjunction = (where: unknown): ReadonlyArray<readonly [label: string, condition: unknown]> =>
+  Object.entries(fields(where)).flatMap(([label, condition]) => {
+    if (label === "and" && Array.isArray(condition)) return condition.flatMap(conjunction)
+    return label === "or" ? [] : [[label, condition] as const]
+  })
 
 const isRow = (value: unknown): value is Row => isRecord(value)
 

@@ -182,13 +182,8 @@ const serve = async (
   }
   requests.add(recorded)
   const fault = route === undefined ? undefined : faults.take(route.endpoint, call)
-  const gone = new AbortController()
-  response.once("close", () => gone.abort())
-  const closed = () =>
-    new Promise<void>((resolve) => {
-      if (gone.signal.aborted) resolve()
-      else gone.signal.addEventListener("abort", () => resolve())
-    })
+  // No AbortController: each would cost an error with a stack at the end of every request.
+  const closed = new Promise<void>((resolve) => response.once("close", () => resolve()))
 
   const execute = async (): Promise<Reply> => {
     try {
@@ -207,7 +202,7 @@ const serve = async (
     }
   }
 
-  if (fault?._tag === "Late") await closed()
+  if (fault?._tag === "Late") await closed
   if (fault?._tag === "Gate") await fault.before
   const times = executions(fault)
   let reply: Reply | undefined
@@ -226,7 +221,7 @@ const serve = async (
     response.writeHead(answer.status, { "content-type": "application/json", ...answer.headers }).end(answer.body)
     return
   }
-  if (reply === undefined || gone.signal.aborted) return
+  if (reply === undefined || response.destroyed) return
   recorded.status = reply._tag === "Json" ? reply.status : 200
   await send(response, reply, fault)
 }
