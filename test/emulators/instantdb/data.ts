@@ -6,13 +6,10 @@ export type Triple = readonly [entity: string, attr: string, value: unknown, cre
 /** By the value for links that may be many; what has one value has it under one key, however long it is. */
 type Values = Map<string, Triple>
 
-/** A change by itself, to be done again on other data: a value is put or removed. */
-export interface Write {
-  readonly entity: string
-  readonly attr: Attr
-  readonly value: unknown
-  readonly put: boolean
-}
+/** A change by itself, to be done again on other data: a value is put, one is removed, or whatever there is. */
+export type Write =
+  | { readonly _tag: "Put" | "Remove"; readonly entity: string; readonly attr: Attr; readonly value: unknown }
+  | { readonly _tag: "Clear"; readonly entity: string; readonly attr: Attr }
 
 export const keyOf = (value: unknown): string => (typeof value === "string" ? value : `\u0000${JSON.stringify(value)}`)
 
@@ -65,6 +62,10 @@ export class Data {
     if (before === undefined || keyOf(before[2]) !== keyOf(value)) return
     this.#set(entity, attr, key, undefined)
     this.#journal?.push(() => this.#set(entity, attr, key, before))
+  }
+
+  clear(entity: string, attr: Attr): void {
+    for (const [, , value] of [...this.values(entity, attr)]) this.remove(entity, attr, value)
   }
 
   /** Something else that is taken back together with the changes. */

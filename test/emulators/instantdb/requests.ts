@@ -9,7 +9,7 @@ export interface Recorded {
   readonly path: string
   readonly query: Readonly<Record<string, string>>
   readonly headers: IncomingHttpHeaders
-  /** The JSON text; of an upload only its size. */
+  /** The JSON text, of a long one the beginning; of an upload only its size. */
   readonly body: string
   /** On the emulator's Clock. */
   readonly at: number

@@ -26,6 +26,8 @@ export interface Options {
   readonly schema?: PushedSchema | undefined
   /** Whether the refusal of a token repeats it, as the server's does; default true. */
   readonly echoToken?: boolean | undefined
+  /** Whether messages for streams come in lists of messages, as the server may send them; default false. */
+  readonly lists?: boolean | undefined
 }
 
 export interface InstantDbEmulator {
@@ -85,7 +87,7 @@ export const make = Effect.fnUntraced(function* (
   const faults = new Faults()
   const files = new Files(app)
   const streams = new Streams(app, files)
-  const sessions = new Sessions(app, streams)
+  const sessions = new Sessions(app, streams, options.lists ?? false)
   const table = routes(app, files, sessions)
 
   const server = yield* Effect.acquireRelease(

@@ -25,9 +25,13 @@ export class Sessions {
   readonly #receiver: Receiver
   readonly #open = new Map<string, Session>()
 
-  constructor(app: App, receiver: Receiver) {
+  /** Whether messages for streams come in lists, as the server may send them. */
+  readonly #lists: boolean
+
+  constructor(app: App, receiver: Receiver, lists: boolean) {
     this.#app = app
     this.#receiver = receiver
+    this.#lists = lists
   }
 
   of(kind?: Session["kind"]): ReadonlyArray<Session> {
@@ -106,7 +110,10 @@ export class Sessions {
       id: Crypto.randomUUID(),
       token: Crypto.randomUUID(),
       kind,
-      send: (message) => void response.write(`data: ${JSON.stringify(message)}\n\n`),
+      send: (message) => {
+        const told = kind === "sse" && this.#lists ? [message] : message
+        response.write(`data: ${JSON.stringify(told)}\n\n`)
+      },
       cut: () => response.destroy()
     }
     this.#open.set(session.id, session)

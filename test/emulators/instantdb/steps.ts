@@ -129,12 +129,17 @@ export const supplyAttrs = (
   data: Data,
   strict: boolean,
   input: unknown
-): void => {
+): ReadonlyArray<Attr> => {
   const missing: Array<string> = []
+  const invented: Array<Attr> = []
+  const invent = (attr: Attr): void => {
+    data.onRollback(catalog.add(attr))
+    invented.push(attr)
+  }
   const supply = (etype: string, label: string, attr: () => Attr): void => {
     if (catalog.forward(etype, label) !== undefined || catalog.link(etype, label) !== undefined) return
     if (strict) missing.push(`${etype}.${label}`)
-    else data.onRollback(catalog.add(attr()))
+    else invent(attr())
   }
   const supplyLookup = (etype: string, lookup: unknown): void => {
     const found = lookupOf(lookup)
@@ -149,7 +154,7 @@ export const supplyAttrs = (
         supply(etype, label, () => ref(etype, label, label, etype))
         const link = catalog.link(etype, label)
         if (link === undefined) continue
-        if (!strict && catalog.id(link.etype) === undefined) data.onRollback(catalog.add(idAttr(link.etype)))
+        if (!strict && catalog.id(link.etype) === undefined) invent(idAttr(link.etype))
         for (const target of targets(value)) if (!isUuid(target)) supplyLookup(link.etype, target)
       } else supply(etype, label, () => blob(etype, label))
     }
@@ -158,6 +163,7 @@ export const supplyAttrs = (
     const attributes = [...new Set(missing)]
     invalid("steps", input, `Attributes are missing in your schema: ${attributes.join(", ")}`, { hint: { attributes } })
   }
+  return invented
 }
 
 const resolve = (entity: string | Lookup, etype: string, catalog: Catalog, input: unknown): Entity => {

@@ -16,6 +16,8 @@ export interface Request {
 
 /** What a transaction wants to change, after it read what it had to read. */
 export interface Prepared {
+  /** Attributes that it made. */
+  readonly invented: ReadonlyArray<Attr>
   readonly writes: ReadonlyArray<Write>
   /** With their namespaces: their required attributes are checked when all is written. */
   readonly touched: ReadonlyMap<string, ReadonlySet<string>>
@@ -27,12 +29,12 @@ const maxIndexed = 1_024 - 12
 
 const merged = (base: unknown, patch: unknown): unknown => {
   if (!isRecord(base) || !isRecord(patch)) return patch
-  const result: Record<string, unknown> = { ...base }
+  const result = new Map(Object.entries(base))
   for (const [key, value] of Object.entries(patch)) {
-    if (value === null) delete result[key]
-    else result[key] = merged(result[key], value)
+    if (value === null) result.delete(key)
+    else result.set(key, merged(result.get(key), value))
   }
-  return result
+  return Object.fromEntries(result)
 }
 
 const typeOf = (value: unknown): string =>
@@ -69,7 +71,7 @@ export class Transaction {
   /** Runs on the data as they are; the caller decides whether the changes are kept. */
   run({ strict, steps }: Request): Prepared {
     const parsed = parseSteps(steps)
-    supplyAttrs(parsed, this.#catalog, this.#data, strict, steps)
+    const invented = supplyAttrs(parsed, this.#catalog, this.#data, strict, steps)
     const ops = expand(parsed, this.#catalog, steps)
     for (const op of ops) this.#check(op)
     for (const tag of new Set(ops.map(({ _tag }) => _tag))) {
@@ -78,7 +80,7 @@ export class Transaction {
       this.#checkGroup(group)
       for (const op of group) this.#apply(op)
     }
-    const prepared = { writes: this.#writes, touched: this.#touched, input: steps }
+    const prepared = { invented, writes: this.#writes, touched: this.#touched, input: steps }
     checkRequired(this.#data, this.#catalog, prepared)
     return prepared
   }
@@ -109,10 +111,7 @@ export class Transaction {
   }
 
   #checkGroup(group: ReadonlyArray<Op>): void {
-    const wrong = { create: [], update: [] } as {
-      readonly create: Array<unknown>
-      readonly update: Array<unknown>
-    }
+    const wrong: Readonly<Record<"create" | "update", Array<unknown>>> = { create: [], update: [] }
     for (const op of group) {
       if (op._tag !== "Add") continue
       const lookup = typeof op.entity === "string" ? undefined : op.entity
@@ -202,11 +201,11 @@ export class Transaction {
     for (const attrId of this.#data.attrs(id)) {
       const attr = this.#catalog.get(attrId)
       if (attr === undefined || etypeOf(attr) !== etype) continue
-      for (const [, , value] of [...this.#data.values(id, attr)]) {
-        this.#remove(id, attr, value)
-        const target = targetOf(attr)
-        if (attr["on-delete-reverse"] === "cascade" && target !== undefined) this.#delete(String(value), target)
-      }
+      const values = [...this.#data.values(id, attr)].map(([, , value]) => value)
+      this.#write({ _tag: "Clear", entity: id, attr })
+      const target = targetOf(attr)
+      if (attr["on-delete-reverse"] !== "cascade" || target === undefined) continue
+      for (const value of values) this.#delete(String(value), target)
     }
     for (const attr of this.#catalog.all) {
       if (!isRef(attr) || targetOf(attr) !== etype) continue
@@ -223,25 +222,27 @@ export class Transaction {
   }
 
   #put(entity: string, attr: Attr, value: unknown): void {
-    write(this.#data, { entity, attr, value, put: true }, this.#now)
-    this.#writes.push({ entity, attr, value, put: true })
-    this.#touch(entity, attr)
+    this.#write({ _tag: "Put", entity, attr, value })
   }
 
   #remove(entity: string, attr: Attr, value: unknown): void {
-    this.#data.remove(entity, attr, value)
-    this.#writes.push({ entity, attr, value, put: false })
-    this.#touch(entity, attr)
+    this.#write({ _tag: "Remove", entity, attr, value })
+  }
+
+  #write(change: Write): void {
+    write(this.#data, change, this.#now)
+    this.#writes.push(change)
+    this.#touch(change.entity, change.attr)
   }
 }
 
 const madeKey = ({ attr, value }: Exclude<Entity, string>): string => `${attr.id} ${keyOf(value)}`
 
-const write = (data: Data, { attr, entity, put, value }: Write, now: number): void => {
-  if (!put) {
-    data.remove(entity, attr, value)
-    return
-  }
+const write = (data: Data, change: Write, now: number): void => {
+  const { attr, entity } = change
+  if (change._tag === "Clear") return data.clear(entity, attr)
+  const { value } = change
+  if (change._tag === "Remove") return data.remove(entity, attr, value)
   if (attr["unique?"] === true && value !== null) {
     for (const holder of data.having(attr, value).keys()) {
       if (holder === entity) continue
@@ -279,8 +280,18 @@ const checkRequired = (data: Data, catalog: Catalog, { input, touched }: Prepare
   })
 }
 
-/** Does again what a transaction did elsewhere; uniqueness and required attributes hold here and now. */
+/**
+ * Does again what a transaction did elsewhere; uniqueness and required attributes hold here and now. Of two that invent the same
+ * attribute the second is refused: that such transactions collide is known, how is not.
+ */
 export const commit = (data: Data, catalog: Catalog, prepared: Prepared, now: number): void => {
+  for (const attr of prepared.invented) {
+    const [etype, label] = [etypeOf(attr), labelOf(attr)]
+    if (catalog.forward(etype, label) !== undefined) {
+      refuse(400, "record-not-unique", `Record not unique: attr`, { "record-type": "attr", etype, label })
+    }
+    data.onRollback(catalog.add(attr))
+  }
   for (const change of prepared.writes) write(data, change, now)
   checkRequired(data, catalog, prepared)
 }
