@@ -17,6 +17,7 @@ import { optionalPackage } from "../../internal/optionalPackage.ts"
 import * as Client from "./client.ts"
 import { scrubOf } from "./errors.ts"
 import * as InstantLog from "./log.ts"
+import * as Mirror from "./mirror.ts"
 import * as InstantRecords from "./records.ts"
 import { inTurn } from "./sharing.ts"
 
@@ -124,8 +125,26 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
       inTurn: yield* inTurn(Duration.times(requestTimeout, 6))
     }
     const processes = InstantRecords.processes(database)
-    const log = (listener: InstantLog.Listener | undefined) =>
-      InstantLog.make({ database, processes, kind, poll: options.poll ?? InstantLog.defaultPoll, listener })
+    const poll = options.poll ?? InstantLog.defaultPoll
+    const logOf = (listener: InstantLog.Listener | undefined) =>
+      InstantLog.make({ database, processes, kind, poll, listener })
+    // The mirror reads the log as everybody does.
+    const { page } = logOf(undefined)
+    const mirror =
+      options.mirror === true && adminToken !== undefined
+        ? yield* Mirror.make({
+            transport: {
+              apiURI,
+              appId,
+              headers: { "app-id": appId, authorization: `Bearer ${adminToken}` },
+              scrub: scrubOf(adminToken),
+              requestTimeout
+            },
+            secret: adminToken,
+            processes,
+            page
+          })
+        : undefined
     return {
       store: {
         kind,
@@ -133,6 +152,6 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
         sandboxes: InstantRecords.sandboxes(database),
         processes
       },
-      log: log(undefined)
+      log: logOf(mirror)
     }
   })
