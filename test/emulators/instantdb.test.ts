@@ -1,10 +1,13 @@
 /** The emulator under the vendor's own SDK: what transactions and queries do, who is admitted, and how transactions meet. */
 import { assert, describe, it } from "@effect/vitest"
 import { id, init, lookup } from "@instantdb/admin"
-import { Effect, Exit, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
+import { App } from "./instantdb/app.ts"
+import * as F from "./instantdb/faults.ts"
+import { engine } from "./instantdb/query.ts"
 import { make } from "./instantdb/server.ts"
-import { at, emulated, failing, posted, refused, row, schema, sdk, untyped } from "./instantdbSupport.ts"
+import { at, emulated, failing, posted, refused, row, schema, sdk, spin, untyped } from "./instantdbSupport.ts"
 
 const ordered = (...tail: ReadonlyArray<string>): ReadonlyArray<string> =>
   tail.map((digit) => `00000000-0000-4000-8000-00000000000${digit}`)
@@ -371,6 +374,30 @@ describe("instantdb emulator: overlapping transactions", () => {
     })
   )
 
+  it.effect("a deletion takes what was written meanwhile; what only it read is gone or stays", () =>
+    Effect.gen(function* () {
+      const { db, emulator, now, tx } = yield* racing()
+      emulator.overlap(2)
+      yield* sdk(() =>
+        Promise.all([db.transact(tx.update({ state: "old" }, { upsert: false })), db.transact(tx.delete())])
+      )
+      assert.isUndefined(now())
+      yield* sdk(() => db.transact(tx.create({ name: "a", state: "new" })))
+    })
+  )
+
+  it.effect("of two that invent one attribute the second is refused", () =>
+    Effect.gen(function* () {
+      const { emulator, loose } = yield* emulated()
+      emulator.overlap(2)
+      const outcomes = yield* sdk(() =>
+        Promise.allSettled([1, 2].map((n) => loose.transact(row(loose.tx.things, id()).update({ n }))))
+      )
+      assert.deepStrictEqual(outcomes.map(({ status }) => status).toSorted(), ["fulfilled", "rejected"])
+      assert.lengthOf(emulator.query({ things: {} }).things ?? [], 1)
+    })
+  )
+
   it.effect("of claims to one unique key exactly one wins, and the others change nothing", () =>
     Effect.gen(function* () {
       const { db, emulator, now, sandbox, tx } = yield* racing()
@@ -436,6 +463,56 @@ describe("instantdb emulator: queries", () => {
       )
       assert.lengthOf(named.sandboxes, 1)
       assert.deepStrictEqual(yield* sdk(() => loose.query({ nothing: { $: { where: { x: 1 } } } })), { nothing: [] })
+    })
+  )
+
+  it.effect("what the engine is given is enough: it answers the same to everything that there is", () =>
+    Effect.gen(function* () {
+      const { catalog, data, queries } = new App({
+        credentials: { appId: id(), adminToken: id() },
+        now: () => 0,
+        echoToken: false
+      })
+      catalog.push(schema)
+      const put = (etype: string, values: Readonly<Record<string, unknown>>) => {
+        for (const [label, value] of Object.entries(values)) {
+          const attr = catalog.forward(etype, label)
+          if (attr !== undefined) data.put(String(values.id), attr, value, 0)
+        }
+      }
+      const ids = Array.from({ length: 12 }, () => id())
+      for (const [n, sandbox] of ids.entries()) {
+        put("sandboxes", { id: sandbox, name: `s${n}`, state: n % 3 === 0 ? "new" : "old" })
+        if (n % 2 === 0) put("sandboxes", { id: sandbox, version: n, parent: ids[(n + 3) % 12] })
+        if (n < 8) put("processes", { id: id(), command: "x", seq: n, sandbox: ids[n % 4] })
+      }
+      // A link to nothing.
+      put("processes", { id: id(), command: "x", seq: 9, sandbox: id() })
+      const [a] = ids
+      const everything = catalog.all.flatMap((attr) => [...data.ofAttr(attr)])
+      for (const query of [
+        { sandboxes: { $: { where: { name: "s3" } }, processes: {}, parent: { parent: {}, child: {} } } },
+        { sandboxes: { $: { where: { state: "new", version: { $gt: 2 } } } } },
+        {
+          sandboxes: { $: { where: { and: [{ state: "old" }, { version: { $lte: 8 } }, { version: { $gte: 2 } }] } } }
+        },
+        { sandboxes: { $: { where: { or: [{ name: "s1" }, { version: 4 }], state: "old" } } } },
+        { sandboxes: { $: { where: { version: { $isNull: true } } } } },
+        { sandboxes: { $: { where: { child: { $isNull: true } } } } },
+        { sandboxes: { $: { where: { "parent.parent.name": "s6" } } } },
+        { sandboxes: { $: { where: { parent: a } }, child: { $: { where: { state: "old" } } } } },
+        { sandboxes: { $: { where: { "processes.seq": { $gt: 5 } } } } },
+        { sandboxes: { $: { where: { state: { $ne: "old" }, "parent.state": { $ne: "new" } } } } },
+        { processes: { $: { where: { "sandbox.id": a, seq: { $gte: 4 } } }, sandbox: {} } },
+        { processes: { $: { where: { sandbox: a }, order: { seq: "desc" } } } },
+        { processes: { $: { where: { seq: 9 } }, sandbox: {} }, claims: {} }
+      ]) {
+        assert.deepStrictEqual<unknown>(
+          queries.run(query, false).data,
+          engine(catalog, false).completeIsomorphic(query, everything, [...catalog.all]).data,
+          JSON.stringify(query)
+        )
+      }
     })
   )
 
@@ -625,13 +702,24 @@ describe("instantdb emulator: who is admitted", () => {
     })
   )
 
-  it.effect("nothing listens when the scope is closed", () =>
+  it.live("nothing listens and nothing is open when the scope is closed", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const emulator = yield* make().pipe(Scope.provide(scope))
       const db = init(emulator.config)
       yield* sdk(() => db.query({ things: {} }))
+      const subscription = yield* Effect.acquireRelease(
+        Effect.sync(() => db.subscribeQuery({ things: {} }, () => {})),
+        (subscription) => Effect.sync(() => subscription.close())
+      )
+      yield* spin(() => emulator.connections() === 1)
+      emulator.faults.inject("query", F.silent({ executed: true }))
+      const open = yield* Effect.forkChild(failing(() => db.query({ things: {} })))
+      yield* spin(() => emulator.faults.pending === 0)
       yield* Scope.close(scope, Exit.void)
+      assert.strictEqual((yield* Fiber.join(open)).name, "TypeError")
+      assert.strictEqual(emulator.connections(), 0)
+      subscription.close()
       const failure = yield* failing(() => db.query({ things: {} }))
       assert.strictEqual(at(failure.error, "cause", "code"), "ECONNREFUSED")
     })

@@ -196,6 +196,30 @@ describe("instantdb emulator: streams", () => {
     })
   )
 
+  it.live("messages may come in lists", () =>
+    Effect.gen(function* () {
+      const { emulator } = yield* emulated({ lists: true })
+      const db = yield* client(emulator)
+      const { ended, writer } = written(db, "log")
+      yield* sdk(async () => {
+        await writer.write("a")
+        await writer.close()
+      })
+      yield* spin(ended)
+      assert.strictEqual(yield* sdk(() => all(db.streams.createReadStream({ clientId: "log" }))), "a")
+    })
+  )
+
+  it.live("a wrong token is told to nobody: the SDK connects again and again", () =>
+    Effect.gen(function* () {
+      const { emulator } = yield* emulated()
+      const { ended } = written(init({ ...emulator.config, adminToken: id() }), "log")
+      yield* spin(() => emulator.requests.count("sse") === 2)
+      assert.isTrue(emulator.requests.of("sse").every(({ status }) => status === 400))
+      assert.isFalse(ended())
+    })
+  )
+
   it.live("a mebibyte is a file; the acknowledgement can be held", () =>
     Effect.gen(function* () {
       const { emulator } = yield* emulated()
@@ -355,7 +379,7 @@ describe("instantdb emulator: streams", () => {
     })
   )
 
-  it.live("files of a stream: characters cut between chunks are lost to its reader, a torn body ends it", () =>
+  it.live("files of a stream: characters cut between chunks are lost to its reader; one that is refused is asked for again", () =>
     Effect.gen(function* () {
       const { emulator } = yield* emulated()
       const db = yield* client(emulator)

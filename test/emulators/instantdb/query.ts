@@ -205,8 +205,11 @@ export class Queries {
    * Undefined where there are no such conditions.
    */
   #candidates(etype: string, where: unknown): ReadonlyArray<string> | undefined {
-    const conditions = conjunction(where).flatMap(([label, condition]) => {
-      const attr = this.#catalog.forward(etype, label)
+    const conditions = conjunction(where).flatMap(([path, condition]) => {
+      const [label = "", id, ...more] = path.split(".")
+      const found = this.#catalog.forward(etype, path)
+      // The id behind a link is the link's own value.
+      const attr = found ?? (id === "id" && more.length === 0 ? this.#catalog.forward(etype, label) : undefined)
       return attr === undefined ? [] : [{ attr, condition }]
     })
     const equality = conditions.find(
@@ -339,7 +342,7 @@ const cursorOf = (value: unknown): Cursor | undefined =>
     : undefined
 
 /** As it is used by the vendor on servers, without a database behind it: of that it reads only this. */
-const engine = (catalog: Catalog, inference: boolean): FrameworkClient => {
+export const engine = (catalog: Catalog, inference: boolean): FrameworkClient => {
   const links = Object.fromEntries(
     catalog.all.filter(isRef).map((attr) => [
       attr.id,
