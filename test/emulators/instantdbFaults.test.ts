@@ -149,6 +149,20 @@ describe("instantdb emulator: held requests", () => {
     })
   )
 
+  it.live("a connection for events that opens and is silent", () =>
+    Effect.gen(function* () {
+      const { db, emulator, faults, requests } = yield* fresh()
+      faults.inject("subscribe", F.mute)
+      const subscription = yield* Effect.acquireRelease(
+        Effect.sync(() => db.subscribeQuery({ claims: {} }, () => assert.fail("nothing comes"))),
+        (subscription) => Effect.sync(() => subscription.close())
+      )
+      yield* spin(() => subscription.readyState === "open")
+      assert.strictEqual(requests.of("subscribe")[0]?.status, 200)
+      assert.strictEqual(emulator.connections(), 0)
+    })
+  )
+
   it.effect("executed after the client has left", () =>
     Effect.gen(function* () {
       const { db, faults, requests } = yield* fresh()

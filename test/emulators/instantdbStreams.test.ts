@@ -379,23 +379,25 @@ describe("instantdb emulator: streams", () => {
     })
   )
 
-  it.live("files of a stream: characters cut between chunks are lost to its reader; one that is refused is asked for again", () =>
-    Effect.gen(function* () {
-      const { emulator } = yield* emulated()
-      const db = yield* client(emulator)
-      const { ended, stream, writer } = written(db, "log")
-      yield* sdk(() => stream.streamId())
-      yield* sdk(async () => {
-        await writer.write("aäb")
-        await writer.close()
+  it.live(
+    "files of a stream: characters cut between chunks are lost to its reader; one that is refused is asked for again",
+    () =>
+      Effect.gen(function* () {
+        const { emulator } = yield* emulated()
+        const db = yield* client(emulator)
+        const { ended, stream, writer } = written(db, "log")
+        yield* sdk(() => stream.streamId())
+        yield* sdk(async () => {
+          await writer.write("aäb")
+          await writer.close()
+        })
+        yield* spin(ended)
+        emulator.faults.inject("file.download", F.split)
+        assert.strictEqual(yield* sdk(() => all(db.streams.createReadStream({ clientId: "log" }))), "a\uFFFD\uFFFDb")
+        emulator.faults.inject("file.download", F.status(403, undefined))
+        assert.strictEqual(yield* sdk(() => all(db.streams.createReadStream({ clientId: "log" }))), "aäb")
+        assert.strictEqual(emulator.requests.count("file.download"), 3)
       })
-      yield* spin(ended)
-      emulator.faults.inject("file.download", F.split)
-      assert.strictEqual(yield* sdk(() => all(db.streams.createReadStream({ clientId: "log" }))), "a\uFFFD\uFFFDb")
-      emulator.faults.inject("file.download", F.status(403, undefined))
-      assert.strictEqual(yield* sdk(() => all(db.streams.createReadStream({ clientId: "log" }))), "aäb")
-      assert.strictEqual(emulator.requests.count("file.download"), 3)
-    })
   )
 
   it.live("the record of a stream may be linked and deleted, not made or changed", () =>

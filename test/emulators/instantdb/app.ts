@@ -1,10 +1,10 @@
 /** The app behind the endpoints: its credentials, its data, and how transactions meet each other. */
+import type { IncomingHttpHeaders } from "node:http"
 import { Catalog } from "./attrs.ts"
 import { Data } from "./data.ts"
 import { isUuid, refuse } from "./http.ts"
 import { Queries } from "./query.ts"
 import { commit, type Prepared, type Request, Transaction } from "./transact.ts"
-import type { IncomingHttpHeaders } from "node:http"
 
 export interface Credentials {
   readonly appId: string

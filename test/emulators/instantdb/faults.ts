@@ -37,6 +37,7 @@ export type Fault =
   | { readonly _tag: "Gate"; readonly before?: Promise<void> | undefined; readonly after?: Promise<void> | undefined }
   | { readonly _tag: "Silent"; readonly executed: boolean }
   | { readonly _tag: "Cut"; readonly executed: boolean }
+  | { readonly _tag: "Mute" }
   | { readonly _tag: "Torn"; readonly bytes: number }
   | { readonly _tag: "Split" }
 
@@ -142,6 +143,9 @@ export const silent = (options: { readonly executed: boolean }): Fault => ({ _ta
 
 /** For `sse.push`: the request's connection and those of all streams are cut, the messages executed or not. */
 export const cut = (options: { readonly executed: boolean }): Fault => ({ _tag: "Cut", ...options })
+
+/** For `sse` and `subscribe`: the connection opens and nothing ever comes. The SDK gives up on `sse` after 10 s, on `subscribe` never. */
+export const mute: Fault = { _tag: "Mute" }
 
 /** The body is cut after so many bytes, the connection with it. */
 export const torn = (bytes: number): Fault => ({ _tag: "Torn", bytes })

@@ -1,8 +1,7 @@
 /** Bytes behind URLs: of streams and of `$files`. Whoever has the URL may read them. */
 import * as Crypto from "node:crypto"
 import type { App } from "./app.ts"
-import { type Call, invalid, isString, json, refuse, type Reply } from "./http.ts"
-import { fields } from "./http.ts"
+import { type Call, fields, invalid, isString, json, refuse, type Reply } from "./http.ts"
 
 export interface StoredFile {
   readonly bytes: Buffer

@@ -1,7 +1,10 @@
 /** What passes between the server and the endpoints: a call, a reply, a refusal in the vendor's error shape. */
 import type { IncomingHttpHeaders, ServerResponse } from "node:http"
 
-/** An error of the API: `{ type, message, hint, "trace-id" }`. There is no type where nothing was found at the URL. */
+/**
+ * An error of the API: `{ type, message, hint, "trace-id" }`, without a type where nothing was found at the URL. Statuses, types and keys
+ * of hints are the vendor's; of the messages only the parts that tests compare are.
+ */
 export class Refusal extends Error {
   readonly status: number
   readonly type: string | undefined

@@ -86,7 +86,10 @@ export class Queries {
     return { etype, form: clean, options, seen }
   }
 
-  /** Without what the server ignores, and refused where it refuses. */
+  /**
+   * Without what the server ignores, and refused where it refuses. A namespace, attribute or link that is not there is left to the
+   * engine, which finds nothing; what the server does with one is not known.
+   */
   #form(etype: string, form: unknown, query: unknown, seen: Seen): Json {
     seen.etypes.set(etype, (seen.etypes.get(etype) ?? 0) + 1)
     const clean: Record<string, unknown> = {}
@@ -242,9 +245,10 @@ export class Queries {
     const offset = count(options.offset) ?? 0
     const skipped = bounded.slice(offset)
     const size = count(limit) ?? count(first)
-    const size2 = count(last)
-    const rows = size2 === undefined ? skipped.slice(0, size) : skipped.slice(Math.max(0, skipped.length - size2))
+    const fromEnd = count(last)
+    const rows = fromEnd === undefined ? skipped.slice(0, size) : skipped.slice(Math.max(0, skipped.length - fromEnd))
     const sorted = resort(plan.form, rows)
+    // Which queries the server tells of pages, and how it knows of rows before a page, is not known: here it is what there is.
     if (pageKeys.every((key) => options[key] === undefined) && options.order === undefined) {
       return { rows: sorted, info: undefined }
     }

@@ -3,7 +3,8 @@
  * engine, transactions by the server's rules, every request on record, scripted faults.
  *
  * It mirrors a reading of the server's source; no server was asked. Where nobody knows what the server does, the comment at that place
- * says so. Not emulated: permissions, presence, magic codes, webhooks, dry runs, `add-attr` and `delete-attr` steps.
+ * says so. Not emulated: permissions, presence, magic codes, webhooks, dry runs, `add-attr` and `delete-attr` steps, the limits of
+ * time, parameters and rates (faults answer like them), the comments that keep events alive, and signatures of files that run out.
  */
 import { Clock, Effect, type Scope } from "effect"
 import * as Http from "node:http"
@@ -249,7 +250,7 @@ const send = async (response: Http.ServerResponse, reply: Reply, fault: Fault | 
   if (reply._tag === "Events") {
     response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache" })
     response.flushHeaders()
-    reply.open(response)
+    if (fault?._tag !== "Mute") reply.open(response)
     return
   }
   const [bytes, type] =

@@ -19,7 +19,13 @@ export type Op =
       readonly value: unknown
       readonly mode: Mode
     }
-  | { readonly _tag: "Merge"; readonly etype: string; readonly entity: Entity; readonly attr: Attr; value: unknown }
+  | {
+      readonly _tag: "Merge"
+      readonly etype: string
+      readonly entity: Entity
+      readonly attr: Attr
+      readonly value: unknown
+    }
   | {
       readonly _tag: "Retract"
       readonly entity: Entity

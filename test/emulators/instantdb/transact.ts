@@ -2,11 +2,11 @@
  * One transaction on the triples, by the server's rules: grouped by operation, all or nothing. A transaction can be prepared on one
  * state and committed on another, which is how READ COMMITTED loses updates: what was checked or merged was read before.
  */
+import * as Crypto from "node:crypto"
 import { type Attr, type Catalog, etypeOf, isRef, labelOf, nameOf, targetOf } from "./attrs.ts"
 import { type Data, keyOf, type Write } from "./data.ts"
 import { invalid, isRecord, refuse } from "./http.ts"
 import { describe, type Entity, expand, type Op, parseSteps, supplyAttrs } from "./steps.ts"
-import * as Crypto from "node:crypto"
 
 export interface Request {
   readonly steps: unknown
@@ -186,7 +186,10 @@ export class Transaction {
     else this.#put(id, op.attr, op.value)
   }
 
-  /** Of a link: there must be one if it was looked up; an id is taken as it is, and may dangle. */
+  /**
+   * Of a link: there must be one if it was looked up; an id is taken as it is, and may dangle. A row that this transaction has made is
+   * found: whether the server finds it is not known.
+   */
   #target(value: unknown): string {
     if (typeof value === "string") return value
     // `expand` puts nothing else into the value of a link.
@@ -258,6 +261,7 @@ const write = (data: Data, change: Write, now: number): void => {
   data.put(entity, attr, value, now)
 }
 
+/** Of every record that was touched and is there, also of one that lost a link because the other end was deleted. */
 const checkRequired = (data: Data, catalog: Catalog, { input, touched }: Prepared): void => {
   const records: Array<{ readonly etype: string; readonly id: string; readonly missing: ReadonlyArray<string> }> = []
   for (const [id, etypes] of touched) {
