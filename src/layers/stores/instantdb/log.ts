@@ -196,34 +196,37 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
   const ownerOf = (operation: string, processId: ProcessId, stored: Stored) =>
     Effect.fromResult(Events.ownerOf(`ProcessLog.${operation}`, processId, stored.row["sandboxId"]))
 
-  /** Fails unless each of these events is in the log as it is. */
+  /** Fails unless each of these events is in the log as it is. `rows` are the first that hold some of them. */
   const checkKnown = Effect.fnUntraced(function* (
     processId: ProcessId,
     entityId: string,
-    known: ReadonlyArray<Events.StoredEvent>
+    known: ReadonlyArray<Events.StoredEvent>,
+    rows: ReadonlyArray<Entity>
   ) {
     let rest = known
-    let [first] = rest
-    while (first !== undefined) {
-      const answer = yield* client.query("ProcessLog.append", { processId }, {
-        [entity]: { $: rowsAfter(entityId, first.seq - 1, { limit: blindRows }) }
-      })
+    let next = rows
+    while (true) {
       const stored = new Map<number, Events.StoredEvent>()
-      for (const row of answer(entity)) {
+      for (const row of next) {
         for (const event of yield* unpacked("append", processId, row)) stored.set(event.seq, event)
       }
-      const compared = rest.findIndex(({ seq }) => !stored.has(seq))
-      const here = compared === -1 ? rest : rest.slice(0, compared)
+      const end = rest.findIndex(({ seq }) => !stored.has(seq))
+      const here = end === -1 ? rest : rest.slice(0, end)
       const other = here.find((event) => {
         const there = stored.get(event.seq)
         return there === undefined || !Events.sameContent(there, event)
       })
-      if (other !== undefined || here.length === 0) {
-        const { seq } = other ?? first
-        return yield* Events.logConflict(processId, `event ${seq} is there with other content`)
+      const [first] = rest
+      if (first !== undefined && (other !== undefined || here.length === 0)) {
+        return yield* Events.logConflict(processId, `event ${(other ?? first).seq} is there with other content`)
       }
       rest = rest.slice(here.length)
-      first = rest[0]
+      const [following] = rest
+      if (following === undefined) return
+      const answer = yield* client.query("ProcessLog.append", { processId }, {
+        [entity]: { $: rowsAfter(entityId, following.seq - 1, { limit: blindRows }) }
+      })
+      next = answer(entity)
     }
   })
 
@@ -261,6 +264,7 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
     let known = processes.recall(processId)
     // What is remembered may be of before a takeover or another writer's appends; only a record that was just read refuses.
     let isFresh = false
+    let rows: ReadonlyArray<Entity> | undefined
     for (let round = 0; round < maxRounds; round++) {
       if (known === undefined) {
         known = yield* read
@@ -280,9 +284,22 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
         continue
       }
       const { fresh } = split.success
-      // That nothing is to be done is for the owner of the lease to hear, too.
-      if (fresh.length < added.length && !isFresh) continue
-      yield* checkKnown(processId, before.entityId, split.success.known)
+      const [first] = split.success.known
+      if (first !== undefined) {
+        // They are compared with what is there; in the same request the record is read, as that somebody else has the lease now is to
+        // be told also of what is there already.
+        if (rows === undefined) {
+          const read = yield* withRecord("append", processId, (entityId) => ({
+            [entity]: { $: rowsAfter(entityId, first.seq - 1, { limit: blindRows }) }
+          }))
+          known = read.stored
+          rows = read.answer(entity)
+          isFresh = true
+          continue
+        }
+        yield* checkKnown(processId, before.entityId, split.success.known, rows)
+        rows = undefined
+      }
       const keys = fresh.flatMap(({ key }) => (key === null ? [] : [key]))
       if (new Set(keys).size < keys.length) return yield* Events.logConflict(processId, "two events have one key")
       const steps = stepsOf(before.entityId, fresh)
