@@ -96,7 +96,7 @@ export const make = Effect.fnUntraced(function* (
       () =>
         new Promise<Http.Server>((resolve) => {
           const server = Http.createServer((request, response) => {
-            // What is thrown here is a defect of the emulator, and nobody else may take it for the server's.
+            // Endpoints answer for their own failures; what is left is that the client left in the middle of the answer.
             serve({ app, table, requests, faults, sessions }, request, response).catch(() => response.destroy())
           })
           server.listen(0, "127.0.0.1", () => resolve(server))
