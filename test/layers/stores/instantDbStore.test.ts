@@ -1,6 +1,6 @@
 /** What only the InstantDB store promises: requests, races between services, lost answers, older records, exact values, the schema. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Result, Stream } from "effect"
+import { Context, Duration, Effect, Layer, Result, Stream } from "effect"
 import type { SandboxError } from "../../../src/errors.ts"
 import type * as InstantDb from "../../../src/layers/stores/InstantDb.ts"
 import { SandboxId } from "../../../src/model/Ids.ts"
@@ -367,7 +367,7 @@ describe("answers that get lost", () => {
       faults.inject("transact", Faults.rateLimited(7))
       const limited = yield* Effect.flip(store.updateSandbox(id, 1, { purpose: "a" }))
       assert.deepInclude(limited.reason, { _tag: "Store", kind: "Unavailable" })
-      assert.strictEqual(String(limited.retryAfter), "Duration(7s)")
+      assert.deepStrictEqual(limited.retryAfter, Duration.seconds(7))
       faults.inject("transact", Faults.timeout)
       assert.strictEqual(yield* failure(store.updateSandbox(id, 1, { purpose: "a" })), "Store(Unavailable)")
       setState("read-only")

@@ -197,7 +197,10 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
     const mayLack = verdict.missing !== undefined || verdict.detail.includes("validation-failed")
     if (!mayLack) return Effect.fail(toSandboxError(operation, where, verdict))
     return Effect.flatMap(missing, (found) => {
-      const all = [...new Set([...(verdict.missing ?? []), ...found])].sort()
+      const all = [...new Set([...(verdict.missing ?? []), ...found])]
+        // Comes by itself with its entity.
+        .filter((path) => !path.endsWith(".id"))
+        .sort()
       return Effect.fail(
         toSandboxError(
           operation,

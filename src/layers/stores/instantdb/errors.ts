@@ -133,7 +133,8 @@ const ofAnswer = (status: number, body: unknown, scrub: Scrub, cause: Error): Ve
     case "validation-failed":
       return ofValidation(body, base)
     case "record-not-found":
-      return text(hint, "record-type")?.startsWith("app") === true
+      // Of an app that does not exist the token does not, either.
+      return ["app", "app-admin-token"].includes(text(hint, "record-type") ?? "")
         ? { ...base, kind: "Misconfigured", written: "no" }
         : { ...base, kind: "Unknown", written: "no" }
     case "permission-denied":

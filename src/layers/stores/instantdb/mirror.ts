@@ -41,7 +41,7 @@ const maxMarks = 1024
 /** How long a closing service waits for the ends of processes that have ended. */
 const closeGrace = Duration.seconds(1)
 
-const reconnect = Schedule.exponential("500 millis").pipe(
+const reconnect = Schedule.exponential("200 millis").pipe(
   Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(15)))),
   Schedule.jittered,
   Schedule.upTo({ times: 12 })
@@ -68,9 +68,14 @@ class Copy {
   /** The last event of the log, and whether none will follow. */
   lastSeq = 0
   hasEnded = false
+  /** How far it has come. */
+  sent = 0
+  /** Given up, or complete. */
+  isOver = false
   #marks: Array<{ readonly seq: number; readonly offset: number }> = [{ seq: 0, offset: 0 }]
 
   add(events: ReadonlyArray<ProcessEvent>, stored: Stored): void {
+    if (this.isOver) return
     this.lastSeq = Math.max(this.lastSeq, stored.log.seq)
     this.hasEnded = this.hasEnded || Events.isTerminal(stored.row["status"])
     for (const event of events) {
@@ -88,6 +93,7 @@ class Copy {
   }
 
   mark(seq: number, offset: number, flushed: number): void {
+    this.sent = Math.max(this.sent, offset)
     this.#marks.push({ seq, offset })
     const kept = this.#marks.findLastIndex((mark) => mark.offset <= flushed)
     if (kept > 0) this.#marks = this.#marks.slice(kept)
@@ -186,18 +192,32 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
       })
     })
 
-    const follow = (processId: ProcessId, copy: Copy) =>
-      Effect.scoped(session(processId, copy)).pipe(
-        Effect.retry({ schedule: reconnect, while: (failure) => !("isFinal" in failure && failure.isFinal) }),
-        Effect.catch((failure) =>
-          Effect.logWarning(
-            `the Instant stream of a process ends early: ${"detail" in failure ? failure.detail : failure.message}`
-          )
-        ),
+    const restart = Schedule.toStepWithSleep(reconnect)
+
+    /** Connects anew until the end is kept; patience is for connections with which nothing comes on. */
+    const follow = Effect.fnUntraced(function* (processId: ProcessId, copy: Copy) {
+      let wait = yield* restart
+      while (true) {
+        const { sent } = copy
+        const result = yield* Effect.result(Effect.scoped(session(processId, copy)))
+        if (result._tag === "Success") return
+        const failure = result.failure
+        if (copy.sent > sent) wait = yield* restart
+        const isFinal = "isFinal" in failure && failure.isFinal
+        if (isFinal || !(yield* Effect.isSuccess(wait(undefined)))) {
+          const why = "detail" in failure ? failure.detail : failure.message
+          return yield* Effect.logWarning(`the Instant stream of a process ends early: ${why}`)
+        }
+      }
+    })
+
+    const run = (processId: ProcessId, copy: Copy) =>
+      follow(processId, copy).pipe(
         Effect.annotateLogs({ module: "effect-sandbox/layers/stores/InstantDb", "process.id": processId }),
         Effect.ensuring(
           Effect.suspend(() => {
             copy.drop()
+            copy.isOver = true
             if (copy.hasEnded) copies.delete(processId)
             return Deferred.succeed(copy.finished, undefined)
           })
@@ -212,7 +232,7 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
           copy.add(events, stored)
           if (there !== undefined) return Effect.void
           copies.set(processId, copy)
-          return Effect.asVoid(FiberMap.run(fibers, processId, follow(processId, copy)))
+          return Effect.asVoid(FiberMap.run(fibers, processId, run(processId, copy)))
         })
     }
   })
