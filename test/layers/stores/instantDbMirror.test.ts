@@ -89,14 +89,17 @@ describe("the mirror", () => {
       const log = yield* ProcessLog
       const process = yield* store.insertProcess(leasedProcess())
       const text = "0123456789abcdef".repeat(4096)
+      let pushes = 0
+      const breaks: ReadonlyArray<Faults.Fault> = [Faults.resetAfter, Faults.serverError(502), Faults.resetBefore]
+      faults.choose((endpoint) =>
+        endpoint === "sse.push" && ++pushes % 4 === 0 ? breaks[(pushes / 4) % breaks.length] : undefined
+      )
       for (let seq = 1; seq <= 40; seq++) {
-        if (seq % 10 === 3) faults.inject("sse.push", Faults.resetAfter)
-        if (seq % 10 === 6) faults.inject("sse.push", Faults.serverError(502))
         yield* log.append(process.id, 1, [chunk(process, seq, text, (seq - 1) * text.length)])
-        if (seq % 8 === 0) yield* until(Effect.map(streamOf(process.id), (stream) => stream !== undefined))
       }
       yield* log.append(process.id, 1, [chunk(process, 41, "end", 40 * text.length)], { status: "exited" })
       yield* until(isDone(process.id))
+      assert.isAbove(pushes, 8)
       const read = yield* readStream(process.id)
       assert.deepStrictEqual(
         read.map(({ seq }) => seq),

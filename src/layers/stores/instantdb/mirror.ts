@@ -70,6 +70,8 @@ class Copy {
   hasEnded = false
   /** How far it has come. */
   sent = 0
+  /** The end was sent, and may have been kept: then no stream can be started any more. */
+  endSent = false
   /** Given up, or complete. */
   isOver = false
   #marks: Array<{ readonly seq: number; readonly offset: number }> = [{ seq: 0, offset: 0 }]
@@ -185,6 +187,7 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
           text = ""
         }
       }
+      copy.endSent = true
       yield* writer.append("", offset, true)
       yield* Effect.timeoutOrElse(writer.ended, {
         duration: transport.requestTimeout,
@@ -204,6 +207,7 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
         const failure = result.failure
         if (copy.sent > sent) wait = yield* restart
         const isFinal = "isFinal" in failure && failure.isFinal
+        if (isFinal && copy.endSent) return
         if (isFinal || !(yield* Effect.isSuccess(wait(undefined)))) {
           const why = "detail" in failure ? failure.detail : failure.message
           return yield* Effect.logWarning(`the Instant stream of a process ends early: ${why}`)
