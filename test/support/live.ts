@@ -2,6 +2,7 @@
 
 const known = ["vercel", "daytona", "sprites", "instantdb"] as const
 
+// @effect-diagnostics-next-line processEnv:off -- known before any test is registered
 const names = (process.env["SANDBOX_LIVE"] ?? "")
   .split(",")
   .map((name) => name.trim().toLowerCase())

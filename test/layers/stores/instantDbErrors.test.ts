@@ -132,54 +132,59 @@ describe("the classifier of InstantDB's errors", () => {
 })
 
 describe("the admin token", () => {
-  it.live("is in no error, no log and no request but its header, whatever the server repeats", () =>
-    Effect.gen(function* () {
-      const emulator = yield* Emulator.make({ schema, credentials: { adminToken: token } })
-      const lines: Array<string> = []
-      const logger = Logger.make(({ cause, message }) => {
-        lines.push(inspect(message, { depth: 20 }), Cause.pretty(cause))
-      })
-      const told: Array<unknown> = []
-      const keep = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-        Effect.map(Effect.exit(effect), (exit) => {
-          assert.strictEqual(exit._tag, "Failure")
-          told.push(exit)
-          if (exit._tag === "Failure") lines.push(Cause.pretty(exit.cause))
+  it.live(
+    "is in no error, no log and no request but its header, whatever the server repeats",
+    () =>
+      Effect.gen(function* () {
+        const emulator = yield* Emulator.make({ schema, credentials: { adminToken: token } })
+        const lines: Array<string> = []
+        const logger = Logger.make(({ cause, message }) => {
+          lines.push(inspect(message, { depth: 20 }), Cause.pretty(cause))
         })
-      yield* Effect.gen(function* () {
-        const store = yield* SandboxStore
-        const log = yield* ProcessLog
-        const { id } = yield* store.insertSandbox(sandboxRecord())
-        const process = yield* store.insertProcess(leasedProcess())
-        for (const fault of [
-          Faults.status(400, "record-not-found", { echoToken: true, hint: { "record-type": "app-admin-token" } }),
-          Faults.status(400, "param-malformed", { echoToken: true }),
-          Faults.status(400, "validation-failed", { echoToken: true }),
-          Faults.status(403, undefined, { echoToken: true }),
-          Faults.status(418, token, { echoToken: true }),
-          Faults.raw(400, JSON.stringify({ type: token, message: token, hint: { etype: token, label: token } }))
-        ]) {
-          emulator.faults.choose(() => fault)
-          yield* keep(store.getSandbox(id))
-          yield* keep(store.updateSandbox(id, 1, { purpose: "x" }))
-          yield* keep(store.insertSandbox(sandboxRecord()))
-          yield* keep(Stream.runDrain(store.listSandboxes()))
-          yield* keep(log.append(process.id, 1, [chunk(process, 1, "a")]))
-          yield* keep(Stream.runDrain(log.read(process.id)))
-          // The mirror has its own way to the server.
-          emulator.faults.choose((endpoint) => (endpoint === "sse" || endpoint === "sse.push" ? fault : undefined))
-          yield* log.append(process.id, 1, [], { streamAbortReason: "x" })
-        }
-        emulator.faults.clear()
-      }).pipe(
-        Effect.provide(InstantDb.layer({ db: { config: emulator.config }, mirror: true, requestTimeout: "2 seconds" })),
-        Effect.provide(Logger.layer([logger]))
-      )
-      const all = [...lines, inspect(told, { depth: 30, showHidden: true }), JSON.stringify(told)].join("\n")
-      assert.notInclude(all, token)
-      assert.include(all, "<redacted>")
-      assert.deepStrictEqual(emulator.requests.find(token), [])
-    }),
+        const told: Array<unknown> = []
+        const keep = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+          Effect.map(Effect.exit(effect), (exit) => {
+            assert.strictEqual(exit._tag, "Failure")
+            told.push(exit)
+            if (exit._tag === "Failure") lines.push(Cause.pretty(exit.cause))
+          })
+        yield* Effect.gen(function* () {
+          const store = yield* SandboxStore
+          const log = yield* ProcessLog
+          const { id } = yield* store.insertSandbox(sandboxRecord())
+          const process = yield* store.insertProcess(leasedProcess())
+          for (const fault of [
+            Faults.status(400, "record-not-found", { echoToken: true, hint: { "record-type": "app-admin-token" } }),
+            Faults.status(400, "param-malformed", { echoToken: true }),
+            Faults.status(400, "validation-failed", { echoToken: true }),
+            Faults.status(403, undefined, { echoToken: true }),
+            Faults.status(418, token, { echoToken: true }),
+            Faults.raw(400, JSON.stringify({ type: token, message: token, hint: { etype: token, label: token } }))
+          ]) {
+            emulator.faults.choose(() => fault)
+            yield* keep(store.getSandbox(id))
+            yield* keep(store.updateSandbox(id, 1, { purpose: "x" }))
+            yield* keep(store.insertSandbox(sandboxRecord()))
+            yield* keep(Stream.runDrain(store.listSandboxes()))
+            yield* keep(log.append(process.id, 1, [chunk(process, 1, "a")]))
+            yield* keep(Stream.runDrain(log.read(process.id)))
+            // The mirror has its own way to the server.
+            emulator.faults.choose((endpoint) => (endpoint === "sse" || endpoint === "sse.push" ? fault : undefined))
+            yield* log.append(process.id, 1, [], { streamAbortReason: "x" })
+          }
+          emulator.faults.clear()
+        }).pipe(
+          Effect.provide(
+            InstantDb.layer({ db: { config: emulator.config }, mirror: true, requestTimeout: "2 seconds" }).pipe(
+              Layer.provideMerge(Logger.layer([logger]))
+            )
+          )
+        )
+        const all = [...lines, inspect(told, { depth: 30, showHidden: true }), JSON.stringify(told)].join("\n")
+        assert.notInclude(all, token)
+        assert.include(all, "<redacted>")
+        assert.deepStrictEqual(emulator.requests.find(token), [])
+      }),
     30_000
   )
 

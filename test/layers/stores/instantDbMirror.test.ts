@@ -27,7 +27,8 @@ const until = <E, R>(holds: Effect.Effect<boolean, E, R>) =>
 /** The stream's record, as a query shows it. */
 const streamOf = (processId: ProcessId) =>
   Effect.map(Server, ({ query }) => {
-    const [stream] = query({ $streams: { $: { where: { clientId: `sandbox-process:${processId}` } } } })["$streams"] ?? []
+    const [stream] =
+      query({ $streams: { $: { where: { clientId: `sandbox-process:${processId}` } } } })["$streams"] ?? []
     return stream
   })
 
@@ -64,7 +65,11 @@ describe("the mirror", () => {
       const process = yield* store.insertProcess(leasedProcess({ streamId: "none yet" }))
       const bytes = [[0], [0xc3, 0x28], [...new TextEncoder().encode("ä\u{1F600}\n")], []]
       const events: ReadonlyArray<ProcessEvent> = [
-        ...chunks(process, 1, bytes.map((one) => Uint8Array.from(one))),
+        ...chunks(
+          process,
+          1,
+          bytes.map((one) => Uint8Array.from(one))
+        ),
         { _tag: "error", at: 1, seq: 5, sandboxId: process.sandboxId, processId: process.id, text: "lone \ud800" }
       ]
       yield* log.append(process.id, 1, events.slice(0, 2))
@@ -74,9 +79,8 @@ describe("the mirror", () => {
       yield* until(Effect.map(store.getProcess(process.id), ({ streamId }) => streamId === stream?.id))
       const record = yield* store.getProcess(process.id)
       assert.deepInclude(record, { streamClientId: `sandbox-process:${process.id}`, status: "exited", version: 2 })
-      const [linked] = query({ sandbox_processes: { $: { where: { id: process.id } }, stream: {} } })[
-        "sandbox_processes"
-      ] ?? []
+      const [linked] =
+        query({ sandbox_processes: { $: { where: { id: process.id } }, stream: {} } })["sandbox_processes"] ?? []
       assert.include(JSON.stringify(linked?.["stream"]), record.streamId ?? "no stream")
       assert.deepStrictEqual(yield* readStream(process.id), events.map(encode))
     }).pipe(Effect.provide(mirrored))
@@ -127,10 +131,7 @@ describe("the mirror", () => {
       yield* store.acquireProcessLease(first.id, { owner: "second", ttl: "1 minute", steal: true })
       yield* log.append(first.id, 2, [chunk(first, 4, "four", 11)], { status: "exited" })
       yield* until(isDone(first.id))
-      assert.deepStrictEqual(
-        yield* readStream(first.id),
-        (yield* Stream.runCollect(log.read(first.id))).map(encode)
-      )
+      assert.deepStrictEqual(yield* readStream(first.id), (yield* Stream.runCollect(log.read(first.id))).map(encode))
     }).pipe(Effect.provide(server))
   )
 
@@ -151,30 +152,34 @@ describe("the mirror", () => {
     }).pipe(Effect.provide(mirrored))
   )
 
-  it.live("keeps little in memory while the server takes nothing: the log has it", () =>
-    Effect.gen(function* () {
-      const { faults } = yield* Server
-      const store = yield* SandboxStore
-      const log = yield* ProcessLog
-      let open: () => void = () => {}
-      faults.inject("sse.push", Faults.gate({ before: new Promise<void>((resolve) => (open = resolve)) }), { skip: 1 })
-      const process = yield* store.insertProcess(leasedProcess())
-      const part = new Uint8Array(1 << 20).fill(97)
-      const before = globalThis.process.memoryUsage().rss
-      for (let seq = 1; seq <= 24; seq++) {
-        yield* log.append(process.id, 1, chunks(process, seq, [part], (seq - 1) * part.length))
-      }
-      // The emulator keeps the log itself, of which this is no measure; what is asked is that the copy comes to an end all the same.
-      assert.isBelow(globalThis.process.memoryUsage().rss - before, 600 << 20)
-      open()
-      yield* log.append(process.id, 1, [], { status: "exited" })
-      yield* until(isDone(process.id))
-      const read = yield* readStream(process.id)
-      assert.deepStrictEqual(
-        read.map(({ seq }) => seq),
-        Array.from({ length: 24 }, (_, index) => index + 1)
-      )
-    }).pipe(Effect.provide(mirrored)),
+  it.live(
+    "keeps little in memory while the server takes nothing: the log has it",
+    () =>
+      Effect.gen(function* () {
+        const { faults } = yield* Server
+        const store = yield* SandboxStore
+        const log = yield* ProcessLog
+        let open: () => void = () => {}
+        faults.inject("sse.push", Faults.gate({ before: new Promise<void>((resolve) => (open = resolve)) }), {
+          skip: 1
+        })
+        const process = yield* store.insertProcess(leasedProcess())
+        const part = new Uint8Array(1 << 20).fill(97)
+        const before = globalThis.process.memoryUsage().rss
+        for (let seq = 1; seq <= 24; seq++) {
+          yield* log.append(process.id, 1, chunks(process, seq, [part], (seq - 1) * part.length))
+        }
+        // The emulator keeps the log itself, of which this is no measure; what is asked is that the copy comes to an end all the same.
+        assert.isBelow(globalThis.process.memoryUsage().rss - before, 600 << 20)
+        open()
+        yield* log.append(process.id, 1, [], { status: "exited" })
+        yield* until(isDone(process.id))
+        const read = yield* readStream(process.id)
+        assert.deepStrictEqual(
+          read.map(({ seq }) => seq),
+          Array.from({ length: 24 }, (_, index) => index + 1)
+        )
+      }).pipe(Effect.provide(mirrored)),
     60_000
   )
 

@@ -49,8 +49,7 @@ const service = SandboxService.layer.pipe(
     ProviderRegistry.layer([
       Fake.make({
         commands: {
-          flood: () =>
-            Stream.map(Stream.range(0, chunkCount - 1), (index) => Fake.stdout(outputChunk(index)))
+          flood: () => Stream.map(Stream.range(0, chunkCount - 1), (index) => Fake.stdout(outputChunk(index)))
         }
       })
     ])
@@ -60,49 +59,51 @@ const service = SandboxService.layer.pipe(
 )
 
 describe("50 MB of output", () => {
-  it.live("arrive complete and in order after random failures of requests", () =>
-    Effect.gen(function* () {
-      const { faults, requests } = yield* Server
-      const sandboxes = yield* SandboxService
-      const { sandboxId } = yield* sandboxes.createSandbox({ provider: "fake" })
-      const next = random(20261125)
-      let injected = 0
-      faults.choose((endpoint) => {
-        if ((endpoint !== "query" && endpoint !== "transact") || next() > 0.35) return undefined
-        injected++
-        return kinds[Math.floor(next() * kinds.length)]
-      })
-      const { processId, result } = yield* sandboxes.runCommandWithProcessStream(sandboxId, "flood", [], {
-        maxOutputBytes: 1000
-      })
-      assert.strictEqual(result?.exitCode, 0)
-      faults.choose(undefined)
+  it.live(
+    "arrive complete and in order after random failures of requests",
+    () =>
+      Effect.gen(function* () {
+        const { faults, requests } = yield* Server
+        const sandboxes = yield* SandboxService
+        const { sandboxId } = yield* sandboxes.createSandbox({ provider: "fake" })
+        const next = random(20261125)
+        let injected = 0
+        faults.choose((endpoint) => {
+          if ((endpoint !== "query" && endpoint !== "transact") || next() > 0.35) return undefined
+          injected++
+          return kinds[Math.floor(next() * kinds.length)]
+        })
+        const { processId, result } = yield* sandboxes.runCommandWithProcessStream(sandboxId, "flood", [], {
+          maxOutputBytes: 1000
+        })
+        assert.strictEqual(result?.exitCode, 0)
+        faults.choose(undefined)
 
-      // Read by a service that knows nothing of it yet.
-      const hash = createHash("sha256")
-      let bytes = 0
-      let seq = 0
-      const context = yield* Layer.build(Layer.fresh(instance()))
-      const before = requests.count()
-      yield* Effect.flatMap(ProcessLog, (log) =>
-        Stream.runForEach(log.read(processId), (event) =>
-          Effect.sync(() => {
-            assert.strictEqual(event.seq, ++seq)
-            if (!isOutput(event)) return
-            assert.strictEqual(event.offset, bytes)
-            bytes += event.bytes.length
-            hash.update(event.bytes)
-          })
-        )
-      ).pipe(Effect.provide(context))
-      const expected = createHash("sha256")
-      for (let index = 0; index < chunkCount; index++) expected.update(outputChunk(index))
-      assert.strictEqual(bytes, chunkBytes * chunkCount)
-      assert.strictEqual(hash.digest("hex"), expected.digest("hex"))
-      assert.isAbove(injected, 10)
-      // A page is a MiB, and the last one says that it was the last.
-      assert.isAtMost(requests.count() - before, 60)
-    }).pipe(Effect.provide(service)),
+        // Read by a service that knows nothing of it yet.
+        const hash = createHash("sha256")
+        let bytes = 0
+        let seq = 0
+        const context = yield* Layer.build(Layer.fresh(instance()))
+        const before = requests.count()
+        yield* Effect.flatMap(ProcessLog, (log) =>
+          Stream.runForEach(log.read(processId), (event) =>
+            Effect.sync(() => {
+              assert.strictEqual(event.seq, ++seq)
+              if (!isOutput(event)) return
+              assert.strictEqual(event.offset, bytes)
+              bytes += event.bytes.length
+              hash.update(event.bytes)
+            })
+          )
+        ).pipe(Effect.provide(context))
+        const expected = createHash("sha256")
+        for (let index = 0; index < chunkCount; index++) expected.update(outputChunk(index))
+        assert.strictEqual(bytes, chunkBytes * chunkCount)
+        assert.strictEqual(hash.digest("hex"), expected.digest("hex"))
+        assert.isAbove(injected, 10)
+        // A page is a MiB, and the last one says that it was the last.
+        assert.isAtMost(requests.count() - before, 60)
+      }).pipe(Effect.provide(service)),
     180_000
   )
 })

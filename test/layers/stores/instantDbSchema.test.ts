@@ -78,7 +78,10 @@ describe("the schema of the InstantDB store", () => {
         yield* Effect.flatMap(SandboxStore, (store) => store.insertSandbox(record)).pipe(
           Effect.provide(InstantDb.layer({ db }))
         )
-        assert.strictEqual(query({ sandbox_sandboxes: { $: { where: { id: record.id } } } })["sandbox_sandboxes"]?.length, 1)
+        assert.strictEqual(
+          query({ sandbox_sandboxes: { $: { where: { id: record.id } } } })["sandbox_sandboxes"]?.length,
+          1
+        )
       }
     })
   )
@@ -93,7 +96,14 @@ describe("the schema of the InstantDB store", () => {
       await writeFile(file, stdout)
       const { default: printed } = await import(pathToFileURL(file).href)
       assert.deepStrictEqual(JSON.parse(JSON.stringify(printed)), JSON.parse(JSON.stringify(schema)))
-      const compilerOptions = { strict: true, module: "NodeNext", target: "ESNext", noEmit: true, skipLibCheck: true, types: [] }
+      const compilerOptions = {
+        strict: true,
+        module: "NodeNext",
+        target: "ESNext",
+        noEmit: true,
+        skipLibCheck: true,
+        types: []
+      }
       await writeFile(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["instant.schema.ts"] }))
       await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", folder])
     } finally {

@@ -139,67 +139,72 @@ describe("requests", () => {
 })
 
 describe("races between services", () => {
-  it.live("200 compare-and-sets from 8 services lose no update and never have two winners", () =>
-    Effect.gen(function* () {
-      const emulator = yield* Server
-      const { store } = yield* another()
-      const services = yield* Effect.forEach(Array.from({ length: 8 }), () => another())
-      const { id } = yield* store.insertSandbox(sandboxRecord({ vcpus: 0 }))
-      const winners: Array<number> = []
-      let conflicts = 0
-      emulator.requests.reset()
-      // Each service asks 25 times, all eight at once.
-      yield* Effect.forEach(
-        services,
-        (service) =>
-          Effect.forEach(Array.from({ length: 25 }), () =>
-            Effect.gen(function* () {
-              const record = yield* service.store.getSandbox(id)
-              const version = record.version ?? 0
-              const result = yield* Effect.result(
-                service.store.updateSandbox(id, version, { vcpus: (record.vcpus ?? 0) + 1 })
-              )
-              if (Result.isSuccess(result)) {
-                winners.push(version)
-                return
-              }
-              conflicts++
-              return yield* Effect.fail(result.failure)
-            }).pipe(Effect.retry({ while: isConflict }))
-          ),
-        { concurrency: "unbounded", discard: true }
-      )
-      assert.deepInclude(yield* store.getSandbox(id), { vcpus: 200, version: 201 })
-      // No version was won twice, none was skipped.
-      assert.deepStrictEqual(
-        winners.sort((a, b) => a - b),
-        Array.from({ length: 200 }, (_, index) => index + 1)
-      )
-      assert.isAbove(conflicts, 0, "they did race")
-    }).pipe(Effect.provide(server)),
+  it.live(
+    "200 compare-and-sets from 8 services lose no update and never have two winners",
+    () =>
+      Effect.gen(function* () {
+        const emulator = yield* Server
+        const { store } = yield* another()
+        const services = yield* Effect.forEach(Array.from({ length: 8 }), () => another())
+        const { id } = yield* store.insertSandbox(sandboxRecord({ vcpus: 0 }))
+        const winners: Array<number> = []
+        let conflicts = 0
+        emulator.requests.reset()
+        // Each service asks 25 times, all eight at once.
+        yield* Effect.forEach(
+          services,
+          (service) =>
+            Effect.forEach(Array.from({ length: 25 }), () =>
+              Effect.gen(function* () {
+                const record = yield* service.store.getSandbox(id)
+                const version = record.version ?? 0
+                const result = yield* Effect.result(
+                  service.store.updateSandbox(id, version, { vcpus: (record.vcpus ?? 0) + 1 })
+                )
+                if (Result.isSuccess(result)) {
+                  winners.push(version)
+                  return
+                }
+                conflicts++
+                return yield* Effect.fail(result.failure)
+              }).pipe(Effect.retry({ while: isConflict }))
+            ),
+          { concurrency: "unbounded", discard: true }
+        )
+        assert.deepInclude(yield* store.getSandbox(id), { vcpus: 200, version: 201 })
+        // No version was won twice, none was skipped.
+        assert.deepStrictEqual(
+          winners.sort((a, b) => a - b),
+          Array.from({ length: 200 }, (_, index) => index + 1)
+        )
+        assert.isAbove(conflicts, 0, "they did race")
+      }).pipe(Effect.provide(server)),
     60_000
   )
 
-  it.live("of transactions that overlap on one snapshot one wins, in 25 rounds of 8", () =>
-    Effect.gen(function* () {
-      const emulator = yield* Server
-      const services = yield* Effect.forEach(Array.from({ length: 8 }), () => another())
-      const [first] = services
-      if (first === undefined) return assert.fail("no service")
-      const { id } = yield* first.store.insertSandbox(sandboxRecord({ vcpus: 0 }))
-      for (let version = 1; version <= 25; version++) {
-        for (const service of services) yield* service.store.getSandbox(id)
-        emulator.overlap(8)
-        const results = yield* Effect.forEach(
-          services,
-          (service, index) => Effect.result(service.store.updateSandbox(id, version, { purpose: `${version}/${index}` })),
-          { concurrency: "unbounded" }
-        )
-        const won = results.flatMap((result) => (Result.isSuccess(result) ? [result.success] : []))
-        assert.strictEqual(won.length, 1, `round ${version}`)
-        assert.deepStrictEqual(yield* first.store.getSandbox(id), won[0])
-      }
-    }).pipe(Effect.provide(server)),
+  it.live(
+    "of transactions that overlap on one snapshot one wins, in 25 rounds of 8",
+    () =>
+      Effect.gen(function* () {
+        const emulator = yield* Server
+        const services = yield* Effect.forEach(Array.from({ length: 8 }), () => another())
+        const [first] = services
+        if (first === undefined) return assert.fail("no service")
+        const { id } = yield* first.store.insertSandbox(sandboxRecord({ vcpus: 0 }))
+        for (let version = 1; version <= 25; version++) {
+          for (const service of services) yield* service.store.getSandbox(id)
+          emulator.overlap(8)
+          const results = yield* Effect.forEach(
+            services,
+            (service, index) =>
+              Effect.result(service.store.updateSandbox(id, version, { purpose: `${version}/${index}` })),
+            { concurrency: "unbounded" }
+          )
+          const won = results.flatMap((result) => (Result.isSuccess(result) ? [result.success] : []))
+          assert.strictEqual(won.length, 1, `round ${version}`)
+          assert.deepStrictEqual(yield* first.store.getSandbox(id), won[0])
+        }
+      }).pipe(Effect.provide(server)),
     60_000
   )
 

@@ -163,7 +163,8 @@ const ofAnswer = (status: number, body: unknown, scrub: Scrub, cause: Error): Ve
   return { ...base, kind: "Unknown", written: "no" }
 }
 
-const networkCode = (error: unknown): string | undefined => text(property(error, "cause"), "code") ?? text(error, "code")
+const networkCode = (error: unknown): string | undefined =>
+  text(property(error, "cause"), "code") ?? text(error, "code")
 
 /** Total: every value that the SDK can throw has a verdict. */
 export const classify = (error: unknown, scrub: Scrub): Verdict => {

@@ -223,14 +223,21 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
       rest = rest.slice(here.length)
       const [following] = rest
       if (following === undefined) return
-      const answer = yield* client.query("ProcessLog.append", { processId }, {
-        [entity]: { $: rowsAfter(entityId, following.seq - 1, { limit: blindRows }) }
-      })
+      const answer = yield* client.query(
+        "ProcessLog.append",
+        { processId },
+        {
+          [entity]: { $: rowsAfter(entityId, following.seq - 1, { limit: blindRows }) }
+        }
+      )
       next = answer(entity)
     }
   })
 
-  const stepsOf = (entityId: string, fresh: ReadonlyArray<Events.StoredEvent>): ReadonlyArray<Step & { op: "create" }> =>
+  const stepsOf = (
+    entityId: string,
+    fresh: ReadonlyArray<Events.StoredEvent>
+  ): ReadonlyArray<Step & { op: "create" }> =>
     rowsOf(fresh).flatMap((events) => {
       const [first] = events
       const last = events.at(-1)
@@ -354,9 +361,15 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
       if (rows.length === blindRows && last !== undefined && size < Events.pageBytes / 2) {
         // Many small ones: how many fit is asked before they are read.
         const from = numberOf(last, "lastSeq")
-        const sizes = (yield* client.query(`ProcessLog.${operation}`, { processId }, {
-          [entity]: { $: { ...rowsAfter(stored.entityId, from, { limit: Events.pageEvents }), fields: ["lastSeq", "size"] } }
-        }))(entity)
+        const sizes = (yield* client.query(
+          `ProcessLog.${operation}`,
+          { processId },
+          {
+            [entity]: {
+              $: { ...rowsAfter(stored.entityId, from, { limit: Events.pageEvents }), fields: ["lastSeq", "size"] }
+            }
+          }
+        ))(entity)
         let total = size
         let to = from
         for (const row of sizes) {
@@ -365,9 +378,13 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
           to = numberOf(row, "lastSeq")
         }
         if (to > from) {
-          const more = yield* client.query(`ProcessLog.${operation}`, { processId }, {
-            [entity]: { $: rowsAfter(stored.entityId, from, { limit: Events.pageEvents, to }) }
-          })
+          const more = yield* client.query(
+            `ProcessLog.${operation}`,
+            { processId },
+            {
+              [entity]: { $: rowsAfter(stored.entityId, from, { limit: Events.pageEvents, to }) }
+            }
+          )
           rows = [...rows, ...more(entity)]
         }
       }

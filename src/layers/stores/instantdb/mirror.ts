@@ -57,7 +57,9 @@ const weightOf = (event: ProcessEvent): number => (Event.isOutput(event) ? event
 /** A UUID that only those who have the secret can make. */
 const tokenOf = (secret: string, processId: ProcessId): string => {
   const hex = createHmac("sha256", secret).update(clientIdOf(processId)).digest("hex")
-  return [hex.slice(0, 8), hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join("-")
+  return [hex.slice(0, 8), hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join(
+    "-"
+  )
 }
 
 class Copy {

@@ -76,7 +76,9 @@ const keptNamespace = Effect.fnUntraced(function* (client: Client.Client) {
   if (Option.isSome(kept)) return kept.value
   const value = SecureRandom.uuidV4Unsafe()
   const written = yield* Effect.result(
-    client.attempt([{ op: "create", entity: "sandbox_meta", id: SecureRandom.uuidV4Unsafe(), attrs: { key: "namespace", value } }])
+    client.attempt([
+      { op: "create", entity: "sandbox_meta", id: SecureRandom.uuidV4Unsafe(), attrs: { key: "namespace", value } }
+    ])
   )
   if (written._tag === "Success") return value
   // Whatever happened to ours, what is there counts.

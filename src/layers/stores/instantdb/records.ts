@@ -9,7 +9,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import { createHash } from "node:crypto"
 import type { SandboxError, SandboxErrorReason } from "../../../errors.ts"
 import * as errors from "../../../errors.ts"
@@ -85,7 +85,9 @@ export const keyOf = (...parts: ReadonlyArray<string>): string =>
 /** A UUID (version 8) made of these. */
 const uuidOf = (...parts: ReadonlyArray<string>): string => {
   const hex = keyOf(...parts)
-  return [hex.slice(0, 8), hex.slice(8, 12), `8${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join("-")
+  return [hex.slice(0, 8), hex.slice(8, 12), `8${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join(
+    "-"
+  )
 }
 
 /** The records that were read or written last, so that whoever goes on with one need not read it first. */
@@ -290,9 +292,13 @@ export class Table<Filter> implements RecordBackend<Filter> {
     return Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
       const conditions = [{ record }, { revision: { $lte: revision - keptRevisions } }, { at: { $lt: now - keptFor } }]
-      const answer = yield* client.query("SandboxStore.prune", {}, {
-        sandbox_claims: { $: { where: { and: conditions }, order: { revision: "asc" }, limit: 2 * pruneEvery } }
-      })
+      const answer = yield* client.query(
+        "SandboxStore.prune",
+        {},
+        {
+          sandbox_claims: { $: { where: { and: conditions }, order: { revision: "asc" }, limit: 2 * pruneEvery } }
+        }
+      )
       const claims = answer("sandbox_claims")
       if (claims.length === 0) return
       yield* client.attempt(claims.map(({ id }) => ({ op: "delete", entity: "sandbox_claims", id })))
@@ -382,11 +388,7 @@ export class Table<Filter> implements RecordBackend<Filter> {
     { self: this },
     function* (
       this: Table<Filter>,
-      {
-        after,
-        filter,
-        limit
-      }: { readonly filter: Filter; readonly after: Option.Option<Row>; readonly limit: number }
+      { after, filter, limit }: { readonly filter: Filter; readonly after: Option.Option<Row>; readonly limit: number }
     ): Effect.fn.Return<ReadonlyArray<Row>, SandboxError> {
       const { client, legacyRecords, namespace } = this.#database
       const { created } = this.#kind
@@ -406,12 +408,16 @@ export class Table<Filter> implements RecordBackend<Filter> {
       let size = limit + 32
       while (true) {
         const bound = Option.match(cursor, { onNone: () => [], onSome: ({ at }) => [{ [created]: { $lte: at } }] })
-        const answer = yield* client.query(this.#operation("list"), {}, {
-          [this.entity]: {
-            $: { where: { and: [...conditions, ...bound] }, order: { [created]: "desc" }, limit: size },
-            ...this.selection
+        const answer = yield* client.query(
+          this.#operation("list"),
+          {},
+          {
+            [this.entity]: {
+              $: { where: { and: [...conditions, ...bound] }, order: { [created]: "desc" }, limit: size },
+              ...this.selection
+            }
           }
-        })
+        )
         const entities = answer(this.entity)
         const isCut = entities.length >= size
         const keyed = entities.flatMap((entity) => {

@@ -42,17 +42,20 @@ export type InTurn = <A, E>(
  * Rivals in one process would only make each other fail at the server. `limit` is for the wait and the write together.
  */
 export const inTurn = (limit: Duration.Duration): Effect.Effect<InTurn, never, Scope.Scope> =>
-  Effect.map(RcMap.make({ lookup: (_id: string) => Semaphore.make(1) }), (turns): InTurn => (id, write, late) =>
-    Effect.suspend(() => {
-      let begun = false
-      const begin = Effect.suspend(() => {
-        begun = true
-        return write
-      })
-      return RcMap.get(turns, id).pipe(
-        Effect.flatMap((turn) => turn.withPermit(begin)),
-        Effect.scoped,
-        Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(late(begun)) })
-      )
-    })
+  Effect.map(
+    RcMap.make({ lookup: (_id: string) => Semaphore.make(1) }),
+    (turns): InTurn =>
+      (id, write, late) =>
+        Effect.suspend(() => {
+          let begun = false
+          const begin = Effect.suspend(() => {
+            begun = true
+            return write
+          })
+          return RcMap.get(turns, id).pipe(
+            Effect.flatMap((turn) => turn.withPermit(begin)),
+            Effect.scoped,
+            Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(late(begun)) })
+          )
+        })
   )

@@ -96,11 +96,13 @@ export const open = (
       })
 
     const send = (url: string, body: unknown, own: { readonly [name: string]: string }) =>
-      http.execute(
-        HttpClientRequest.post(url, { headers: { ...own, "content-type": "application/json" } }).pipe(
-          HttpClientRequest.bodyJsonUnsafe(body)
+      http
+        .execute(
+          HttpClientRequest.post(url, { headers: { ...own, "content-type": "application/json" } }).pipe(
+            HttpClientRequest.bodyJsonUnsafe(body)
+          )
         )
-      ).pipe(Effect.mapError((error) => failure(error.message)))
+        .pipe(Effect.mapError((error) => failure(error.message)))
 
     const session = yield* Deferred.make<typeof Init.Type, StreamFailure>()
     const started = yield* Deferred.make<typeof Started.Type, StreamFailure>()
@@ -134,11 +136,7 @@ export const open = (
 
     const response = yield* inTime(
       "connecting",
-      send(
-        `${apiURI}/admin/sse?app_id=${encodeURIComponent(appId)}`,
-        { "inference?": true, versions: {} },
-        headers
-      )
+      send(`${apiURI}/admin/sse?app_id=${encodeURIComponent(appId)}`, { "inference?": true, versions: {} }, headers)
     )
     if (response.status !== 200) return yield* Effect.fail(failure(`connecting: status ${response.status}`))
     const parser = Sse.makeParser((event) => {

@@ -24,7 +24,8 @@ const cleanText = (text: string): string => {
   return uuid.test(clean) ? clean.toLowerCase() : clean
 }
 
-const cut = (text: string): string => (text.length <= indexedLength ? text : text.slice(0, indexedLength).toWellFormed())
+const cut = (text: string): string =>
+  text.length <= indexedLength ? text : text.slice(0, indexedLength).toWellFormed()
 
 const cleanJson = (value: unknown): unknown => {
   if (typeof value === "string") return cleanText(value)
