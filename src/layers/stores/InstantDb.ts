@@ -3,7 +3,8 @@
  * the schema before: `InstantDbSchema`, or `npx effect-sandbox-instantdb-schema`.
  *
  * **Gotchas**: the vendor's cloud ends on 2027-08-31 and takes no new accounts; after that the server is one of your own
- * (`INSTANT_API_URI`). Nothing here has been run against the vendor's server, only against an emulator of it.
+ * (`INSTANT_API_URI`). Nothing here has been run against the vendor's server, only against an emulator of it. What is edited past this
+ * library, in the vendor's dashboard say, a service that has the record at hand sees when it reads it again.
  */
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"

@@ -1,6 +1,7 @@
 /** What only the InstantDB store promises: requests, races between services, lost answers, older records, exact values, the schema. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Layer, Result, Stream } from "effect"
+import { Context, Duration, Effect, Fiber, Layer, Queue, Result, Schedule, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import type { SandboxError } from "../../../src/errors.ts"
 import type * as InstantDb from "../../../src/layers/stores/InstantDb.ts"
 import { SandboxId } from "../../../src/model/Ids.ts"
@@ -297,6 +298,57 @@ describe("races between services", () => {
       const later = yield* another()
       assert.strictEqual(yield* later.store.namespace, names[0])
     }).pipe(Effect.provide(server))
+  )
+})
+
+describe("followers", () => {
+  it.live("of another service's process see each append by polling, and its end", () =>
+    Effect.gen(function* () {
+      const writer = yield* another()
+      const reader = yield* another({ poll: Schedule.spaced("10 millis") })
+      const process = yield* writer.store.insertProcess(leasedProcess())
+      const seen = yield* Queue.unbounded<number>()
+      const following = yield* reader.log.read(process.id, { follow: true }).pipe(
+        Stream.runForEach((event) => Queue.offer(seen, event.seq)),
+        Effect.forkChild
+      )
+      for (let seq = 1; seq <= 5; seq++) {
+        yield* writer.log.append(process.id, 1, [chunk(process, seq, "x", seq - 1)])
+        assert.strictEqual(yield* Queue.take(seen), seq)
+      }
+      yield* writer.log.append(process.id, 1, [chunk(process, 6, "x", 5)], { status: "exited" })
+      yield* Fiber.join(following)
+      assert.deepStrictEqual(yield* Queue.takeAll(seen), [6])
+    }).pipe(Effect.provide(server))
+  )
+
+  it.effect("wait longer from read to read while there is no news, up to a second", () =>
+    Effect.gen(function* () {
+      const { requests } = yield* Server
+      const log = yield* ProcessLog
+      const process = yield* (yield* SandboxStore).insertProcess(leasedProcess())
+      requests.reset()
+      const following = yield* Effect.forkChild(Stream.runDrain(log.read(process.id, { follow: true })))
+      // Each read happens in real time, so the clock waits for it: 100, 150, 225, 337.5, 506.25, 759.375 ms, then seconds.
+      const asked = (count: number) =>
+        Effect.gen(function* () {
+          while (requests.all.filter(({ status }) => status === 200).length < count) {
+            yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+          }
+          // The answer is on its way back.
+          for (let turn = 0; turn < 50; turn++) {
+            yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+          }
+        })
+      yield* asked(1)
+      for (const [index, wait] of [100, 150, 225, 337.5, 506.25, 759.375, 1000, 1000].entries()) {
+        yield* TestClock.adjust(wait - 1)
+        assert.strictEqual(requests.count(), index + 1)
+        yield* TestClock.adjust(1)
+        yield* asked(index + 2)
+      }
+      yield* Fiber.interrupt(following)
+    }).pipe(Effect.provide(store()))
   )
 })
 

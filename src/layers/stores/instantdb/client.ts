@@ -149,9 +149,8 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
     }
   }
 
-  const transact = (steps: ReadonlyArray<Step>) =>
-    // The SDK's types speak of one schema at compile time; the steps were made from it.
-    use(() => db.transact(steps.map(chunkOf) as never))
+  // The SDK's types speak of one schema at compile time; steps and queries are made of it when they run.
+  const transact = (steps: ReadonlyArray<Step>) => use(() => db.transact(steps.map(chunkOf) as never))
 
   const send = (query: object): Effect.Effect<Answer, Verdict> =>
     use((signal) => db.query(query as never, { fetchOpts: { signal } })).pipe(

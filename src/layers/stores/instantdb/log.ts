@@ -123,6 +123,8 @@ const copyOf = ({ events, terminal }: LogPage): LogPage => ({
 export interface Listener {
   /** After an append: its events, and the record as it is now. */
   readonly appended: (processId: ProcessId, events: ReadonlyArray<ProcessEvent>, stored: Stored) => Effect.Effect<void>
+  /** Somebody else writes this log now. */
+  readonly lost: (processId: ProcessId) => Effect.Effect<void>
 }
 
 export interface Options {
@@ -281,8 +283,9 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
       const before: Stored = known
       known = undefined
       if (Rows.leaseEpoch(before.row) !== epoch) {
-        if (isFresh) return yield* fail("append", processId, new Store({ kind: "LeaseLost" }))
-        continue
+        if (!isFresh) continue
+        if (listener !== undefined) yield* listener.lost(processId)
+        return yield* fail("append", processId, new Store({ kind: "LeaseLost" }))
       }
       const owner = yield* ownerOf("append", processId, before)
       const split = Events.split(owner, before.log.seq, added)

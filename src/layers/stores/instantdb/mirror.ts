@@ -62,7 +62,8 @@ const tokenOf = (secret: string, processId: ProcessId): string => {
   )
 }
 
-class Copy {
+/** What is known of a copy under way; bounded, whatever is appended and however little the server takes. */
+export class Copy {
   readonly news = Latch.makeUnsafe(false)
   readonly finished = Deferred.makeUnsafe<void>()
   pending: Array<ProcessEvent> = []
@@ -79,9 +80,9 @@ class Copy {
   #marks: Array<{ readonly seq: number; readonly offset: number }> = [{ seq: 0, offset: 0 }]
 
   add(events: ReadonlyArray<ProcessEvent>, stored: Stored): void {
-    if (this.isOver) return
     this.lastSeq = Math.max(this.lastSeq, stored.log.seq)
     this.hasEnded = this.hasEnded || Events.isTerminal(stored.row["status"])
+    if (this.isOver) return
     for (const event of events) {
       this.pending.push(event)
       this.weight += weightOf(event)
@@ -89,6 +90,10 @@ class Copy {
     // They are in the log.
     if (this.weight > maxPending) this.drop()
     this.news.openUnsafe()
+  }
+
+  get markCount(): number {
+    return this.#marks.length
   }
 
   drop(): void {
@@ -236,9 +241,17 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
           const there = copies.get(processId)
           const copy = there ?? new Copy()
           copy.add(events, stored)
+          // One that was given up is remembered, so that it is not begun anew with every append.
+          if (copy.isOver && copy.hasEnded) copies.delete(processId)
           if (there !== undefined) return Effect.void
           copies.set(processId, copy)
           return Effect.asVoid(FiberMap.run(fibers, processId, run(processId, copy)))
-        })
+        }),
+      // Two writers of one stream would take it from each other in turns.
+      lost: (processId) =>
+        Effect.andThen(
+          FiberMap.remove(fibers, processId),
+          Effect.sync(() => void copies.delete(processId))
+        )
     }
   })
