@@ -1,14 +1,16 @@
 /** A large output through the whole service, while requests fail by chance. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Stream } from "effect"
+import { ConfigProvider, Effect, Layer, Stream } from "effect"
 import { createHash } from "node:crypto"
+import * as Embedded from "../../../src/Embedded.ts"
 import * as Fake from "../../../src/layers/providers/Fake.ts"
-import { isOutput } from "../../../src/model/ProcessEvent.ts"
+import * as ProcessEvent from "../../../src/model/ProcessEvent.ts"
 import { ProcessLog } from "../../../src/services/ProcessLog.ts"
 import * as ProviderRegistry from "../../../src/services/ProviderRegistry.ts"
 import { SandboxService } from "../../../src/services/SandboxService.ts"
 import * as Faults from "../../emulators/instantdb/faults.ts"
 import { instance, Server, server } from "./instantDbSupport.ts"
+import { temporaryDirectory } from "./support.ts"
 
 const chunkBytes = 65_536
 const chunkCount = 800
@@ -58,6 +60,41 @@ const service = SandboxService.layer.pipe(
   Layer.provideMerge(server)
 )
 
+describe("an embedded service on InstantDB", () => {
+  it.live("leaves its process to the next one, which reads all of it", () =>
+    Effect.gen(function* () {
+      const { config } = yield* Server
+      const directory = yield* temporaryDirectory
+      const settings = ConfigProvider.layer(
+        ConfigProvider.fromUnknown({
+          SANDBOX_STORE: "instantdb",
+          SANDBOX_LOCAL_ROOT: directory,
+          INSTANT_APP_ID: config.appId,
+          INSTANT_APP_ADMIN_TOKEN: config.adminToken,
+          INSTANT_API_URI: config.apiURI
+        })
+      )
+      const embedded = Layer.fresh(Embedded.layerConfig).pipe(Layer.provide(settings))
+      const processId = yield* Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const { sandboxId } = yield* sandboxes.createSandbox()
+        const script = "for i in 1 2 3; do echo step $i; sleep 0.2; done"
+        const started = yield* sandboxes.runCommandProcess(sandboxId, "sh", ["-c", script], { mode: "background" })
+        return started.processId
+      }).pipe(Effect.provide(embedded))
+      yield* Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const attached = yield* sandboxes.attachProcess(processId)
+        const lines = yield* Stream.runCollect(ProcessEvent.lines(attached.events))
+        assert.deepStrictEqual(lines, ["step 1", "step 2", "step 3"])
+        assert.deepInclude(yield* attached.exit, { _tag: "Exited", code: 0 })
+        const { sandboxId } = yield* attached.snapshot
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      }).pipe(Effect.provide(embedded))
+    }).pipe(Effect.provide(server))
+  )
+})
+
 describe("50 MB of output", () => {
   it.live(
     "arrive complete and in order after random failures of requests",
@@ -89,7 +126,7 @@ describe("50 MB of output", () => {
           Stream.runForEach(log.read(processId), (event) =>
             Effect.sync(() => {
               assert.strictEqual(event.seq, ++seq)
-              if (!isOutput(event)) return
+              if (!ProcessEvent.isOutput(event)) return
               assert.strictEqual(event.offset, bytes)
               bytes += event.bytes.length
               hash.update(event.bytes)

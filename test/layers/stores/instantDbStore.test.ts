@@ -40,6 +40,9 @@ const requests = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     }
   })
 
+/** A turn of the event loop: for what is waited for and tells nobody. */
+const turn = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
+
 const isConflict = ({ reason }: SandboxError) => reason._tag === "Store" && reason.kind === "Conflict"
 
 describe("requests", () => {
@@ -130,7 +133,7 @@ describe("requests", () => {
       const other = yield* another()
       yield* other.store.updateSandbox(SandboxId.make(id), 1535, { purpose: "one more" })
       const claims = () => emulator.query({ sandbox_claims: { $: { where: { record: id } } } })["sandbox_claims"] ?? []
-      while (claims().length > 400) yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+      while (claims().length > 400) yield* turn
       const revisions = claims().map((claim) => Number(claim["revision"]))
       assert.strictEqual(revisions.filter((revision) => revision > 1 && revision < 302).length, 0)
       assert.strictEqual(revisions.filter((revision) => revision >= 302 && revision < 1000).length, 300)
@@ -333,12 +336,10 @@ describe("followers", () => {
       const asked = (count: number) =>
         Effect.gen(function* () {
           while (requests.all.filter(({ status }) => status === 200).length < count) {
-            yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+            yield* turn
           }
           // The answer is on its way back.
-          for (let turn = 0; turn < 50; turn++) {
-            yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
-          }
+          for (let turns = 0; turns < 50; turns++) yield* turn
         })
       yield* asked(1)
       for (const [index, wait] of [100, 150, 225, 337.5, 506.25, 759.375, 1000, 1000].entries()) {
@@ -348,6 +349,27 @@ describe("followers", () => {
         yield* asked(index + 2)
       }
       yield* Fiber.interrupt(following)
+    }).pipe(Effect.provide(store()))
+  )
+})
+
+describe("a page and the record of its process", () => {
+  it.live("may be of different moments, but no end is seen before what it ends", () =>
+    Effect.gen(function* () {
+      const { faults, query } = yield* Server
+      const store = yield* SandboxStore
+      const log = yield* ProcessLog
+      const process = yield* store.insertProcess(leasedProcess())
+      yield* log.append(process.id, 1, [chunk(process, 1, "last")], { status: "exited" })
+      // The rows were read before the append, the record after it.
+      const { sandbox_processes } = query({ sandbox_processes: { $: { where: { id: process.id } }, sandbox: {} } })
+      faults.inject("query", Faults.raw(200, JSON.stringify({ sandbox_processes, sandbox_log_chunks: [] })), {
+        times: 3
+      })
+      assert.deepStrictEqual(yield* Stream.runCollect(log.read(process.id, { follow: true })), [
+        chunk(process, 1, "last")
+      ])
+      assert.strictEqual(faults.pending, 0)
     }).pipe(Effect.provide(store()))
   )
 })
@@ -434,6 +456,21 @@ describe("answers that get lost", () => {
       assert.strictEqual(yield* failure(store.getSandbox(id)), "Store(ReadOnly)")
       setState("open")
       assert.strictEqual(requests.count("transact"), 3)
+    }).pipe(Effect.provide(store()))
+  )
+
+  it.live("a query is aborted with the fiber that asked", () =>
+    Effect.gen(function* () {
+      const { faults, requests } = yield* Server
+      const store = yield* SandboxStore
+      const { id } = yield* store.insertSandbox(sandboxRecord())
+      requests.reset()
+      // Executed once its client has gone.
+      faults.inject("query", Faults.late)
+      const asking = yield* Effect.forkChild(store.getSandbox(id), { startImmediately: true })
+      while (requests.count("query") === 0) yield* turn
+      yield* Fiber.interrupt(asking)
+      while (requests.all[0]?.executed !== true) yield* turn
     }).pipe(Effect.provide(store()))
   )
 

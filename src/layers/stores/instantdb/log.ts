@@ -42,6 +42,10 @@ const blindRows = 4
 /** Rivals that lose one after the other are at it by chance; so many in a row are something else. */
 const maxRounds = 100
 
+/** Of what was appended last to so many processes, if it is no larger. */
+const tailCount = 256
+const tailBytes = 16 * 1024
+
 /** Quick while there is news, then at rest. A request each time, so not as often as where the database is at hand. */
 export const defaultPoll = Schedule.exponential("100 millis", 1.5).pipe(
   Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(1))))
@@ -236,6 +240,30 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
     }
   })
 
+  const tails = new Map<ProcessId, ReadonlyArray<Events.StoredEvent>>()
+
+  const rememberTail = (processId: ProcessId, events: ReadonlyArray<Events.StoredEvent>) => {
+    tails.delete(processId)
+    if (events.reduce((sum, event) => sum + Events.sizeOf(event), 0) > tailBytes) return
+    tails.set(
+      processId,
+      events.map((event) => ({ ...event, bytes: event.bytes?.slice() ?? null }))
+    )
+    for (const oldest of tails.keys()) {
+      if (tails.size <= tailCount) break
+      tails.delete(oldest)
+    }
+  }
+
+  /** One of these that the log has with other content, as far as that is known without a look: what is written never changes. */
+  const contradicted = (processId: ProcessId, known: ReadonlyArray<Events.StoredEvent>) => {
+    const tail = new Map(tails.get(processId)?.map((event) => [event.seq, event]))
+    return known.find((event) => {
+      const there = tail.get(event.seq)
+      return there !== undefined && !Events.sameContent(there, event)
+    })
+  }
+
   const stepsOf = (
     entityId: string,
     fresh: ReadonlyArray<Events.StoredEvent>
@@ -296,6 +324,10 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
       const { fresh } = split.success
       const [first] = split.success.known
       if (first !== undefined) {
+        const other = contradicted(processId, split.success.known)
+        if (other !== undefined) {
+          return yield* Events.logConflict(processId, `event ${other.seq} is there with other content`)
+        }
         // They are compared with what is there; in the same request the record is read, as that somebody else has the lease now is to
         // be told also of what is there already.
         if (rows === undefined) {
@@ -325,6 +357,7 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
       const log = fresh.length === 0 ? undefined : Events.advance(before.log, fresh)
       const refused = yield* processes.commit(operation, before, after, { log, steps })
       if (refused === undefined) {
+        if (fresh.length > 0) rememberTail(processId, fresh)
         yield* wakeups.notify(processId)
         if (listener !== undefined) {
           const stored = { ...before, row: after, log: log ?? before.log }
@@ -403,7 +436,7 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
     return yield* fail(operation, processId, new Store({ kind: "Malformed", detail: "the log lacks events" }))
   })
 
-  const share = joined<LogPage, SandboxError>(database.scope, copyOf)
+  const share = joined<LogPage, SandboxError>(copyOf)
   const page: Primitives["page"] = (processId, after) => share(`${processId}:${after}`, readPage(processId, after))
 
   const lastPosition = (processId: ProcessId): Effect.Effect<LogPosition, SandboxError> =>

@@ -63,6 +63,13 @@ const loadSchema = Effect.flatten(
   })
 )
 
+/** What the SDK sends for a client of a user's. */
+const impersonating = (as: AppClient["impersonationOpts"]): { readonly [name: string]: string } => {
+  if (as === undefined) return {}
+  if ("email" in as) return { "as-email": as.email }
+  return "token" in as ? { "as-token": as.token } : { "as-guest": "true" }
+}
+
 /** Kept by whoever comes first: the key is unique, so everybody else fails and reads it. */
 const keptNamespace = Effect.fnUntraced(function* (client: Client.Client) {
   const operation = "SandboxStore.open"
@@ -123,8 +130,8 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
       namespace,
       legacyRecords: options.legacyRecords ?? options.namespace === undefined,
       scope,
-      // A write has three request's time (see `client.ts`), and so have those before it.
-      inTurn: yield* inTurn(Duration.times(requestTimeout, 6))
+      // A write has three requests' time (see `client.ts`), and so have those before it.
+      inTurn: inTurn(Duration.times(requestTimeout, 6))
     }
     const processes = InstantRecords.processes(database)
     const poll = options.poll ?? InstantLog.defaultPoll
@@ -138,7 +145,7 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
             transport: {
               apiURI,
               appId,
-              headers: { "app-id": appId, authorization: `Bearer ${adminToken}` },
+              headers: { "app-id": appId, authorization: `Bearer ${adminToken}`, ...impersonating(impersonation) },
               scrub: scrubOf(adminToken),
               requestTimeout
             },

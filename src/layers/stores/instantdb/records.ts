@@ -5,6 +5,7 @@
  *
  * A revision counts all writes of a record, also a log's; `version` counts those that the service sees.
  */
+import * as Arr from "effect/Array"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -115,7 +116,7 @@ export class Table<Filter> implements RecordBackend<Filter> {
   constructor(database: Database, kind: Kind<Filter>) {
     this.#database = database
     this.#kind = kind
-    this.#share = joined(database.scope, copyOf)
+    this.#share = joined(copyOf)
     this.#attributes = new Map([...database.client.attributesOf(kind.entity)].filter(([name]) => !own.has(name)))
   }
 
@@ -301,7 +302,9 @@ export class Table<Filter> implements RecordBackend<Filter> {
       )
       const claims = answer("sandbox_claims")
       if (claims.length === 0) return
-      yield* client.attempt(claims.map(({ id }) => ({ op: "delete", entity: "sandbox_claims", id })))
+      for (const some of Arr.chunksOf(claims, 100)) {
+        yield* client.attempt(some.map(({ id }) => ({ op: "delete", entity: "sandbox_claims", id })))
+      }
     }).pipe(Effect.ignore, Effect.forkIn(scope), Effect.asVoid)
   }
 
