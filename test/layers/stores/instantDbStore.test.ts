@@ -102,6 +102,29 @@ describe("requests", () => {
     }).pipe(Effect.provide(store()))
   )
 
+  it.effect("a list takes one for each 100 records, and those of one millisecond come once and in order", () =>
+    Effect.gen(function* () {
+      const emulator = yield* Server
+      const store = yield* SandboxStore
+      const namespace = yield* store.namespace
+      const plant = (purpose: string, createdAt: (index: number) => number) => {
+        const ids = Array.from({ length: 250 }, () => newSandboxId())
+        const attrs = { namespace, provider: "x", status: "active", purpose }
+        for (const [index, id] of ids.entries()) {
+          emulator.transact([["create", "sandbox_sandboxes", id, { ...attrs, createdAt: createdAt(index) }]])
+        }
+        return ids
+      }
+      const list = (purpose: string) =>
+        Effect.map(Stream.runCollect(store.listSandboxes({ purpose })), (records) => records.map(({ id }) => id))
+      const apart = plant("apart", (index) => index)
+      assert.deepStrictEqual(yield* list("apart"), apart.toReversed())
+      assert.deepStrictEqual(yield* requests(list("apart")), { query: 3, transact: 0 })
+      const together = plant("together", () => 5)
+      assert.deepStrictEqual(yield* list("together"), together.sort().toReversed())
+    }).pipe(Effect.provide(store()))
+  )
+
   it.effect("many small appends are read by the hundreds, large ones by the MiB", () =>
     Effect.gen(function* () {
       const store = yield* SandboxStore
@@ -589,6 +612,27 @@ describe("records of @ekairos/sandbox", () => {
       const event = chunk(processRecord({ id: process, sandboxId: sandbox }), 1, "out")
       yield* log.append(process, lease?.epoch ?? 0, [event])
       assert.deepStrictEqual(yield* Stream.runCollect(log.read(process)), [event])
+    }).pipe(Effect.provide(store()))
+  )
+
+  it.effect("of which several have one machine are written all the same, but the machine is not given away", () =>
+    Effect.gen(function* () {
+      const { transact } = yield* Server
+      const store = yield* SandboxStore
+      const [one, two] = [newSandboxId(), newSandboxId()]
+      for (const id of [one, two]) {
+        const attrs = { externalSandboxId: "name", provider: "vercel", status: "active", createdAt: 1 }
+        transact([["create", "sandbox_sandboxes", id, attrs]])
+      }
+      for (const id of [one, two]) {
+        assert.deepInclude(yield* store.updateSandbox(id, 0, { status: "shutdown" }), { version: 1 })
+        assert.deepInclude(yield* store.updateSandbox(id, 1, { purpose: "later" }), { version: 2 })
+      }
+      const other = yield* store.insertSandbox(sandboxRecord({ provider: "vercel" }))
+      assert.strictEqual(
+        yield* failure(store.updateSandbox(other.id, 1, { externalSandboxId: "name" })),
+        "Store(AlreadyExists)"
+      )
     }).pipe(Effect.provide(store()))
   )
 

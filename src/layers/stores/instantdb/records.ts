@@ -234,18 +234,27 @@ export class Table<Filter> implements RecordBackend<Filter> {
     operation: string,
     before: Stored,
     after: Row,
-    more: { readonly log?: Counters | undefined; readonly links?: Links; readonly steps?: ReadonlyArray<Step> } = {}
+    more: {
+      readonly log?: Counters | undefined
+      readonly links?: Links
+      readonly steps?: ReadonlyArray<Step>
+      /** Leaves the machine unclaimed. */
+      readonly sharesMachine?: boolean
+    } = {}
   ): Effect.Effect<{ readonly verdict: Verdict; readonly now: Stored | undefined } | undefined, SandboxError> {
     const { client, namespace } = this.#database
     const { entityId, revision } = before
     const next = revision + 1
     const log = more.log ?? before.log
     const machine = this.#kind.machine(after)
+    const keepsMachine = machine === this.#kind.machine(before.row)
     const changes: Attrs = {
       ...changedAttrs(toAttrs(before.row, this.#attributes), toAttrs(after, this.#attributes)),
       ...(more.log === undefined ? {} : { lastSeq: log.seq, stdoutBytes: log.stdout, stderrBytes: log.stderr }),
       ...(revision === 0 ? { namespace } : {}),
-      ...(machine === this.#kind.machine(before.row) && revision > 0 ? {} : { machineKey: this.#machineKey(machine) }),
+      ...((keepsMachine && revision > 0) || more.sharesMachine === true
+        ? {}
+        : { machineKey: this.#machineKey(machine) }),
       revision: next,
       versionKey: `${entityId}:${next}`
     }
@@ -372,16 +381,19 @@ export class Table<Filter> implements RecordBackend<Filter> {
       let known = this.recall(id)
       // Versions only grow: whoever expects one that has been seen to pass need not ask. An earlier one is worth a look.
       if (known === undefined || known.row.version < expectedVersion) known = yield* this.read(operation, id)
+      let sharesMachine = false
       for (let round = 0; round < maxRounds; round++) {
         if (known === undefined) return Option.none()
         if (known.row.version !== expectedVersion) break
-        const after = Rows.applyPatch(known.row, patch)
-        const refused = yield* this.commit(operation, known, after)
+        const before: Stored = known
+        const after = Rows.applyPatch(before.row, patch)
+        const refused = yield* this.commit(operation, before, after, { sharesMachine })
         if (refused === undefined) return Option.some(after)
         known = refused.now
-        if (known?.row.version === expectedVersion && refused.verdict.taken === `${this.entity}.machineKey`) {
-          return yield* this.#fail(operation, id, new Store({ kind: "AlreadyExists" }))
-        }
+        if (known?.row.version !== expectedVersion || refused.verdict.taken !== `${this.entity}.machineKey`) continue
+        // The original made a new record for a machine that it met again, and the old one is still to be written.
+        sharesMachine = before.revision === 0 && this.#kind.machine(after) === this.#kind.machine(before.row)
+        if (!sharesMachine) return yield* this.#fail(operation, id, new Store({ kind: "AlreadyExists" }))
       }
       return yield* this.#fail(operation, id, new Store({ kind: "Conflict" }))
     }
