@@ -49,7 +49,10 @@ const packageOf = (specifier: string): string =>
 
 const isWithin = (path: string, folder: string): boolean => path.startsWith(`${folder}/`)
 
-/** The folders that hold a layer's private parts: called like the layer beside it, in lower case (`Local.ts`, `local/`). */
+/**
+ * The folders that hold a layer's private parts: called like the layer beside it, in lower case (`Local.ts`, `local/`). A second
+ * layer whose name begins with the first's has a share in them (`InstantDb.ts`, `InstantDbSchema.ts`, `instantdb/`).
+ */
 const ownFolders = (graph: Graph): ReadonlySet<string> =>
   new Set(
     [...graph.keys()]
@@ -58,6 +61,12 @@ const ownFolders = (graph: Graph): ReadonlySet<string> =>
       .filter((folder) => [...graph.keys()].some((file) => isWithin(file, folder)))
   )
 
+/** `InstantDbSchema.ts` is of `instantdb`, but `Localised.ts` is not of `local`: a further word begins with a capital. */
+const isOfFamily = (file: string, folder: string): boolean => {
+  const name = basename(file, ".ts")
+  return name.toLowerCase().startsWith(folder) && /^([A-Z]|$)/.test(name.slice(folder.length))
+}
+
 /** Whether a layer may import a file of `layers`: an `internal` folder beside or above it, or its own folder. */
 const isSharedWith = (from: string, to: string, own: ReadonlySet<string>): boolean => {
   const internal = /^(.*?)\/internal\//.exec(to)?.[1]
@@ -65,7 +74,7 @@ const isSharedWith = (from: string, to: string, own: ReadonlySet<string>): boole
   return [...own].some(
     (folder) =>
       isWithin(to, folder) &&
-      (isWithin(from, folder) || join(dirname(from), basename(from, ".ts").toLowerCase()) === folder)
+      (isWithin(from, folder) || (dirname(from) === dirname(folder) && isOfFamily(from, basename(folder))))
   )
 }
 

@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url"
 import * as Fake from "../src/layers/providers/Fake.ts"
 import * as Local from "../src/layers/providers/Local.ts"
 import * as Vercel from "../src/layers/providers/Vercel.ts"
+import * as InstantDb from "../src/layers/stores/InstantDb.ts"
 import type { SandboxProvider } from "../src/services/SandboxProvider.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
 import * as SandboxSettings from "../src/services/SandboxSettings.ts"
@@ -22,7 +23,7 @@ const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<st
 const settings = (): string =>
   table(
     ["setting", "default", "meaning"],
-    [...SandboxSettings.all, ...Vercel.settings].map((setting) => [
+    [...SandboxSettings.all, ...InstantDb.settings, ...Vercel.settings].map((setting) => [
       `\`${setting.name}\``,
       setting.fallback,
       setting.description
@@ -130,7 +131,8 @@ const stores = (): string =>
     ["store", "survives the process", "shared by several processes"],
     [
       ["`Memory.layer`", "no", "no"],
-      ["`Sql.layerSqlite`", "yes", "yes, one file on one machine"]
+      ["`Sql.layerSqlite`", "yes", "yes, one file on one machine"],
+      ["`InstantDb.layer`", "yes", "yes, from anywhere"]
     ]
   )
 

@@ -13,6 +13,7 @@ import { UnsupportedCapability } from "./errors.ts"
 import * as errors from "./errors.ts"
 import * as Local from "./layers/providers/Local.ts"
 import * as Os from "./layers/providers/local/os.ts"
+import * as InstantDb from "./layers/stores/InstantDb.ts"
 import * as Memory from "./layers/stores/Memory.ts"
 import * as Sql from "./layers/stores/Sql.ts"
 import * as LeaseOwner from "./services/LeaseOwner.ts"
@@ -83,7 +84,10 @@ export const layer = (options: Options = {}): Layer.Layer<Services, SandboxError
   return assemble(`${directory}/local`, options.local, Sql.layerSqlite({ file: `${directory}/sandboxes.sqlite` }))
 }
 
-/** The same by settings: `SANDBOX_STORE` (`sqlite` or `memory`), `SANDBOX_SQLITE_FILE`, `SANDBOX_LOCAL_ROOT`, `SANDBOX_NAMESPACE`. */
+/**
+ * The same by settings: `SANDBOX_STORE` (`sqlite`, `memory` or `instantdb`), `SANDBOX_SQLITE_FILE`, `SANDBOX_LOCAL_ROOT`,
+ * `SANDBOX_NAMESPACE`, and those of InstantDB.
+ */
 export const layerConfig: Layer.Layer<Services, SandboxError> = Layer.unwrap(
   Effect.gen(function* () {
     const store = yield* SandboxSettings.get(SandboxSettings.store)
@@ -94,12 +98,15 @@ export const layerConfig: Layer.Layer<Services, SandboxError> = Layer.unwrap(
     switch (kind) {
       case "sqlite":
       case "memory":
+      case "instantdb":
         return assemble(
           Option.getOrElse(root, () => ".effect-sandbox/local"),
           undefined,
           kind === "memory"
             ? Memory.layer({ namespace })
-            : Sql.layerSqlite({ file: Option.getOrElse(file, () => ".effect-sandbox/sandboxes.sqlite"), namespace })
+            : kind === "instantdb"
+              ? InstantDb.layerConfig()
+              : Sql.layerSqlite({ file: Option.getOrElse(file, () => ".effect-sandbox/sandboxes.sqlite"), namespace })
         )
       default:
         return yield* errors.fail(

@@ -408,20 +408,32 @@ export const StoreFailure = Schema.Literals([
   "Corrupt",
   /** The store cannot be reached. */
   "Unavailable",
+  /**
+   * The answer to a write got lost, and so did what would have told whether it happened. Trying again is safe: every write is
+   * bound to an id or a version, so that one that did happen shows as `AlreadyExists` or `Conflict`.
+   */
+  "OutcomeUnknown",
+  /** The credentials or the address of the store are wrong; `detail` says which. */
+  "Misconfigured",
+  /** The database lacks attributes that this library needs: those of `missing`. */
+  "SchemaMissing",
   /** A stored record does not decode. */
   "Malformed",
   /** Anything else. */
   "Unknown"
 ])
 
-/** The record store or process log failed; `kind` says how. A failed write wrote nothing. */
+/** The record store or process log failed; `kind` says how. A failed write wrote nothing, but for `OutcomeUnknown`. */
 export class Store extends Schema.TaggedError<Store>(id("Store"))("Store", {
   kind: StoreFailure,
   detail: Detail,
+  /** With `SchemaMissing`: what the pushed schema lacks, as `entity.attribute`. */
+  missing: Schema.optionalKey(Schema.Array(Schema.String)),
+  retryAfter: RetryAfter,
   cause: Cause
 }) {
   get isRetryable(): boolean {
-    return this.kind === "Locked" || this.kind === "Unavailable"
+    return this.kind === "Locked" || this.kind === "Unavailable" || this.kind === "OutcomeUnknown"
   }
   override get message() {
     return `store: ${this.kind}${suffix(this.detail)}`

@@ -58,12 +58,22 @@ const isPrivate = (module: string): boolean => {
 }
 const needsVitest = (module: string) => module.startsWith("testing/")
 /** Declarations that name types of a vendor's SDK, which whoever imports them has installed. */
-const needsSdk = (module: string) => module === "layers/providers/Vercel"
+const needsSdk = (module: string) => /^layers\/(providers\/Vercel|stores\/InstantDb(Schema)?)$/.test(module)
+/** What is built with a vendor's package as it loads. */
+const needsCore = (module: string) => module === "layers/stores/InstantDbSchema"
 const publicModules = () => modules.filter((module) => !isPrivate(module))
 
 const evaluate = async (code: string): Promise<string> => {
   const { stdout } = await run(process.execPath, ["--input-type=module", "-e", code], { cwd: folder })
   return stdout
+}
+
+/** Lets the consumer have a package of this repository's. */
+const beside = async (sdk: string) => {
+  const path = join(folder, "node_modules", sdk)
+  if (existsSync(path)) return
+  await mkdir(dirname(path), { recursive: true })
+  await symlink(join(root, "node_modules", sdk), path)
 }
 
 /** The packages of all files that a process loads for these entries, and Node's own modules. */
@@ -122,7 +132,7 @@ describe("the packed package", () => {
 
   it("has entry points that can be imported with the required peers alone", async () => {
     const entries = publicModules()
-      .filter((module) => !needsVitest(module))
+      .filter((module) => !needsVitest(module) && !needsCore(module))
       .map(entryOf)
     assert.isAtLeast(entries.length, 15)
     await evaluate(`for (const entry of ${JSON.stringify(entries)}) await import(entry)`)
@@ -208,9 +218,7 @@ describe("the packed package", () => {
   }, 120_000)
 
   it("type-checks a consumer of a vendor beside its SDK", async () => {
-    const sdk = "@vercel/sandbox"
-    await mkdir(join(folder, "node_modules/@vercel"), { recursive: true })
-    await symlink(join(root, "node_modules", sdk), join(folder, "node_modules", sdk))
+    await beside("@vercel/sandbox")
     await writeFile(
       join(folder, "vendor.ts"),
       `
@@ -230,5 +238,61 @@ describe("the packed package", () => {
     )
     // The SDK's own declarations are its vendor's.
     assert.deepStrictEqual(await typeCheck(folder, { skipLibCheck: true, types: [] }, ["vendor.ts"]), passed)
+  }, 120_000)
+
+  it("has a schema for InstantDB that loads its core and neither its admin SDK nor Node", async () => {
+    await beside("@instantdb/core")
+    const urls: ReadonlyArray<string> = JSON.parse(
+      await evaluate(`
+        import { registerHooks } from "node:module"
+        const seen = []
+        registerHooks({ load(url, context, next) { seen.push(url); return next(url, context) } })
+        const { sandboxDomain } = await import("${name}/layers/stores/InstantDbSchema")
+        if (sandboxDomain.entities.sandbox_sandboxes === undefined) throw new Error("no schema")
+        console.log(JSON.stringify(seen))`)
+    )
+    assert.isTrue(urls.some((url) => url.includes("/@instantdb/core/")))
+    assert.deepStrictEqual(
+      urls.filter((url) => url.startsWith("node:") || /\/(@instantdb\/(admin|eventsource)|@effect)\//.test(url)),
+      // Of uuid, a package of the core's, which has another build for browsers.
+      ["node:crypto"]
+    )
+  })
+
+  it("prints that schema from its bin, with nothing but the core", async () => {
+    await beside("@instantdb/core")
+    const { stdout } = await run(join(folder, "node_modules/.bin/effect-sandbox-instantdb-schema"), { cwd: folder })
+    assert.include(stdout, "sandbox_sandboxes")
+    assert.include(stdout, "export default schema")
+  })
+
+  it("type-checks a consumer of the InstantDB store beside the SDK", async () => {
+    for (const sdk of ["@instantdb/core", "@instantdb/admin"]) await beside(sdk)
+    await writeFile(
+      join(folder, "instant.ts"),
+      `
+      import { i, init } from "@instantdb/admin"
+      import type * as Layer from "effect/Layer"
+      import type { SandboxError } from "effect-sandbox/errors"
+      import * as InstantDb from "effect-sandbox/layers/stores/InstantDb"
+      import { sandboxDomain } from "effect-sandbox/layers/stores/InstantDbSchema"
+      import type { ProcessLog } from "effect-sandbox/services/ProcessLog"
+      import type { SandboxStore } from "effect-sandbox/services/SandboxStore"
+
+      const schema = i.schema({
+        entities: { ...sandboxDomain.entities, todos: i.entity({ text: i.string() }) },
+        links: { ...sandboxDomain.links },
+        rooms: {}
+      })
+      const db = init({ appId: "a", adminToken: "t", schema })
+      export const layer: Layer.Layer<SandboxStore | ProcessLog, SandboxError> = InstantDb.layer({ db, mirror: true })
+      export const user = InstantDb.layer({ db: db.asUser({ email: "a@example.test" }) })
+      export const query = db.query({ sandbox_sandboxes: { processes: { chunks: {} } } })
+
+      // @ts-expect-error the client, not its configuration
+      export const wrong = InstantDb.layer({ db: { appId: "a" } })
+    `
+    )
+    assert.deepStrictEqual(await typeCheck(folder, { skipLibCheck: true, types: [] }, ["instant.ts"]), passed)
   }, 120_000)
 }, 120_000)

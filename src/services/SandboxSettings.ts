@@ -127,7 +127,7 @@ export const provider = text({
 export const store = choice(["sqlite", "memory", "instantdb", "postgres"], {
   name: "SANDBOX_STORE",
   fallback: "sqlite",
-  description: "The record store of `Embedded.layerConfig` (`sqlite` or `memory`)"
+  description: "The record store of `Embedded.layerConfig`: `sqlite`, `memory` or `instantdb`"
 })
 
 /** `SANDBOX_SQLITE_FILE`. */

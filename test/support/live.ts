@@ -2,7 +2,7 @@
  * Runs against the vendors themselves, which cost money: `SANDBOX_LIVE=vercel npm test`; several names are separated by commas.
  * Nothing is contacted without it.
  */
-const known = ["vercel"] as const
+const known = ["vercel", "instantdb"] as const
 
 /** A vendor that `SANDBOX_LIVE` can name. */
 export type Vendor = (typeof known)[number]

@@ -1,56 +1,12 @@
 /** Several real processes on one SQLite file. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Queue, Stream } from "effect"
-import { type ChildProcess, spawn } from "node:child_process"
-import { once } from "node:events"
 import { DatabaseSync } from "node:sqlite"
-import { fileURLToPath } from "node:url"
-import { isOutput } from "../../../src/model/ProcessEvent.ts"
-import type { ProcessRecord } from "../../../src/model/Process.ts"
 import { ProcessLog } from "../../../src/services/ProcessLog.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
 import { chunk, leasedProcess, sandboxRecord } from "../../../src/testing/internal/stores.ts"
 import { sqliteFile, temporaryFile } from "./support.ts"
-
-const fixture = fileURLToPath(new URL("../../fixtures/storeWorker.ts", import.meta.url))
-
-interface Worker {
-  readonly child: ChildProcess
-  readonly lines: Queue.Queue<string>
-  /** Everything that it printed on stderr. */
-  readonly stderr: () => string
-  readonly exit: Promise<unknown>
-}
-
-const worker = (...args: ReadonlyArray<string>) =>
-  Effect.acquireRelease(
-    Effect.gen(function* () {
-      const lines = yield* Queue.unbounded<string>()
-      const child = spawn(process.execPath, [fixture, ...args], { stdio: ["ignore", "pipe", "pipe"] })
-      let rest = ""
-      let stderr = ""
-      child.stdout.on("data", (data: Buffer) => {
-        const parts = (rest + data.toString()).split("\n")
-        rest = parts.pop() ?? ""
-        for (const part of parts) Queue.offerUnsafe(lines, part)
-      })
-      child.stderr.on("data", (data: Buffer) => (stderr += data.toString()))
-      return { child, lines, stderr: () => stderr, exit: once(child, "exit") } satisfies Worker
-    }),
-    ({ child, exit }) =>
-      Effect.promise(async () => {
-        if (child.exitCode === null && child.signalCode === null) {
-          child.kill("SIGKILL")
-          await exit
-        }
-      })
-  )
-
-const finished = (one: Worker) =>
-  Effect.gen(function* () {
-    yield* Effect.promise(() => one.exit)
-    assert.strictEqual(one.child.exitCode, 0, one.stderr())
-  })
+import { finished, verifyPairs, worker } from "./workers.ts"
 
 const integrity = (file: string) =>
   Effect.sync(() => {
@@ -60,28 +16,6 @@ const integrity = (file: string) =>
     } finally {
       database.close()
     }
-  })
-
-/** The log has pairs of events without a gap, and the record counts as many pairs. */
-const verifyPairs = (process: ProcessRecord) =>
-  Effect.gen(function* () {
-    const log = yield* ProcessLog
-    const record = yield* (yield* SandboxStore).getProcess(process.id)
-    let seq = 0
-    let offset = 0
-    yield* Stream.runForEach(log.read(process.id), (event) =>
-      Effect.sync(() => {
-        assert.strictEqual(event.seq, ++seq)
-        if (!isOutput(event)) return assert.fail("only output was written")
-        assert.strictEqual(event.offset, offset)
-        offset += event.bytes.length
-      })
-    )
-    assert.strictEqual(seq % 2, 0, "both of a pair or none")
-    assert.strictEqual(record.metadata?.["pairs"], seq / 2)
-    assert.strictEqual(record.version, 1 + seq / 2)
-    assert.deepStrictEqual(yield* log.lastPosition(process.id), { seq, stdout: offset, stderr: 0 })
-    return seq
   })
 
 describe("several processes on one SQLite file", () => {
