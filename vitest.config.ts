@@ -5,6 +5,8 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: ["test/fixtures/**"],
     pool: "forks",
+    // No file changes what another one sees, and Effect is loaded once a worker: it saves 0.7 s of a core for each of them.
+    isolate: false,
     fileParallelism: true,
     maxWorkers: 2,
     testTimeout: 30_000,

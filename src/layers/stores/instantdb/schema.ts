@@ -28,6 +28,7 @@ const sandboxes = i.entity({
   persistent: i.boolean().optional(),
   deleteOnStop: i.boolean().optional(),
   stopPending: i.string().optional(),
+  restoring: i.string().optional(),
   workspaceRoot: i.string().optional(),
   error: i.string().optional(),
   checkpointComments: i.json().optional(),
