@@ -82,3 +82,7 @@ export const SaneDurationOrZero = fromInput.pipe(Schema.decodeTo(Schema.Duration
 /** A JSON object. */
 export const JsonObject = Schema.Record(Schema.String, Schema.Json)
 export type JsonObject = typeof JsonObject.Type
+
+/** Where a record had a secret: `SandboxSecrets` supplies its value under this name. */
+export const SecretName = Schema.Struct({ secret: Schema.String })
+export type SecretName = typeof SecretName.Type
