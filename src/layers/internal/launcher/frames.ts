@@ -6,6 +6,7 @@
  * - `1 <offset> <base64> <end>`, `2 …`: output, with the offsets of its first byte and after its last
  * - `in <taken> .`: how many chunks of input were taken; `closed` when the command reads no more
  * - `exit <json> .`; `lost .`: nobody is left to say how it ended; `none .`: there is no such process
+ * - `turn .`: there is more to come, for whoever asks again
  *
  * Anything else is not ours and is left out, as is a line that was torn: what is missing then shows as a gap.
  */
@@ -37,6 +38,7 @@ export type Frame =
   | { readonly type: "exit"; readonly exit: ExitJson }
   | { readonly type: "lost" }
   | { readonly type: "none" }
+  | { readonly type: "turn" }
 
 /** The text of an exit file. */
 export const decodeExit = Schema.decodeUnknownOption(Schema.fromJsonString(ExitJson))
@@ -68,6 +70,7 @@ const control = (words: ReadonlyArray<string>): Frame | undefined => {
       return Option.getOrUndefined(Option.map(decodeExit(first), (exit): Frame => ({ type: "exit", exit })))
     case "lost":
     case "none":
+    case "turn":
       return { type }
     default:
       return undefined
