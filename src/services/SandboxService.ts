@@ -426,7 +426,8 @@ const ofMachine = [
   "ProviderNotSelected",
   "InvalidConfig",
   "SecretsRequired",
-  "UnsupportedCapability"
+  "UnsupportedCapability",
+  "VolumeFailed"
 ] as const
 
 const ofLog = ["NotFound", "InvalidArgument", "Store"] as const
@@ -442,6 +443,7 @@ export const methodReasons = {
     "ConfigMismatch",
     "NameInUse",
     "SecretsRequired",
+    "VolumeFailed",
     "NotActive",
     "Stopped",
     "Gone",

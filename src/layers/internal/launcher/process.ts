@@ -173,7 +173,11 @@ export const follow = Effect.fnUntraced(function* (
             return outcome === "ok" ? Effect.void : Effect.logWarning(`process ${processId} survived SIGKILL`)
           }),
           // Its machine is gone, and so is the process.
-          Effect.catchReasons("SandboxError", { Gone: () => Effect.void, NotRunning: () => Effect.void }),
+          Effect.catchReasons("SandboxError", {
+            Gone: () => Effect.void,
+            NotRunning: () => Effect.void,
+            Superseded: () => Effect.void
+          }),
           Effect.catch((error) => Effect.logWarning(`process ${processId} may still run`, error)),
           // Nobody follows it any more: whoever waits for its end must not wait for ever.
           Effect.ensuring(
