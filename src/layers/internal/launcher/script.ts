@@ -585,7 +585,7 @@ case $_M in
       setsid sh -c 'exec setsid "$@"' sh sh -c "$0" "$0" "$_S" runner "$_D" "$_N" "$_W" "$@" </dev/null >/dev/null 2>&1
     fi
     if [ -n "$_forget" ]; then (cd "\${_D%/*}" && vanish $_forget); fi
-    reader 0 0 '' 0.05
+    reader 0 0 '' 0.2
     ;;
   runner)
     umask 077
