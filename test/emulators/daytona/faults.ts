@@ -127,6 +127,10 @@ export class Faults {
     return undefined
   }
 
+  clear(): void {
+    this.#scripts.length = 0
+  }
+
   /** How many requests would still meet a fault: 0 when the script was played to its end. */
   get pending(): number {
     return this.#scripts.reduce((sum, { times }) => sum + times, 0)

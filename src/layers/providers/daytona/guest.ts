@@ -238,7 +238,8 @@ export const run = (
   fields: { readonly effects: boolean } & Partial<Question>
 ): Effect.Effect<ReadonlyArray<string>, SandboxError> =>
   Effect.flatMap(
-    guest.exec(operation, ["env", "LC_ALL=C", "sh", "-c", script, "sh", ...args], fields),
+    // What the vendor yields is both streams in one: what goes wrong is told by words of the script.
+    guest.exec(operation, ["env", "LC_ALL=C", "sh", "-c", `exec 2>/dev/null\n${script}`, "sh", ...args], fields),
     ({ exitCode, stdout }) => {
       const lines = stdout.split("\n").filter((text) => text !== "")
       return lines.at(-1) === done

@@ -158,7 +158,7 @@ const change = (
       Effect.gen(function* () {
         const { _tag } = error.reason
         if (error.provesNotAccepted && _tag !== "Busy" && _tag !== "InvalidArgument") return yield* error
-        const now = yield* Effect.flatMap(get(sdk, before.id), (found) => settled(sdk, found))
+        const now = yield* arrived(sdk, before, undefined, reached)
         return reached(now) ? now : yield* error
       })
     ),
