@@ -57,7 +57,7 @@ const isPrivate = (module: string): boolean => {
 }
 const needsVitest = (module: string) => module.startsWith("testing/")
 /** Declarations that name types of a vendor's SDK, which whoever imports them has installed. */
-const needsSdk = (module: string) => module === "layers/providers/Vercel"
+const needsSdk = (module: string) => module === "layers/providers/Vercel" || module === "layers/providers/Daytona"
 const publicModules = () => modules.filter((module) => !isPrivate(module))
 
 const passed = { code: 0, stdout: "" }
@@ -232,15 +232,21 @@ describe("the packed package", () => {
   }, 120_000)
 
   it("type-checks a consumer of a vendor beside its SDK", async () => {
-    const sdk = "@vercel/sandbox"
-    await mkdir(join(folder, "node_modules/@vercel"), { recursive: true })
-    await symlink(join(root, "node_modules", sdk), join(folder, "node_modules", sdk))
+    for (const sdk of ["@vercel/sandbox", "@daytonaio/sdk"]) {
+      await mkdir(dirname(join(folder, "node_modules", sdk)), { recursive: true })
+      await symlink(join(root, "node_modules", sdk), join(folder, "node_modules", sdk))
+    }
     await writeFile(
       join(folder, "vendor.ts"),
       `
       import * as Effect from "effect/Effect"
       import * as Redacted from "effect/Redacted"
+      import * as Daytona from "effect-sandbox/layers/providers/Daytona"
       import * as Vercel from "effect-sandbox/layers/providers/Vercel"
+
+      export const daytona = Daytona.layer({ apiKey: Redacted.make("k"), apiUrl: "u" })
+      // @ts-expect-error a token needs its organization
+      export const half = Daytona.layer({ jwtToken: Redacted.make("t"), apiUrl: "u" })
 
       const creds = { token: Redacted.make("t"), teamId: "t", projectId: "p" }
       export const layer = Vercel.layer(creds)
