@@ -14,6 +14,7 @@ import type { SandboxError } from "../../errors.ts"
 import * as ProviderRegistry from "../../services/ProviderRegistry.ts"
 import type { SandboxProvider } from "../../services/SandboxProvider.ts"
 import type { Setting } from "../../services/SandboxSettings.ts"
+import { SandboxVolumes } from "../../services/SandboxVolumes.ts"
 import * as Daytona from "./daytona/provider.ts"
 import * as own from "./daytona/settings.ts"
 
@@ -34,26 +35,24 @@ export const settings: ReadonlyArray<Setting<unknown>> = own.all
 export const make = (options: Options): Effect.Effect<SandboxProvider, SandboxError, Scope.Scope> =>
   Effect.map(Daytona.make(options), ({ provider }) => provider)
 
-const register = (
-  made: Effect.Effect<Daytona.Made, SandboxError, Scope.Scope>
-): Layer.Layer<ProviderRegistry.ProviderRegistry | DaytonaClient, SandboxError> =>
+/** What the layers provide. */
+type Provided = ProviderRegistry.ProviderRegistry | DaytonaClient | SandboxVolumes
+
+const register = (made: Effect.Effect<Daytona.Made, SandboxError, Scope.Scope>): Layer.Layer<Provided, SandboxError> =>
   Layer.effectContext(
     Effect.gen(function* () {
-      const { client, provider } = yield* made
+      const { client, provider, volumes } = yield* made
       const registry = yield* Layer.build(ProviderRegistry.layer([Effect.succeed(provider)]))
-      return Context.add(registry, DaytonaClient, client)
+      return registry.pipe(Context.add(DaytonaClient, client), Context.add(SandboxVolumes, volumes))
     })
   )
 
 /** Registers the provider as the only one. */
-export const layer = (options: Options): Layer.Layer<ProviderRegistry.ProviderRegistry | DaytonaClient, SandboxError> =>
-  register(Daytona.make(options))
+export const layer = (options: Options): Layer.Layer<Provided, SandboxError> => register(Daytona.make(options))
 
 /**
  * Like {@link layer}, with `DAYTONA_API_URL` (or `DAYTONA_SERVER_URL`), and `DAYTONA_API_KEY`, or `DAYTONA_JWT_TOKEN` with
  * `DAYTONA_ORGANIZATION_ID`; and `DAYTONA_TARGET`. Looks nowhere else.
  */
-export const layerConfig = (
-  options: ConfigOptions = {}
-): Layer.Layer<ProviderRegistry.ProviderRegistry | DaytonaClient, SandboxError> =>
+export const layerConfig = (options: ConfigOptions = {}): Layer.Layer<Provided, SandboxError> =>
   register(Effect.flatMap(own.access, (access) => Daytona.make({ ...options, ...access })))

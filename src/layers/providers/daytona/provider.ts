@@ -15,6 +15,7 @@ import { RecoveryPolicy } from "../../../services/RecoveryPolicy.ts"
 import type { CreateRequest, MachineRef, PortUrl, SandboxProvider } from "../../../services/SandboxProvider.ts"
 import * as Provider from "../../../services/SandboxProvider.ts"
 import * as SandboxSettings from "../../../services/SandboxSettings.ts"
+import type { SandboxVolumes } from "../../../services/SandboxVolumes.ts"
 import * as Checkpoints from "./checkpoints.ts"
 import * as Lifecycle from "./lifecycle.ts"
 import * as Machine from "./machine.ts"
@@ -24,6 +25,7 @@ import * as SdkPart from "./sdk.ts"
 import type { Dto, Sandbox, Sdk } from "./sdk.ts"
 import type { Access } from "./settings.ts"
 import * as settings from "./settings.ts"
+import * as Volumes from "./volumes.ts"
 
 /** What a provider of Daytona's is made with besides where it is and who asks. */
 export interface CommonOptions {
@@ -68,7 +70,7 @@ export class DaytonaClient extends Context.Service<
 export interface Made {
   readonly provider: SandboxProvider
   readonly client: DaytonaClient["Service"]
-  readonly sdk: Sdk
+  readonly volumes: SandboxVolumes["Service"]
 }
 
 const resolved = (plan: Plan): Provider.ResolvedConfig => ({
@@ -196,6 +198,6 @@ export const make = (options: Options): Effect.Effect<Made, SandboxError, Scope.
     return {
       provider: Provider.make({ ...primitives(context, environment, options), requestTimeout }),
       client: clientOf(sdk),
-      sdk
+      volumes: Volumes.make(sdk)
     }
   })

@@ -2,9 +2,12 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../../errors.ts"
 import { Timeout, VolumeFailed } from "../../../errors.ts"
 import type { VolumeMount } from "../../../model/DaytonaConfig.ts"
+import type { Volume } from "../../../model/Volume.ts"
+import type { SandboxVolumes } from "../../../services/SandboxVolumes.ts"
 import type { Question, Sdk, VolumeDto } from "./sdk.ts"
 
 /** A volume and where it goes, as a creation says it. */
@@ -128,3 +131,25 @@ export const mounts = (
       Effect.map(({ id }): Mount => ({ volumeId: id, mountPath, ...(subpath === undefined ? {} : { subpath }) }))
     )
   ).pipe(Effect.mapError((error) => sdk.fail("create", error.reason, sandboxId)))
+
+const volumeOf = ({ createdAt, id, name, state }: VolumeDto): Volume => {
+  const created = Date.parse(createdAt)
+  return { id, name, state, ...(Number.isFinite(created) ? { createdAt: created } : {}) }
+}
+
+const isEnding = ({ state }: VolumeDto): boolean =>
+  state === "deleted" || state === "deleting" || state === "pending_delete"
+
+/** The volumes of the account, for programs. */
+export const make = (sdk: Sdk): SandboxVolumes["Service"] => ({
+  list: Stream.unwrap(
+    Effect.map(list(sdk), (all) => Stream.fromIterable(all.filter((volume) => !isEnding(volume)).map(volumeOf)))
+  ),
+  get: (name) => Effect.map(get(sdk, "volume", name), volumeOf),
+  create: (name) =>
+    Effect.map(
+      Effect.flatMap(ensure(sdk, "createVolume", name), (volume) => ready(sdk, "createVolume", volume)),
+      volumeOf
+    ),
+  delete: (name) => remove(sdk, name)
+})
