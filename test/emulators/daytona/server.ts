@@ -19,7 +19,7 @@ import { processesOf } from "../vercel/machine.ts"
 import { type Endpoint, type Fault, Faults } from "./faults.ts"
 import { TimedOut } from "./guest.ts"
 import { parse, partHead } from "./multipart.ts"
-import { Refusal, refuse, type SandboxState, type SnapshotState, type VolumeState, World } from "./state.ts"
+import { iso, Refusal, refuse, type SandboxState, type SnapshotState, type VolumeState, World } from "./state.ts"
 
 export interface Recorded {
   readonly endpoint: Endpoint | "unknown"
@@ -110,8 +110,6 @@ interface Route {
 }
 
 const becomesOf = (fault: Fault | undefined) => (fault?._tag === "Becomes" ? fault : undefined)
-
-const iso = (millis: number) => new Date(millis).toISOString()
 
 const snapshotAnswer = (snapshot: SnapshotState) => ({
   id: snapshot.id,
@@ -457,7 +455,7 @@ const serve = async (
       return json(
         {
           path: url.pathname,
-          timestamp: new Date(0).toISOString(),
+          timestamp: iso(0),
           statusCode: status,
           error: Http.STATUS_CODES[status] ?? "Error",
           message

@@ -1,4 +1,5 @@
 /** What the emulated organization holds, and how its states follow each other. */
+import { DateTime } from "effect"
 import * as Crypto from "node:crypto"
 import * as Path from "node:path"
 import { Guest } from "./guest.ts"
@@ -67,6 +68,9 @@ export class Refusal extends Error {
     this.status = status
   }
 }
+
+/** A time as the API tells it. */
+export const iso = (millis: number): string => DateTime.formatIso(DateTime.makeUnsafe(millis))
 
 export const refuse = (status: number, message: string): never => {
   throw new Refusal(status, message)
@@ -351,8 +355,8 @@ export class World {
       recoverable: sandbox.recoverable,
       autoStopInterval: sandbox.autoStopInterval,
       autoDeleteInterval: sandbox.autoDeleteInterval,
-      ...(sandbox.autoDestroyAt === undefined ? {} : { autoDestroyAt: new Date(sandbox.autoDestroyAt).toISOString() }),
-      createdAt: new Date(sandbox.createdAt).toISOString(),
+      ...(sandbox.autoDestroyAt === undefined ? {} : { autoDestroyAt: iso(sandbox.autoDestroyAt) }),
+      createdAt: iso(sandbox.createdAt),
       toolboxProxyUrl: this.#options.toolboxUrl(),
       ...(full ? { env: sandbox.env, volumes: request["volumes"] ?? [], buildInfo: request["buildInfo"] } : {})
     }

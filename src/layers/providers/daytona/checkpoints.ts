@@ -22,7 +22,8 @@ const prefixOf = (sandboxId: SandboxId): string => `sbx-${sandboxId}-checkpoint-
 const checkpointOf = (sandboxId: SandboxId, snapshot: Snapshot): Checkpoint => ({
   id: snapshot.name,
   sandboxId,
-  createdAt: new Date(snapshot.createdAt).getTime()
+  // The types say a Date; what arrives is its text.
+  createdAt: Date.parse(String(snapshot.createdAt))
 })
 
 const question = (operation: string, id: string, sandboxId: SandboxId, fields: Partial<Question> = {}): Question => ({

@@ -273,7 +273,7 @@ export const write = Effect.fnUntraced(function* (guest: Guest, entries: Readonl
         sandbox.fs.uploadFileStream(body, target, { timeout: Duration.toSeconds(Duration.hours(24)), signal })
       )
       .pipe(Effect.ensuring(Effect.sync(() => body.destroy())))
-    if (defect !== undefined) yield* defect
+    if (defect !== undefined) return yield* defect
   })
 
   const place = (files: ReadonlyArray<Piece>, last: boolean) =>

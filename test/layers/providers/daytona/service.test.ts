@@ -365,7 +365,7 @@ describe("Daytona: the SDK", () => {
           }>((resume) => {
             const child = ChildProcess.spawn(process.execPath, ["--input-type=module", "-e", script], {
               cwd: directory,
-              env: { PATH: process.env["PATH"], ...leaks },
+              env: leaks,
               timeout: 30_000
             })
             let stdout = ""
