@@ -61,6 +61,8 @@ export interface Options {
   readonly transition?: Duration.Input | undefined
   /** Sandboxes on a page of a list; 100. */
   readonly pageSize?: number | undefined
+  /** What comes first in the `PATH` of guests. */
+  readonly bin?: string | undefined
 }
 
 export interface DaytonaEmulator {
@@ -338,7 +340,7 @@ export const make = Effect.fnUntraced(function* (
   let origin = ""
   const world = new World({
     directory,
-    path: cleanPath,
+    path: options.bin === undefined ? cleanPath : `${options.bin}:${cleanPath}`,
     now: () => clock.currentTimeMillisUnsafe(),
     after: (millis, then) => {
       const fiber = run(Effect.andThen(Effect.sleep(millis), Effect.sync(then)))

@@ -25,6 +25,8 @@ suite(
     // What the guest keeps of it is its own disk: see the launcher's quota.
     holdsBack: false,
     redactedArguments: true,
+    // The launcher has them all in its own tests.
+    propertyRuns: 10,
     bindingModes: process.getuid?.() !== 0
   }
 )
