@@ -3,6 +3,7 @@
  * `tmp` is on the disk too, `shm` does not outlive a boot. The directory is no jail: a command sees the host.
  */
 import * as ChildProcess from "node:child_process"
+import { existsSync } from "node:fs"
 import * as Fs from "node:fs/promises"
 import * as Path from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
@@ -12,6 +13,9 @@ export interface Executed {
   readonly exitCode: number
   readonly result: string
 }
+
+/** The daemon takes zsh or bash where there is one; they read no further ahead than a line. */
+export const shell = existsSync("/bin/bash") ? "/bin/bash" : "sh"
 
 /** 408: the group was killed, and its output is lost. */
 export class TimedOut extends Error {}
@@ -88,7 +92,7 @@ export class Guest {
     readonly timeout?: number | undefined
   }): Promise<Executed> {
     return new Promise((resolve, reject) => {
-      const child = ChildProcess.spawn("sh", [], {
+      const child = ChildProcess.spawn(shell, [], {
         cwd: this.resolve(request.cwd ?? ""),
         env: {
           HOME: this.home,

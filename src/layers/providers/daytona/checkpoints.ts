@@ -143,7 +143,9 @@ export const create = (sdk: Sdk, dto: Dto, sandboxId: SandboxId): Effect.Effect<
     yield* Effect.ignore(removeSnapshot(sdk, operation, snapshot.id, sandboxId))
     return yield* sdk.fail(
       operation,
-      new Unknown({ detail: `the snapshot is ${snapshot.state}: ${snapshot.errorReason ?? "for no reason given"}` }),
+      new Unknown({
+        detail: `the snapshot is ${snapshot.state}: ${sdk.scrub(snapshot.errorReason ?? "for no reason given")}`
+      }),
       sandboxId
     )
   }).pipe(

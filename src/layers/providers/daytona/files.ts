@@ -5,7 +5,6 @@
  * All contents of a write are one upload, which the script takes apart: it counts the bytes first, so that no upload that was cut,
  * or refused without anybody saying so, passes for a success.
  */
-import * as NodeStream from "@effect/platform-node/NodeStream"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -19,6 +18,7 @@ import type { Guest } from "./guest.ts"
 import { done, run } from "./guest.ts"
 import { slow } from "./lifecycle.ts"
 import type { Question } from "./sdk.ts"
+import * as Transfer from "./transfer.ts"
 
 type Failure = SandboxError | PlatformError.PlatformError
 
@@ -108,16 +108,15 @@ export const read = (guest: Guest, path: string): Stream.Stream<Uint8Array, Fail
     sandboxId: guest.sandboxId
   }
   const download = Stream.unwrap(
-    Effect.map(
-      guest.ask("readFile", {}, (sandbox, _, { signal }) =>
-        sandbox.fs.downloadFileStream(target, { timeout: Duration.toSeconds(Duration.hours(24)), signal })
-      ),
-      (readable) =>
-        NodeStream.fromReadable<Uint8Array, SandboxError>({
-          evaluate: () => readable,
-          onError: (error) => guest.sdk.classify(error, asked)
-        })
-    )
+    guest
+      .ask("readFile", { deadline: requestTimeout }, (sandbox, client, options) =>
+        // Its deadline is for the beginning; for the rest there is one a piece.
+        Transfer.download(client, sandbox, target, { ...options, timeout: 0 })
+      )
+      .pipe(
+        Effect.tap(({ close }) => Effect.addFinalizer(() => Effect.sync(close))),
+        Effect.map(({ content }) => Stream.fromAsyncIterable(content, (error) => guest.sdk.classify(error, asked)))
+      )
   )
   // A connection that has died says nothing of it. For each pull by itself: nothing is read ahead.
   const patient = Stream.transformPull(download, (pull) =>
@@ -274,12 +273,10 @@ export const write = Effect.fnUntraced(function* (guest: Guest, entries: Readonl
         return Stream.empty
       })
     )
-    const body = yield* NodeStream.toReadable(contents)
-    yield* guest
-      .ask("writeFiles", { deadline: Duration.hours(24) }, (sandbox, _, { signal }) =>
-        sandbox.fs.uploadFileStream(body, target, { timeout: Duration.toSeconds(Duration.hours(24)), signal })
-      )
-      .pipe(Effect.ensuring(Effect.sync(() => body.destroy())))
+    const body = yield* Stream.toAsyncIterableEffect(contents)
+    yield* guest.ask("writeFiles", { deadline: Duration.hours(24) }, (sandbox, client, options) =>
+      Transfer.upload(client, sandbox, target, body, options)
+    )
     if (defect !== undefined) return yield* defect
   })
 

@@ -20,7 +20,7 @@ import { install } from "../../internal/launcher/launcher.ts"
 import type { GuestResult, Program } from "../../internal/launcher/transport.ts"
 import * as Lifecycle from "./lifecycle.ts"
 import { labelNames } from "./plan.ts"
-import type { Client, Dto, Question, Sandbox, Sdk } from "./sdk.ts"
+import type { Client, Dto, Question, RequestOptions, Sandbox, Sdk } from "./sdk.ts"
 
 /** One boot of a sandbox, and what is asked of it. Never boots. */
 export interface Guest {
@@ -37,7 +37,7 @@ export interface Guest {
   readonly ask: <A>(
     operation: string,
     fields: Partial<Question>,
-    evaluate: (sandbox: Sandbox, client: Client, options: { readonly signal: AbortSignal }) => Promise<A>
+    evaluate: (sandbox: Sandbox, client: Client, options: RequestOptions) => Promise<A>
   ) => Effect.Effect<A, SandboxError>
   /** The same translation for a stream that has failed. */
   readonly explain: (error: SandboxError) => Effect.Effect<SandboxError>
@@ -209,7 +209,7 @@ export const make = (
       program,
       explain,
       ask: (operation, fields, evaluate) =>
-        explained(sdk.use(question(operation, fields), (client, { signal }) => evaluate(sandbox, client, { signal }))),
+        explained(sdk.use(question(operation, fields), (client, options) => evaluate(sandbox, client, options))),
       exec: (operation, argv, fields = {}) =>
         execute(
           sdk,

@@ -109,8 +109,14 @@ export const settled = (sdk: Sdk, dto: Dto, sandboxId?: SandboxId): Effect.Effec
     : Effect.succeed(dto)
 
 /** Why a sandbox that should run does not. */
-const notStarted = (sdk: Sdk, operation: string, dto: Dto, sandboxId: SandboxId): SandboxError => {
-  const why = dto.errorReason === undefined ? "" : `: ${dto.errorReason}`
+const notStarted = (
+  sdk: Sdk,
+  operation: string,
+  dto: Dto,
+  sandboxId: SandboxId,
+  secrets: ReadonlyArray<string> = []
+): SandboxError => {
+  const why = dto.errorReason === undefined ? "" : `: ${sdk.scrub(dto.errorReason, secrets)}`
   return sdk.fail(
     operation,
     dto.state === "build_failed"
@@ -363,7 +369,7 @@ export const create = (
     if (there.state === "error" || there.state === "build_failed") {
       // Nothing will become of it, and the next attempt needs its name.
       yield* Effect.ignore(remove(sdk, asked, there.id), { log: true })
-      return yield* notStarted(sdk, "create", there, sandboxId)
+      return yield* notStarted(sdk, "create", there, sandboxId, secretsIn(plan))
     }
     return there.state === "started" ? there : (yield* boot(sdk, "create", there, sandboxId)).dto
   })

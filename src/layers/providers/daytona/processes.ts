@@ -12,6 +12,7 @@ import { type Launcher, make as makeLauncher } from "../../internal/launcher/lau
 import type { GuestTransport } from "../../internal/launcher/transport.ts"
 import type { Guest } from "./guest.ts"
 import { turn } from "./guest.ts"
+import * as Transfer from "./transfer.ts"
 
 /** How long a turn of the reader and the way to it may take, whatever the request timeout is. */
 const deadlineOf = (guest: Guest): Duration.Duration => Duration.max(turn, guest.sdk.requestTimeout)
@@ -28,11 +29,8 @@ const transportOf = (guest: Guest): GuestTransport => ({
       files,
       ({ bytes, path }) =>
         // Whoever else is in the guest cannot look into the directory.
-        guest.ask("upload", {}, (sandbox, _, { signal }) =>
-          sandbox.fs.uploadFileStream(Readable.from([Buffer.from(bytes)]), path, {
-            timeout: Duration.toSeconds(guest.sdk.requestTimeout) + 1,
-            signal
-          })
+        guest.ask("upload", {}, (sandbox, client, options) =>
+          Transfer.upload(client, sandbox, path, Readable.from([Buffer.from(bytes)]), options)
         ),
       { discard: true }
     )

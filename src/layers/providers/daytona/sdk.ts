@@ -33,6 +33,9 @@ export type SandboxApi = ConstructorParameters<Module["Sandbox"]>[3]
 /** The generated client of what runs commands in a sandbox. */
 type ProcessApi = ConstructorParameters<Module["Process"]>[1]
 
+/** The same of what moves files. */
+type FilesApi = ConstructorParameters<Module["FileSystem"]>[1]
+
 /** What the API tells of a sandbox. */
 export type Dto = Awaited<ReturnType<SandboxApi["getSandbox"]>>["data"]
 
@@ -43,7 +46,7 @@ export type ListedDto = Awaited<ReturnType<SandboxApi["listSandboxes"]>>["data"]
 export type CreateDto = Parameters<SandboxApi["createSandbox"]>[0]
 
 /** What every method of a generated client takes last. */
-type RequestOptions = NonNullable<Parameters<SandboxApi["getSandbox"]>[3]>
+export type RequestOptions = NonNullable<Parameters<SandboxApi["getSandbox"]>[3]>
 
 /** What is used of the generated client of snapshots, whose type the SDK does not export. */
 interface SnapshotsApi {
@@ -103,6 +106,8 @@ export interface Client {
   readonly sandboxOf: (dto: Dto) => Sandbox
   /** What runs commands in that sandbox. */
   readonly processesOf: (sandbox: Sandbox) => ProcessApi
+  /** What moves its files. */
+  readonly filesOf: (sandbox: Sandbox) => FilesApi
 }
 
 /** What is asked of the vendor; see {@link Asked}. */
@@ -129,6 +134,8 @@ export interface Sdk {
     evaluate: (client: Client, options: RequestOptions & { readonly signal: AbortSignal }) => Promise<A>
   ) => Effect.Effect<A, SandboxError>
   readonly fail: (operation: string, reason: SandboxErrorReason, sandboxId?: string) => SandboxError
+  /** Takes the credentials, and these secrets, out of what the vendor says. */
+  readonly scrub: (text: string, secrets?: ReadonlyArray<string>) => string
   /** The reason for what a stream of the SDK threw. */
   readonly classify: (error: unknown, question: Question) => SandboxError
 }
@@ -195,7 +202,8 @@ const clientOf = (
         requestTimeoutMs
       )
     },
-    processesOf: (sandbox) => sandbox.process["apiClient"]
+    processesOf: (sandbox) => sandbox.process["apiClient"],
+    filesOf: (sandbox) => sandbox.fs["apiClient"]
   }
 }
 
@@ -275,6 +283,7 @@ export const make = (options: Options): Effect.Effect<Sdk, never, Scope.Scope> =
       requestTimeout,
       retry: options.retry,
       fail,
+      scrub: (text, secrets) => scrubber(secrets)(text),
       classify: classified,
       use: (question, evaluate) => {
         const deadline = question.deadline ?? requestTimeout

@@ -99,7 +99,7 @@ export const ready = (sdk: Sdk, operation: string, volume: VolumeDto): Effect.Ef
             new VolumeFailed({
               volume: found.name,
               state: found.state,
-              ...(typeof found.errorReason === "string" ? { detail: found.errorReason } : {})
+              ...(typeof found.errorReason === "string" ? { detail: sdk.scrub(found.errorReason) } : {})
             })
           )
         )

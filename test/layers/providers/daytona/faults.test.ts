@@ -1,14 +1,18 @@
 /** What goes wrong at Daytona, one switch of the emulator after the other, and what the user gets. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, type Scope, Stream } from "effect"
+import { Effect, Fiber, Redacted, type Scope, Stream } from "effect"
 import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { inspect } from "node:util"
+import * as Daytona from "../../../../src/layers/providers/Daytona.ts"
+import { ProviderRegistry } from "../../../../src/services/ProviderRegistry.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as Fault from "../../../emulators/daytona/faults.ts"
+import * as Emulator from "../../../emulators/daytona/server.ts"
 import { full } from "../../../support/full.ts"
-import { service, Vendor } from "./support.ts"
+import { optionsFor, service, Vendor } from "./support.ts"
 
 const world = Effect.gen(function* () {
   return { vendor: yield* Vendor, sandboxes: yield* SandboxService }
@@ -26,7 +30,10 @@ const box = Effect.gen(function* () {
 /** A name that begins with this is for `npm run test:full`: a case like another one. */
 const later = "[full] "
 
-const live = (name: string, body: () => Effect.Effect<void, unknown, SandboxService | Vendor | Scope.Scope>) => {
+const live = (
+  name: string,
+  body: () => Effect.Effect<void, unknown, SandboxService | ProviderRegistry | Vendor | Scope.Scope>
+) => {
   if (full || !name.startsWith(later)) {
     it.live(name.replace(later, ""), () => Effect.scoped(Effect.provide(body(), service())), 60_000)
   }
@@ -371,4 +378,71 @@ describe("Daytona: a stop", () => {
       })
     )
   }
+})
+
+describe("Daytona: what is told", () => {
+  live("holds no key, whatever the vendor repeats, and no secret of a creation", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      const secret = "planted-daytona-secret"
+      const told = `refused ${vendor.apiKey} ${secret}`
+      const config = { env: { TOKEN: Redacted.make(secret) } }
+      for (const fault of [Fault.status(403, told), Fault.status(400, told), Fault.becomes("error", told)]) {
+        vendor.faults.inject("sandbox.create", fault)
+        const error = yield* Effect.flip(sandboxes.createSandbox(config))
+        for (const text of [error.message, JSON.stringify(error), inspect(error, { depth: 20 })]) {
+          assert.notInclude(text, vendor.apiKey)
+          assert.notInclude(text, secret)
+        }
+      }
+    })
+  )
+
+  live("of a list that lags behind is what there is", () =>
+    Effect.gen(function* () {
+      const { id, sandboxId, sandboxes, vendor } = yield* box
+      const provider = yield* Effect.flatMap(ProviderRegistry, (registry) => registry.get("daytona"))
+      const record = yield* sandboxes.getSandbox(sandboxId)
+      vendor.world.delete(vendor.world.find(id))
+      while (vendor.sandboxes()[0]?.state !== "destroyed") yield* Effect.sleep("5 millis")
+      vendor.faults.inject("sandbox.list", { _tag: "Ghosts" })
+      assert.deepStrictEqual(yield* Stream.runCollect(provider.find(record.id)), [])
+    })
+  )
+
+  it.live("of pages is all of them, or an error", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const emulator = yield* Emulator.make({ pageSize: 2 })
+        const provider = yield* Daytona.make(optionsFor(emulator))
+        for (let index = 0; index < 5; index++) {
+          emulator.world.create({ labels: { "sandbox-namespace": index === 2 ? "other" : "ns" } }, "started", "")
+        }
+        assert.strictEqual((yield* Stream.runCollect(provider.list("ns"))).length, 4)
+        assert.strictEqual(emulator.requests.count("sandbox.list"), 2)
+        emulator.faults.inject("sandbox.list", Fault.status(403, "no"), { skip: 1 })
+        const error = yield* Effect.flip(Stream.runCollect(provider.list("ns")))
+        assert.strictEqual(error.reason._tag, "Permission")
+      })
+    )
+  )
+
+  it.live("by a token names its organization, and one that is not known is Authentication", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const emulator = yield* Emulator.make()
+        const provider = yield* Daytona.make({
+          apiUrl: emulator.apiUrl,
+          jwtToken: Redacted.make("a-token"),
+          organizationId: "an-organization"
+        })
+        const error = yield* Effect.flip(Stream.runCollect(provider.list("ns")))
+        assert.strictEqual(error.reason._tag, "Authentication")
+        assert.deepInclude(emulator.requests.all[0]?.headers, {
+          authorization: "Bearer a-token",
+          "x-daytona-organization-id": "an-organization"
+        })
+      })
+    )
+  )
 })

@@ -326,7 +326,13 @@ describe("Daytona: the SDK", () => {
             Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-dotenv-"))),
             (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
           )
-          const leaks = { DAYTONA_TARGET: "leaked", DAYTONA_JWT_TOKEN: "leaked", DAYTONA_OTEL_ENABLED: "true" }
+          // And where the SDK believes to be serverless, it moves no files, or tells no failure to.
+          const leaks = {
+            VERCEL: "1",
+            DAYTONA_TARGET: "leaked",
+            DAYTONA_JWT_TOKEN: "leaked",
+            DAYTONA_OTEL_ENABLED: "true"
+          }
           Fs.writeFileSync(
             Path.join(directory, ".env"),
             Object.entries(leaks)
@@ -354,7 +360,10 @@ describe("Daytona: the SDK", () => {
               const machine = yield* provider.create(request)
               const process = yield* machine.start({ processId: "${newProcessId()}", command: "echo", args: ["hi"], lifetime: "scoped", stdin: false })
               const chunks = yield* Stream.runCollect(process.output)
-              return { before, after: loaded(), out: Buffer.concat(chunks.map(({ bytes }) => bytes)).toString() }
+              const large = Buffer.alloc(300_000, "x")
+              yield* machine.writeFiles([{ path: "f", content: large }])
+              const read = Buffer.concat(yield* Stream.runCollect(machine.readFile("f")))
+              return { before, after: loaded(), same: read.equals(large), out: Buffer.concat(chunks.map(({ bytes }) => bytes)).toString() }
             })))
             console.log(JSON.stringify({ ...told, stray, sigterm: process.listenerCount("SIGTERM") }))
           `
@@ -378,6 +387,7 @@ describe("Daytona: the SDK", () => {
           assert.deepStrictEqual(JSON.parse(stdout), {
             before: false,
             after: true,
+            same: true,
             out: "hi\n",
             stray: [],
             sigterm: 0
