@@ -31,7 +31,11 @@ import { DatasetSource } from "../../services/DatasetSource.ts"
 export interface Database {
   readonly query: (query: object, options?: object) => Promise<unknown>
   readonly storage: {
-    readonly uploadFile: (path: string, file: Buffer, metadata?: { readonly contentType?: string }) => Promise<unknown>
+    readonly uploadFile: (
+      path: string,
+      file: Uint8Array,
+      metadata?: { readonly contentType?: string }
+    ) => Promise<unknown>
   }
 }
 

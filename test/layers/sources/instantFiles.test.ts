@@ -1,5 +1,6 @@
 /** Datasets in InstantDB's storage, over a database of the test that has what is used of the SDK's. */
 import { assert, describe, it } from "@effect/vitest"
+import type { init } from "@instantdb/admin"
 import { Effect, Stream } from "effect"
 import * as InstantFiles from "../../../src/layers/sources/InstantFiles.ts"
 
@@ -12,6 +13,9 @@ interface Stored {
   readonly "location-id": string
   readonly content: Buffer
 }
+
+/** The database of the SDK is one. */
+export const ofSdk = (db: ReturnType<typeof init>): InstantFiles.Database => db
 
 const world = () => {
   const files = new Map<string, Stored>()
@@ -40,7 +44,7 @@ const world = () => {
           path,
           url: `https://files.test/${encodeURIComponent(path)}`,
           "location-id": `l${++uploads}`,
-          content
+          content: Buffer.from(content)
         })
         return Promise.resolve({ data: { id } })
       }

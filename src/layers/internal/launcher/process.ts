@@ -316,7 +316,7 @@ export const follow = Effect.fnUntraced(function* (
           directory,
           `${position.stdout}`,
           `${position.stderr}`,
-          ...(options.turns === true ? [`${taken}`, (linger / 1000).toFixed(3)] : [])
+          ...(options.turns === true ? [running ? `${taken}` : "", (linger / 1000).toFixed(3)] : [])
         )
     let last: Step = "go on"
     let heard = false

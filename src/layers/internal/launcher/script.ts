@@ -467,7 +467,7 @@ send() {
   eval "_o$1=\\$_o _h$1=\\$_h"
 }
 # Sends what the runner leaves in the directory, from offsets $1 and $2, until the end. In turns it goes when it has had something
-# to say and $4 seconds have passed, or after 15 seconds without; $3 is what was said of the input.
+# to say and $4 seconds have passed, or after 15 seconds without; $3 is what was said of the input, empty for who has heard nothing.
 reader() {
   _o1=$1 _o2=$2 _h1= _h2= _a=$3 _w=t _late=0 _up= _said= _soon= _quiet=0 _room=1048576
   exec 8<>"$_D/b.$$"
@@ -507,7 +507,7 @@ reader() {
         case $_l$_x in *[!0-9]*) ;; *) [ "$_l" -gt "$_x" ] || _l=$_x ;; esac
       fi
       say start "$_l"
-      [ "$_M" != run ] || _said=1
+      [ -n "$3" ] || _said=1
       [ "$_o1" = 0 ] || seek 1
       [ "$_o2" = 0 ] || seek 2
     fi

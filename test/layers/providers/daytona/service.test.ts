@@ -1,6 +1,6 @@
 /** What a user gets on Daytona: the service over the real SDK and the emulator, and how many requests it takes. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Clock, Duration, Effect, Redacted, Schedule, Stream } from "effect"
+import { Clock, Context, Duration, Effect, Layer, Redacted, Schedule, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
@@ -9,6 +9,7 @@ import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import { inspect } from "node:util"
 import * as Daytona from "../../../../src/layers/providers/Daytona.ts"
+import * as Memory from "../../../../src/layers/stores/Memory.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import { newProcessId, newSandboxId } from "../../../../src/testing/internal/stores.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
@@ -267,6 +268,56 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Daytona"
 })
 
 describe("Daytona: while nobody watches", () => {
+  it.live("a recorded process is gone on with by the next service, at the byte", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const emulator = yield* Emulator.make()
+        const store = yield* Layer.build(Layer.fresh(Memory.layer({ namespace: "tests" })))
+        // Each time a service of its own, which ends with the effect.
+        const withService = <A, E>(use: (sandboxes: SandboxService["Service"]) => Effect.Effect<A, E>) =>
+          Effect.scoped(
+            Effect.flatMap(
+              Layer.build(
+                Layer.fresh(SandboxService.layer).pipe(
+                  Layer.provide(Layer.fresh(Daytona.layer(optionsFor(emulator)))),
+                  Layer.provide(Layer.succeedContext(store))
+                )
+              ),
+              (context) => use(Context.get(context, SandboxService))
+            )
+          )
+        const script = "seq 1 500; while [ ! -e go ]; do sleep 0.02; done; seq 501 1000; exit 5"
+        const { processId, sandboxId } = yield* withService((sandboxes) =>
+          Effect.gen(function* () {
+            const { sandboxId } = yield* sandboxes.createSandbox()
+            const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "sh", ["-c", script], {
+              mode: "background"
+            })
+            yield* sandboxes.readProcessStream(processId, { follow: true }).pipe(
+              Stream.takeUntil((event) => event._tag === "stdout"),
+              Stream.runDrain
+            )
+            return { processId, sandboxId }
+          })
+        )
+        const told = yield* withService((sandboxes) =>
+          Effect.gen(function* () {
+            yield* sandboxes.attachProcess(processId)
+            yield* sandboxes.writeFiles(sandboxId, [{ path: "go", content: "" }])
+            const log = yield* Stream.runCollect(sandboxes.readProcessStream(processId, { follow: true }))
+            const { exitCode } = yield* sandboxes.getProcessSnapshot(processId)
+            return { log, exitCode }
+          })
+        )
+        const out = Buffer.concat(
+          told.log.flatMap((event) => (event._tag === "stdout" ? [event.bytes] : []))
+        ).toString()
+        assert.strictEqual(out, Array.from({ length: 1000 }, (_, index) => `${index + 1}\n`).join(""))
+        assert.strictEqual(told.exitCode, 5)
+      })
+    )
+  )
+
   it.live("a recorded process outlives the idleness and the lease that would end it", () =>
     Effect.scoped(
       Effect.gen(function* () {
