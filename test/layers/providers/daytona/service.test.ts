@@ -13,6 +13,7 @@ import * as Memory from "../../../../src/layers/stores/Memory.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import { newProcessId, newSandboxId } from "../../../../src/testing/internal/stores.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
+import * as Fault from "../../../emulators/daytona/faults.ts"
 import * as Emulator from "../../../emulators/daytona/server.ts"
 import { Counts } from "../../../support/counting.ts"
 import { optionsFor, service, Vendor } from "./support.ts"
@@ -194,6 +195,48 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Daytona"
         assert.strictEqual(made.labels["sandbox-boot"], after.incarnation)
         assert.strictEqual((yield* sandboxes.getProcessSnapshot(processId)).status, "lost")
         yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
+    test.effect("is reconnected to from wherever the vendor has put it", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox({ persistent: true })
+        const made = last(vendor)
+        const comesTo = (state: string) =>
+          Effect.repeat(
+            Effect.sync(() => made.state),
+            { until: (now) => now === state, schedule: patiently }
+          )
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "kept", content: "here" }])
+        vendor.stop(made.id)
+        yield* comesTo("stopped")
+        vendor.world.archive(made)
+        assert.strictEqual((yield* sandboxes.reconnectToSandbox(sandboxId))._tag, "Resumed")
+        Object.assign(made, { state: "error", recoverable: true, errorReason: "a runner was lost" })
+        assert.strictEqual((yield* sandboxes.reconnectToSandbox(sandboxId))._tag, "Resumed")
+        assert.strictEqual(vendor.requests.count("sandbox.recover"), 1)
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "kept")), "here")
+        Object.assign(made, { state: "error", recoverable: false, errorReason: "a disk was lost" })
+        const error = yield* Effect.flip(sandboxes.reconnectToSandbox(sandboxId))
+        assert.include(error.message, "a disk was lost")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      })
+    )
+
+    test.effect("refuses a recorded process whose deadline the vendor does not let it reach", () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const { sandboxId } = yield* sandboxes.createSandbox({ timeout: "10 minutes" })
+        vendor.requests.reset()
+        vendor.faults.inject("sandbox.ttl", Fault.status(400, "ttlMinutes must not exceed the organization's limit"))
+        const error = yield* Effect.flip(sandboxes.runCommandProcess(sandboxId, "true", [], { timeout: "1 hour" }))
+        assert.strictEqual(error.reason._tag, "LeaseTooShort")
+        assert.isFalse(
+          vendor.requests.all.some(({ body }) => body.includes("run+")),
+          "nothing was started"
+        )
+        yield* sandboxes.stopSandbox(sandboxId)
       })
     )
 
