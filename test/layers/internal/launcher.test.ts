@@ -208,7 +208,9 @@ const suite = (guest: Guest) => {
 
     test("whoever holds the handle still is told how the end of the Scope ended it", (guest) =>
       Effect.gen(function* () {
-        const ended = Effect.flatMap(Effect.scoped(start(guest, "sleep", ["300"])), ({ exit }) => exit)
+        const ended = Effect.suspend(() =>
+          Effect.flatMap(Effect.scoped(start(guest, "sleep", ["300"])), ({ exit }) => exit)
+        )
         // Between the end of the group and what tells of it is a moment, which several at once do meet.
         for (const { code } of yield* Effect.all(
           Array.from({ length: 12 }, () => ended),

@@ -47,7 +47,16 @@ ours() {
   [ -s "$_D/pid" ] && read -r _G _T _b <"$_D/pid" || return 1
   boot
   [ "$_b" = "$_B" ] || return 1
-  if look "$_G"; then [ "$_t0" = "$_T" ] || return 1; fi
+  if look "$_G"; then
+    [ "$_t0" = "$_T" ] || return 1
+    # On its way into a session of its own it has no group yet that could be signalled.
+    _e=0
+    until [ "$_ss" = "$_G" ] || [ $_e -ge 100 ]; do
+      nap 0.01
+      _e=$((_e + 1))
+      look "$_G" || break
+    done
+  fi
   group "$_G"
 }
 sig() {
