@@ -7,6 +7,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import * as Daytona from "../src/layers/providers/Daytona.ts"
 import * as Fake from "../src/layers/providers/Fake.ts"
 import * as Local from "../src/layers/providers/Local.ts"
 import * as Vercel from "../src/layers/providers/Vercel.ts"
@@ -23,7 +24,7 @@ const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<st
 const settings = (): string =>
   table(
     ["setting", "default", "meaning"],
-    [...SandboxSettings.all, ...InstantDb.settings, ...Vercel.settings].map((setting) => [
+    [...SandboxSettings.all, ...InstantDb.settings, ...Vercel.settings, ...Daytona.settings].map((setting) => [
       `\`${setting.name}\``,
       setting.fallback,
       setting.description
@@ -116,7 +117,8 @@ const providers = async (): Promise<string> => {
     const vercel = await Effect.runPromise(
       Effect.scoped(Vercel.make({ token: Redacted.make(""), teamId: "", projectId: "" }))
     )
-    const all = [local, vercel, await Effect.runPromise(Fake.make())]
+    const daytona = await Effect.runPromise(Effect.scoped(Daytona.make({ apiKey: Redacted.make(""), apiUrl: "" })))
+    const all = [local, vercel, daytona, await Effect.runPromise(Fake.make())]
     return table(
       ["what it can do", ...all.map((provider) => `\`${provider.name}\``)],
       names.map((name, index) => [name, ...all.map((provider) => column(provider)[index] ?? "")])

@@ -40,7 +40,7 @@ export const Accepted = Schema.Literals(["no", "unknown"])
 
 /** Something with this id does not exist; `kind` says what was looked for. Never retryable. */
 export class NotFound extends Schema.TaggedError<NotFound>(id("NotFound"))("NotFound", {
-  kind: Schema.Literals(["sandbox", "process", "checkpoint", "machine"]),
+  kind: Schema.Literals(["sandbox", "process", "checkpoint", "machine", "volume"]),
   id: Schema.String
 }) {
   readonly isRetryable = false
@@ -314,6 +314,18 @@ export class SecretsRequired extends Schema.TaggedError<SecretsRequired>(id("Sec
   }
 }
 
+/** A volume is in a state in which it cannot be mounted, and which waiting does not change. */
+export class VolumeFailed extends Schema.TaggedError<VolumeFailed>(id("VolumeFailed"))("VolumeFailed", {
+  volume: Schema.String,
+  state: Schema.String,
+  detail: Detail
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `the volume ${bounded(this.volume)} is ${bounded(this.state)}${suffix(this.detail)}`
+  }
+}
+
 /** The vendor does not know these credentials. */
 export class Authentication extends Schema.TaggedError<Authentication>(id("Authentication"))("Authentication", {
   detail: Detail,
@@ -475,6 +487,7 @@ export const SandboxErrorReason = Schema.Union([
   ProcessesRunning,
   LeaseTooShort,
   SecretsRequired,
+  VolumeFailed,
   Authentication,
   Permission,
   Quota,

@@ -30,6 +30,7 @@ const examples: { readonly [Tag in errors.ReasonTag]: errors.SandboxErrorReason 
   PortNotExposed: new errors.PortNotExposed({ port: 1, exposed: [2, 3] }),
   WriteFailed: new errors.WriteFailed({ files: [{ path: long, message: long }] }),
   ProcessesRunning: new errors.ProcessesRunning({ processIds: [long] }),
+  VolumeFailed: new errors.VolumeFailed({ volume: "v", state: "error" }),
   LeaseTooShort: new errors.LeaseTooShort({ remaining: Duration.seconds(5) }),
   SecretsRequired: new errors.SecretsRequired({ names: [long] }),
   Authentication: new errors.Authentication({ detail: long }),

@@ -58,7 +58,7 @@ const isPrivate = (module: string): boolean => {
 }
 const needsVitest = (module: string) => module.startsWith("testing/")
 /** Declarations that name types of a vendor's SDK, which whoever imports them has installed. */
-const needsSdk = (module: string) => /^layers\/(providers\/Vercel|stores\/InstantDb(Schema)?)$/.test(module)
+const needsSdk = (module: string) => /^layers\/(providers\/(Vercel|Daytona)|stores\/InstantDb(Schema)?)$/.test(module)
 /** What is built with a vendor's package as it loads. */
 const needsCore = (module: string) => module === "layers/stores/InstantDbSchema"
 const publicModules = () => modules.filter((module) => !isPrivate(module))
@@ -219,12 +219,18 @@ describe("the packed package", () => {
 
   it("type-checks a consumer of a vendor beside its SDK", async () => {
     await beside("@vercel/sandbox")
+    await beside("@daytonaio/sdk")
     await writeFile(
       join(folder, "vendor.ts"),
       `
       import * as Effect from "effect/Effect"
       import * as Redacted from "effect/Redacted"
+      import * as Daytona from "effect-sandbox/layers/providers/Daytona"
       import * as Vercel from "effect-sandbox/layers/providers/Vercel"
+
+      export const daytona = Daytona.layer({ apiKey: Redacted.make("k"), apiUrl: "u" })
+      // @ts-expect-error a token needs its organization
+      export const half = Daytona.layer({ jwtToken: Redacted.make("t"), apiUrl: "u" })
 
       const creds = { token: Redacted.make("t"), teamId: "t", projectId: "p" }
       export const layer = Vercel.layer(creds)

@@ -112,3 +112,6 @@ export const issueText = (issue: SchemaIssue.Issue): string => {
   )
   return [...new Set(texts)].join("; ")
 }
+/** Where a record had a secret: `SandboxSecrets` supplies its value under this name. */
+export const SecretName = Schema.Struct({ secret: Schema.String })
+export type SecretName = typeof SecretName.Type

@@ -9,6 +9,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { InvalidConfig } from "../errors.ts"
 import { issueText, JsonObject, NoNul, Port, RedactedText, SaneDuration } from "./Common.ts"
+import * as Daytona from "./DaytonaConfig.ts"
 import * as Vercel from "./VercelConfig.ts"
 
 /** What happens when the machine of an `active` sandbox is gone or does not run. */
@@ -72,7 +73,8 @@ const shared = {
 export const SandboxConfig = Schema.Struct({
   ...shared,
   env: Schema.optionalKey(Env),
-  vercel: Schema.optionalKey(Vercel.VercelConfig)
+  vercel: Schema.optionalKey(Vercel.VercelConfig),
+  daytona: Schema.optionalKey(Daytona.DaytonaConfig)
 })
 export type SandboxConfig = typeof SandboxConfig.Type
 
@@ -81,7 +83,7 @@ type Loose<A> = { readonly [K in keyof A]: A[K] | undefined }
 
 /** The config as a user writes it: durations in any form that `Duration.Input` has, and `undefined` for what is not said. */
 export type SandboxConfigInput = Loose<
-  Omit<SandboxConfig, "timeout" | "env" | "resources" | "local" | "vercel"> & {
+  Omit<SandboxConfig, "timeout" | "env" | "resources" | "local" | "vercel" | "daytona"> & {
     readonly timeout?: Duration.Input
     readonly env?: Loose<Env>
     readonly resources?: Loose<NonNullable<SandboxConfig["resources"]>>
@@ -92,8 +94,13 @@ export type SandboxConfigInput = Loose<
         readonly snapshotExpiration?: Duration.Input
       }
     >
+    readonly daytona?: Loose<
+      Omit<Daytona.DaytonaConfig, DaytonaDurations> & { readonly [K in DaytonaDurations]?: Duration.Input }
+    >
   }
 >
+
+type DaytonaDurations = "autoStopInterval" | "autoArchiveInterval" | "autoDeleteInterval"
 
 /**
  * The config as a record keeps it, and what recreate uses: durations in ms, and of a redacted variable only its name
@@ -103,7 +110,8 @@ export const StoredConfig = Schema.Struct({
   ...shared,
   env: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
   secretEnv: Schema.optionalKey(Schema.Array(Schema.String)),
-  vercel: Schema.optionalKey(Vercel.StoredVercelConfig)
+  vercel: Schema.optionalKey(Vercel.StoredVercelConfig),
+  daytona: Schema.optionalKey(Daytona.StoredDaytonaConfig)
 })
 export type StoredConfig = typeof StoredConfig.Type
 
@@ -130,7 +138,13 @@ const findRenamed = (input: unknown, path: ReadonlyArray<string>): string | unde
 }
 
 /** The sections whose own fields may be `undefined` too. What is the user's or a third party's data stays as it is. */
-const sections: ReadonlySet<string> = new Set<keyof SandboxConfigInput>(["env", "resources", "local", "vercel"])
+const sections: ReadonlySet<string> = new Set<keyof SandboxConfigInput>([
+  "env",
+  "resources",
+  "local",
+  "vercel",
+  "daytona"
+])
 
 const isSection = (input: unknown): input is object =>
   Predicate.isObject(input) && !Array.isArray(input) && !Redacted.isRedacted(input)
@@ -169,9 +183,13 @@ export const decode = (input: unknown): Result.Result<SandboxConfig, InvalidConf
 }
 
 /** A name that would stand for two values: a machine that is made anew would get one of them in both places. */
-const ambiguousSecret = ({ env = {}, vercel }: SandboxConfig): string | undefined => {
+const ambiguousSecret = ({ daytona, env = {}, vercel }: SandboxConfig): string | undefined => {
   const values = new Map<string, string>()
-  for (const [name, value] of [...Object.entries(env), ...(vercel === undefined ? [] : Vercel.secretsOf(vercel))]) {
+  for (const [name, value] of [
+    ...Object.entries(env),
+    ...(vercel === undefined ? [] : Vercel.secretsOf(vercel)),
+    ...(daytona === undefined ? [] : Daytona.secretsOf(daytona))
+  ]) {
     if (!Redacted.isRedacted(value)) continue
     const known = values.get(name)
     if (known !== undefined && known !== Redacted.value(value)) return name
@@ -182,8 +200,12 @@ const ambiguousSecret = ({ env = {}, vercel }: SandboxConfig): string | undefine
 
 /** The part of a config that a record may keep: names of secrets instead of their values. */
 export const toStored = (config: SandboxConfig): StoredConfig => {
-  const { env, vercel, ...others } = config
-  const rest = vercel === undefined ? others : { ...others, vercel: Vercel.toStored(vercel) }
+  const { daytona, env, vercel, ...others } = config
+  const rest = {
+    ...others,
+    ...(vercel === undefined ? {} : { vercel: Vercel.toStored(vercel) }),
+    ...(daytona === undefined ? {} : { daytona: Daytona.toStored(daytona) })
+  }
   if (env === undefined) return rest
   const plain: Record<string, string> = {}
   const secret: Array<string> = []
@@ -201,7 +223,8 @@ export const toStored = (config: SandboxConfig): StoredConfig => {
 /** The names of the secrets that a stored config needs. */
 export const secretNames = (stored: StoredConfig): ReadonlyArray<string> => [
   ...(stored.secretEnv ?? []),
-  ...(stored.vercel === undefined ? [] : Vercel.secretNames(stored.vercel))
+  ...(stored.vercel === undefined ? [] : Vercel.secretNames(stored.vercel)),
+  ...(stored.daytona === undefined ? [] : Daytona.secretNames(stored.daytona))
 ]
 
 /** The config that recreate uses: the stored one with the values of its secrets. */
@@ -211,8 +234,12 @@ export const fromStored = (
 ): SandboxConfig => {
   // Nothing but these: every other object has a `constructor`, which a secret may be called too.
   const secrets: typeof supplied = Object.assign(Object.create(null), supplied)
-  const { env, secretEnv, vercel, ...others } = stored
-  const rest = vercel === undefined ? others : { ...others, vercel: Vercel.fromStored(vercel, secrets) }
+  const { daytona, env, secretEnv, vercel, ...others } = stored
+  const rest = {
+    ...others,
+    ...(vercel === undefined ? {} : { vercel: Vercel.fromStored(vercel, secrets) }),
+    ...(daytona === undefined ? {} : { daytona: Daytona.fromStored(daytona, secrets) })
+  }
   if (env === undefined && secretEnv === undefined) return rest
   const secretOf = (name: string) => (secrets[name] === undefined ? [] : [[name, secrets[name]] as const])
   return { ...rest, env: { ...env, ...Object.fromEntries((secretEnv ?? []).flatMap(secretOf)) } }

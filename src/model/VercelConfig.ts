@@ -5,11 +5,7 @@
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import { NoNul, RedactedText, SaneDuration, SaneDurationOrZero } from "./Common.ts"
-
-/** Where a record had a secret: `SandboxSecrets` supplies its value under this name. */
-export const SecretName = Schema.Struct({ secret: Schema.String })
-export type SecretName = typeof SecretName.Type
+import { NoNul, RedactedText, SaneDuration, SaneDurationOrZero, SecretName } from "./Common.ts"
 
 const Matcher = Schema.Union([
   Schema.Struct({ exact: Schema.String }),

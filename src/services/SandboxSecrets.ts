@@ -8,7 +8,8 @@ import type { SandboxId } from "../model/Ids.ts"
 
 /**
  * Yields the value of a secret of a sandbox, or none. The name is that of the redacted environment variable; of a redacted header
- * of `vercel.networkPolicy` it is the label of the `Redacted`, else `network:<domain>[<rule>.<transform>]:<header>`.
+ * of `vercel.networkPolicy` it is the label of the `Redacted`, else `network:<domain>[<rule>.<transform>]:<header>`; of one
+ * of `daytona.envVars` the label, else `daytona:<variable>`.
  */
 export type Supply = (sandboxId: SandboxId, name: string) => Effect.Effect<Option.Option<Redacted.Redacted<string>>>
 

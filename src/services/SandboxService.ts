@@ -447,7 +447,8 @@ const ofMachine = [
   "ProviderNotSelected",
   "InvalidConfig",
   "SecretsRequired",
-  "UnsupportedCapability"
+  "UnsupportedCapability",
+  "VolumeFailed"
 ] as const
 
 const ofLog = ["NotFound", "InvalidArgument", "Store"] as const

@@ -207,6 +207,20 @@ const suite = (guest: Guest) => {
         assert.deepStrictEqual(guest.left(), [])
       }))
 
+    test("whoever holds the handle still is told how the end of the Scope ended it", (guest) =>
+      Effect.gen(function* () {
+        const ended = Effect.suspend(() =>
+          Effect.flatMap(Effect.scoped(start(guest, "sleep", ["300"])), ({ exit }) => exit)
+        )
+        // Between the end of the group and what tells of it is a moment, which several at once do meet.
+        for (const { code } of yield* Effect.all(
+          Array.from({ length: 12 }, () => ended),
+          { concurrency: 4 }
+        )) {
+          assert.include([137, 143], code)
+        }
+      }))
+
     test("output that a descendant holds open ends soon after the exit, and the descendant with the Scope", (guest) =>
       Effect.gen(function* () {
         const result = yield* sh(guest, "sleep 300 & echo $!")

@@ -54,14 +54,14 @@ const machineOf = (guest: Loopback): Machine => ({
   stop: () => Effect.void
 })
 
-const suite = (guest: Guest) => {
+const suite = (guest: Guest, turns: boolean) => {
   const options: Options = { capabilities, redactedArguments: true, propertyRuns: 10, timeout: 60_000 }
   const subject = Layer.effect(
     Subject,
     Effect.gen(function* () {
       const machine = machineOf(
         yield* loopback(guest, {
-          options: { retry: Schedule.max([Schedule.spaced("20 millis"), Schedule.recurs(100)]) }
+          options: { turns, retry: Schedule.max([Schedule.spaced("20 millis"), Schedule.recurs(100)]) }
         })
       )
       const provider = make({
@@ -79,15 +79,20 @@ const suite = (guest: Guest) => {
       return Subject.of({ provider, machine: created, namespace: "suite", config: {} })
     })
   )
-  layer(subject, { excludeTestServices: true, timeout: 60_000 })(`processes of the launcher on ${guest.name}`, (it) => {
-    Processes.register(it, options)
-    Recorded.register(it, options)
-  })
+  layer(subject, { excludeTestServices: true, timeout: 60_000 })(
+    `processes of the launcher on ${guest.name}${turns ? ", in turns" : ""}`,
+    (it) => {
+      Processes.register(it, options)
+      Recorded.register(it, options)
+    }
+  )
 }
 
-// In short runs the provider suite meets the launcher in the provider `vercel`, on dash.
+// In short runs the provider suite meets the launcher in the providers `vercel` and, in turns, `daytona`, on dash.
 if (!full) it.skip("processes of the launcher: npm run test:full", () => {})
 for (const guest of full ? guests : []) {
-  if (isInstalled(guest)) suite(guest)
-  else it.skip(`processes of the launcher on ${guest.name}: it is not installed here`, () => {})
+  for (const turns of [false, true]) {
+    if (isInstalled(guest)) suite(guest, turns)
+    else it.skip(`processes of the launcher on ${guest.name}: it is not installed here`, () => {})
+  }
 }

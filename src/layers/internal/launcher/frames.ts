@@ -7,6 +7,7 @@
  * - `on .`: nothing new; the reader lives
  * - `in <taken> .`: how many chunks of input were taken; `closed` when the command reads no more
  * - `exit <json> .`; `lost .`: nobody is left to say how it ended; `none .`: there is no such process
+ * - `turn .`: there is more to come, for whoever asks again
  *
  * Anything else is not ours and is left out, as is a line that was torn: what is missing then shows as a gap.
  */
@@ -39,6 +40,7 @@ export type Frame =
   | { readonly type: "on" }
   | { readonly type: "lost" }
   | { readonly type: "none" }
+  | { readonly type: "turn" }
 
 /** The text of an exit file. */
 export const decodeExit = Schema.decodeUnknownOption(Schema.fromJsonString(ExitJson))
@@ -71,6 +73,7 @@ const control = (words: ReadonlyArray<string>): Frame | undefined => {
     case "on":
     case "lost":
     case "none":
+    case "turn":
       return { type }
     default:
       return undefined

@@ -41,7 +41,8 @@ export const call = (
   ...args: ReadonlyArray<string>
 ): ReadonlyArray<string> => {
   const { boot, text } = options.program
-  return ["sh", "-c", boot, boot, text, mode, directory, nonce, ...args]
+  const turns = options.turns === true && (mode === "run" || mode === "read")
+  return ["sh", "-c", boot, boot, text, turns ? `${mode}+` : mode, directory, nonce, ...args]
 }
 
 const badArgument = (description: string): PlatformError.PlatformError =>

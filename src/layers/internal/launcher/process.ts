@@ -57,6 +57,10 @@ export interface Followed {
 /** So much output is taken from the transport ahead of the consumer, and the frame that goes beyond it. */
 const readAhead = 64 * 1024
 
+/** In turns, how many ms the reader waits for more once it has something to say. */
+const minLinger = 50
+const maxLinger = 1_000
+
 /** How an invocation of the reader ended: with the end; with something new; or with no more than that the process still runs. */
 type Attempt = "done" | "more" | "silent"
 
@@ -171,7 +175,11 @@ export const follow = Effect.fnUntraced(function* (
             return outcome === "ok" ? Effect.void : Effect.logWarning(`process ${processId} survived SIGKILL`)
           }),
           // Its machine is gone, and so is the process.
-          Effect.catchReasons("SandboxError", { Gone: () => Effect.void, NotRunning: () => Effect.void }),
+          Effect.catchReasons("SandboxError", {
+            Gone: () => Effect.void,
+            NotRunning: () => Effect.void,
+            Superseded: () => Effect.void
+          }),
           Effect.catch((error) => Effect.logWarning(`process ${processId} may still run`, error)),
           // Nobody follows it any more: whoever waits for its end must not wait for ever.
           Effect.ensuring(
@@ -216,7 +224,7 @@ export const follow = Effect.fnUntraced(function* (
     return chunk
   })
 
-  type Step = "go on" | "again" | "done"
+  type Step = "go on" | "again" | "turn" | "done"
 
   const take: (frame: Frame) => Effect.Effect<Step> = Effect.fnUntraced(function* (frame) {
     switch (frame.type) {
@@ -263,6 +271,8 @@ export const follow = Effect.fnUntraced(function* (
           ? "done"
           : "again"
       }
+      case "turn":
+        return "turn"
       case "lost": {
         running = true
         const error = lost("whoever watched the process in the guest is gone")
@@ -283,15 +293,36 @@ export const follow = Effect.fnUntraced(function* (
     }
   })
 
+  /** How many turns in a row brought something as soon as they were asked. */
+  let busy = 0
+  let askedAt = startedAt
+  /** Who has much to say is asked less often, for more at a time; who was silent is heard at once. */
+  const rested = (spoke: boolean, linger: number): Effect.Effect<Attempt> =>
+    Effect.map(Clock.currentTimeMillis, (now) => {
+      busy = spoke && now - askedAt < linger + 1_000 ? busy + 1 : 0
+      askedAt = now
+      return "more"
+    })
+
   /** One invocation in the guest, to its end. */
   const attempt: Effect.Effect<Attempt, SandboxError> = Effect.suspend((): Effect.Effect<Attempt, SandboxError> => {
     const before = advances
     const decoder = new Decoder(nonce)
     const again = start !== undefined && !running
     if (again) submissions++
+    const linger = Math.min(maxLinger, minLinger * 1.3 ** busy)
     const argv = again
       ? start.argv
-      : call(options, nonce, "read", directory, `${position.stdout}`, `${position.stderr}`, followed.reader)
+      : call(
+          options,
+          nonce,
+          "read",
+          directory,
+          `${position.stdout}`,
+          `${position.stderr}`,
+          followed.reader,
+          ...(options.turns === true ? [running ? `${taken}` : "", (linger / 1000).toFixed(3)] : [])
+        )
     let last: Step = "go on"
     let heard = false
     return transport.stream(argv).pipe(
@@ -309,12 +340,14 @@ export const follow = Effect.fnUntraced(function* (
         Effect.suspend(() =>
           last === "done"
             ? Effect.succeed<Attempt>("done")
-            : Effect.fail(
-                failure(
-                  "process",
-                  new Unavailable({ accepted: "unknown", detail: "the output of the launcher was cut off" })
+            : last === "turn"
+              ? rested(advances > before, linger)
+              : Effect.fail(
+                  failure(
+                    "process",
+                    new Unavailable({ accepted: "unknown", detail: "the output of the launcher was cut off" })
+                  )
                 )
-              )
         )
       ),
       Effect.tapError((error) =>

@@ -10,8 +10,11 @@
  */
 const source = `
 unset IFS
-_S=$1 _M=$2 _D=$3 _N=$4
+_S=$1 _M=$2 _D=$3 _N=$4 _turn=
 shift 4
+case $_M in
+  *+) _turn=1 _M=\${_M%+} ;;
+esac
 # The end of a line shows that all of it is there.
 say() { printf '%s %s .\\n' "$_N" "$*"; }
 nap() { sleep "$1" 2>/dev/null || sleep 1; }
@@ -44,7 +47,16 @@ ours() {
   [ -s "$_D/pid" ] && read -r _G _T _b <"$_D/pid" || return 1
   boot
   [ "$_b" = "$_B" ] || return 1
-  if look "$_G"; then [ "$_t0" = "$_T" ] || return 1; fi
+  if look "$_G"; then
+    [ "$_t0" = "$_T" ] || return 1
+    # On its way into a session of its own it has no group yet that could be signalled.
+    _e=0
+    until [ "$_ss" = "$_G" ] || [ $_e -ge 100 ]; do
+      nap 0.01
+      _e=$((_e + 1))
+      look "$_G" || break
+    done
+  fi
   group "$_G"
 }
 sig() {
@@ -424,7 +436,7 @@ seek() {
 send() {
   _f=$(($1 + 4))
   eval "_o=\\$_o$1 _h=\\$_h$1"
-  while :; do
+  while [ -z "$_turn" ] || [ $_room -gt 0 ]; do
     if [ "$_h" != "$_o" ] && [ -e "$_D/$1.$_o" ]; then
       _h=$_o
       eval "exec $_f<\\"\\$_D/$1.$_o\\""
@@ -458,15 +470,16 @@ send() {
       fi
       printf '%s %s %s %s' "$_N" "$1" "$_o" "$_d"
     fi
-    _o=$((_o + _l))
+    _o=$((_o + _l)) _room=$((_room - _l)) _said=1
     printf ' %s\\n' "$_o"
   done
   eval "_o$1=\\$_o _h$1=\\$_h"
 }
 # Sends what the runner leaves in the directory, from offsets $1 and $2, until the end. Of a quiet process it says every twelve
-# seconds that it is there: a transport that brings not even that is dead.
+# seconds that it is there: a transport that brings not even that is dead. In turns it goes when it has had something to say and $4
+# seconds have passed, or after 15 seconds without; $3 is what was said of the input, empty for who has heard nothing.
 reader() {
-  _o1=$1 _o2=$2 _h1= _h2= _a= _w=t _late=0 _up= _beat=0
+  _o1=$1 _o2=$2 _h1= _h2= _a=$3 _w=t _late=0 _up= _said= _soon= _quiet=0 _room=1048576 _beat=0
   exec 8<>"$_D/b.$$"
   (
     trap 'kill $! 2>/dev/null; exit' TERM
@@ -504,6 +517,7 @@ reader() {
         case $_l$_x in *[!0-9]*) ;; *) [ "$_l" -gt "$_x" ] || _l=$_x ;; esac
       fi
       say start "$_l"
+      [ -n "$3" ] || _said=1
       [ "$_o1" = 0 ] || seek 1
       [ "$_o2" = 0 ] || seek 2
     fi
@@ -511,12 +525,12 @@ reader() {
     if [ -s "$_D/exit" ]; then read -r _x <"$_D/exit" || _x=; fi
     if [ -n "$_up" ]; then
       if [ -s "$_D/in.n" ] && read -r _l <"$_D/in.n" && [ "$_l" != "$_a" ]; then
-        _a=$_l
+        _a=$_l _said=1
         say in "$_l"
       fi
       send 1
       send 2
-      if [ -n "$_x" ]; then
+      if [ -n "$_x" ] && { [ -z "$_turn" ] || [ $_room -gt 0 ]; }; then
         say exit "$_x"
         break
       fi
@@ -524,6 +538,20 @@ reader() {
     if dead; then
       say lost
       break
+    fi
+    if [ -n "$_turn" ]; then
+      [ -n "$_said" ] || [ "$_w" != t ] || _quiet=$((_quiet + 1))
+      if [ "$_w" = l ] || [ $_room -le 0 ] || [ $_quiet -gt 50 ]; then
+        say turn
+        break
+      fi
+      if [ -n "$_said" ] && [ -z "$_soon" ]; then
+        _soon=1
+        (
+          nap "$4"
+          echo l >&8
+        ) </dev/null >/dev/null 2>&1 &
+      fi
     fi
     read -r _w <&8 || _w=t
     if [ "$_w" = t ]; then
@@ -574,13 +602,13 @@ case $_M in
       setsid sh -c 'exec setsid "$@"' sh sh -c "$0" "$0" "$_S" runner "$_D" "$_N" "$_W" "$@" </dev/null >/dev/null 2>&1
     fi
     if [ -n "$_forget" ]; then (cd "\${_D%/*}" && vanish $_forget); fi
-    reader 0 0
+    reader 0 0 '' 0.2
     ;;
   runner)
     umask 077
     run "$@"
     ;;
-  # $1 and $2 the offsets, $3 for whom: an earlier reader of that one ends.
+  # $1 and $2 the offsets, $3 for whom: an earlier reader of that one ends; $4 and $5 the reader's $3 and $4.
   read)
     umask 077
     if [ -d "$_D" ]; then
@@ -590,7 +618,7 @@ case $_M in
       if [ -s "$_D/r.$3" ] && read -r _x <"$_D/r.$3"; then rm -f "$_D/b.$_x" "$_D/f.$_x"; fi
       echo $$ >"$_D/r.$3"
       mkfifo "$_D/b.$$"
-      reader "$1" "$2"
+      reader "$1" "$2" "$4" "$5"
     else
       say none
     fi
@@ -625,10 +653,11 @@ case $_M in
       sig TERM
       stop "$1" || _r=survived
     fi
-    _w=t _late=34 _l=0
-    until [ -s "$_D/exit" ] || [ -s "$_D/failed" ] || dead || [ $_l -ge 250 ]; do
+    # Not _l, which dead has for itself.
+    _w=t _late=34 _i=0
+    until [ -s "$_D/exit" ] || [ -s "$_D/failed" ] || dead || [ $_i -ge 250 ]; do
       nap 0.02
-      _l=$((_l + 1))
+      _i=$((_i + 1))
     done
     _x=
     if [ -s "$_D/exit" ]; then read -r _x <"$_D/exit" || _x=; fi

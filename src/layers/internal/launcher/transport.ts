@@ -58,6 +58,11 @@ export interface GuestOptions {
   readonly killGrace?: Duration.Input | undefined
   /** Bytes of output of one stream that the guest keeps; the default is 4 GiB. */
   readonly spoolQuota?: number | undefined
+  /**
+   * For a transport that yields the output of a command only once that has ended: the reader ends when it has had something to say,
+   * and is asked again for the rest.
+   */
+  readonly turns?: boolean | undefined
   /** Bytes of arguments and variables above which they are uploaded; the default is 64 KiB. */
   readonly inlineLimit?: number | undefined
   /** A command that the runner repeats while a recorded process is open, so that the vendor lets the guest be. */
