@@ -10,6 +10,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { InvalidConfig } from "../errors.ts"
 import { JsonObject, NoNul, Port, RedactedText, SaneDuration } from "./Common.ts"
+import { SpritesConfig } from "./SpritesConfig.ts"
 import * as Vercel from "./VercelConfig.ts"
 
 /** What happens when the machine of an `active` sandbox is gone or does not run. */
@@ -65,6 +66,7 @@ const shared = {
   deleteOnStop: Schema.optionalKey(Schema.Boolean),
   recovery: Schema.optionalKey(Recovery),
   local: Schema.optionalKey(LocalConfig),
+  sprites: Schema.optionalKey(SpritesConfig),
   /** Options of third parties' providers, by registered name; each provider decodes its own. */
   providerOptions: Schema.optionalKey(Schema.Record(Schema.String, Schema.Json))
 }
@@ -82,11 +84,12 @@ type Loose<A> = { readonly [K in keyof A]: A[K] | undefined }
 
 /** The config as a user writes it: durations in any form that `Duration.Input` has, and `undefined` for what is not said. */
 export type SandboxConfigInput = Loose<
-  Omit<SandboxConfig, "timeout" | "env" | "resources" | "local" | "vercel"> & {
+  Omit<SandboxConfig, "timeout" | "env" | "resources" | "local" | "sprites" | "vercel"> & {
     readonly timeout?: Duration.Input
     readonly env?: Loose<Env>
     readonly resources?: Loose<NonNullable<SandboxConfig["resources"]>>
     readonly local?: Loose<NonNullable<SandboxConfig["local"]>>
+    readonly sprites?: Loose<SpritesConfig>
     readonly vercel?: Loose<
       Omit<Vercel.VercelConfig, "timeout" | "snapshotExpiration"> & {
         readonly timeout?: Duration.Input
@@ -131,7 +134,13 @@ const findRenamed = (input: unknown, path: ReadonlyArray<string>): string | unde
 }
 
 /** The sections whose own fields may be `undefined` too. What is the user's or a third party's data stays as it is. */
-const sections: ReadonlySet<string> = new Set<keyof SandboxConfigInput>(["env", "resources", "local", "vercel"])
+const sections: ReadonlySet<string> = new Set<keyof SandboxConfigInput>([
+  "env",
+  "resources",
+  "local",
+  "sprites",
+  "vercel"
+])
 
 const isSection = (input: unknown): input is object =>
   Predicate.isObject(input) && !Array.isArray(input) && !Redacted.isRedacted(input)
