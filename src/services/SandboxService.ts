@@ -409,6 +409,7 @@ const ofVendor = [
   "RateLimited",
   "Unavailable",
   "Timeout",
+  "Unresponsive",
   "Unknown"
 ] as const
 

@@ -198,7 +198,12 @@ export const handlers = {
     const { bytes, query } = call
     const mode = Number.parseInt(query.get("mode") ?? "0644", 8)
     return onFile(path, async () => {
-      if (query.get("mkdirParents") === "true") await FsPromises.mkdir(Path.dirname(path), { recursive: true })
+      if (query.get("mkdirParents") === "true") {
+        await FsPromises.mkdir(Path.dirname(path), { recursive: true }).catch((error: NodeJS.ErrnoException) => {
+          // As Go's own says it.
+          throw error.code === "EEXIST" ? Object.assign(new Error("not a directory"), { code: "ENOTDIR" }) : error
+        })
+      }
       await FsPromises.writeFile(path, bytes, { mode })
       await FsPromises.chmod(path, mode)
       return json({ path, size: bytes.length, mode: query.get("mode") ?? "0644" })
