@@ -290,7 +290,7 @@ export const follow = Effect.fnUntraced(function* (
       : call(options, nonce, "read", directory, `${position.stdout}`, `${position.stderr}`)
     let last: Step = "go on"
     let heard = false
-    return transport.stream(argv).pipe(
+    return transport.stream(argv, again ? (scoped ? "scoped" : "recorded") : undefined).pipe(
       Stream.runForEachWhile((piece) =>
         Effect.gen(function* () {
           for (const frame of decoder.push(piece)) {

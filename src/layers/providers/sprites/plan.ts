@@ -49,6 +49,9 @@ export const nameOf = (request: Pick<CreateRequest, "sandboxId" | "version">): s
 /** A part of a host name. */
 const isLabel = (name: string): boolean => /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(name)
 
+/** Names that a shell can export, without those that the launcher in the machine keeps for itself. */
+const isShellName = (name: string): boolean => /^[A-Za-z_][A-Za-z0-9_]*$/.test(name) && !/^_([a-zA-Z]\d?)?$/.test(name)
+
 /** The vendor does not say what becomes of a domain that no rule has, so that the last rule is about that. */
 const rulesOf = ({ allow, defaults, deny }: SpritesNetworkPolicy): ReadonlyArray<Rule> => {
   const of = (domains: ReadonlyArray<string>, action: "allow" | "deny") =>
@@ -87,6 +90,8 @@ const problemOf = (config: SandboxConfig): InvalidConfig | UnsupportedCapability
       `sprites.name: expected up to ${limits.nameLength} of a-z, 0-9 and -, with no - at an end: it is a part of a host name`
     )
   }
+  const odd = Object.keys(config.env ?? {}).find((one) => !isShellName(one))
+  if (odd !== undefined) return invalid(`env.${odd}: a sprite's own environment has names that a shell can export`)
   const reserved = labels.find(isOurs)
   if (reserved !== undefined) return invalid(`sprites.labels: ${reserved} looks like a label of this library`)
   const both = networkPolicy?.allow?.find((domain) => networkPolicy.deny?.includes(domain))
