@@ -615,10 +615,10 @@ case $_M in
       sig TERM
       stop "$1" || _r=survived
     fi
-    _w=t _late=34 _l=0
-    until [ -s "$_D/exit" ] || [ -s "$_D/failed" ] || dead || [ $_l -ge 250 ]; do
+    _w=t _late=34 _i=0
+    until [ -s "$_D/exit" ] || [ -s "$_D/failed" ] || dead || [ $_i -ge 250 ]; do
       nap 0.02
-      _l=$((_l + 1))
+      _i=$((_i + 1))
     done
     _x=
     if [ -s "$_D/exit" ]; then read -r _x <"$_D/exit" || _x=; fi
