@@ -33,6 +33,10 @@ export interface Session {
   readonly created: number
   readonly tty: boolean
   readonly attach: (socket: WebSocket, fault?: Fault) => void
+  /** How many bytes of output went to connections. */
+  readonly sent: () => number
+  /** How many pings were answered. */
+  readonly pings: () => number
   /** How the command ended. */
   readonly exited: Promise<number>
   readonly signal: (signal: NodeJS.Signals) => void
@@ -93,6 +97,8 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
   let keptBytes = 0
   let cancel: (() => void) | undefined
   let code: number | undefined
+  let sent = 0
+  let pings = 0
 
   const killAll = () => {
     const pids = [
@@ -134,6 +140,7 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
         }
         state.sent++
         await send(socket, data)
+        sent += data.length
       }
     }
   }
@@ -195,6 +202,8 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
     command: [program, ...args].join(" "),
     created: world.now(),
     tty,
+    sent: () => sent,
+    pings: () => pings,
     exited,
     signal: (signal) => {
       try {
@@ -221,6 +230,7 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
           }
         } else if (data[0] === 4) input?.end()
       })
+      socket.on("ping", () => pings++)
       socket.on("error", () => {})
       socket.once("close", () => {
         sockets.delete(socket)

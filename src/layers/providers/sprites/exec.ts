@@ -45,6 +45,9 @@ const maxMessage = 16 * 1024
 /** So much output is read ahead of whoever consumes it; then the connection is not read from. */
 const readAhead = 64 * 1024
 
+/** Behind the text exit: so long the binary one is waited for, or the end of the connection. */
+const exitGrace = Duration.seconds(10)
+
 /** In ms: so long the other side is given to say that it has closed, too. The package's types lag behind this option. */
 const closing: object = { closeTimeout: 2_000 }
 
@@ -187,7 +190,14 @@ const framesOf = (
 ): Pull.Pull<readonly [Frame, ...Array<Frame>], SandboxError> => {
   let textExit: number | undefined
   let ended = false
-  const take = (message: Uint8Array | string): Frame | undefined => {
+  type Frames = readonly [Frame, ...Array<Frame>]
+  type Pulled = Pull.Pull<Frames, SandboxError>
+  /** The end by the text exit: the other may be left out, and output may follow the text, so only when nothing else comes. */
+  const over = (error: unknown): Pulled => {
+    ended = true
+    return textExit === undefined ? Effect.fail(lost(error)) : Effect.succeed([{ _tag: "Exit", code: textExit }])
+  }
+  const take = (message: Uint8Array | string): Frame | "empty exit" | undefined => {
     if (typeof message === "string") {
       const told = decodeText(message)
       if (told._tag === "Some" && told.value.type === "exit") textExit = told.value.exit_code
@@ -200,35 +210,34 @@ const framesOf = (
       case 2:
         return { _tag: "Output", stream: "stderr", bytes }
       case 3:
-        return bytes[0] === undefined ? undefined : { _tag: "Exit", code: bytes[0] }
+        return bytes[0] === undefined ? "empty exit" : { _tag: "Exit", code: bytes[0] }
       default:
         return undefined
     }
   }
-  const pull: Pull.Pull<readonly [Frame, ...Array<Frame>], SandboxError> = Effect.suspend(() => {
-    if (ended) return Cause.done()
-    return Effect.matchEffect(reader.pull, {
-      onFailure: (error): Pull.Pull<readonly [Frame, ...Array<Frame>], SandboxError> => {
-        ended = true
-        // Only once nothing else can come: output may follow it.
-        return textExit === undefined ? Effect.fail(lost(error)) : Effect.succeed([{ _tag: "Exit", code: textExit }])
-      },
-      onSuccess: (batch): Pull.Pull<readonly [Frame, ...Array<Frame>], SandboxError> => {
-        const frames: Array<Frame> = []
-        for (const message of batch) {
-          const frame = take(message)
-          if (frame === undefined) continue
-          frames.push(frame)
-          if (frame._tag === "Exit") {
-            // The connection stays for some seconds, which nobody waits for.
-            ended = true
-            break
-          }
-        }
-        const [first, ...rest] = frames
-        return first === undefined ? pull : Effect.succeed([first, ...rest])
+  const taken = (batch: ReadonlyArray<Uint8Array | string>): Pulled => {
+    const frames: Array<Frame> = []
+    for (const message of batch) {
+      let frame = take(message)
+      if (frame === "empty exit") {
+        if (textExit === undefined) return over("its exit frame is empty")
+        frame = { _tag: "Exit", code: textExit }
       }
-    })
+      if (frame === undefined) continue
+      frames.push(frame)
+      if (frame._tag === "Exit") {
+        // The connection stays for some seconds, which nobody waits for.
+        ended = true
+        break
+      }
+    }
+    const [first, ...rest] = frames
+    return first === undefined ? pull : Effect.succeed([first, ...rest])
+  }
+  const pull: Pulled = Effect.suspend(() => {
+    if (ended) return Cause.done()
+    if (textExit === undefined) return Effect.matchEffect(reader.pull, { onFailure: over, onSuccess: taken })
+    return Effect.matchEffect(Effect.timeout(reader.pull, exitGrace), { onFailure: over, onSuccess: taken })
   })
   return pull
 }

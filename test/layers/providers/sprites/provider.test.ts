@@ -23,6 +23,8 @@ suite(
     },
     holdsBack: false,
     redactedArguments: true,
+    // The launcher has more of them over guests that cost no connection.
+    propertyRuns: 8,
     bindingModes: process.getuid?.() !== 0
   }
 )
