@@ -82,19 +82,22 @@ const question = (operation: string, id: string, fields: Partial<Question> = {})
 
 const isMissing = (error: SandboxError): boolean => error.reason._tag === "NotFound" && error.reason.kind === "machine"
 
-/** What has the name; none only after two answers that say so. Wakes nothing. */
-export const get = (
+/** What has the name, by one answer: where none is no more than a reason to look otherwise. Wakes nothing. */
+const look = (
   api: Api,
   operation: string,
   name: string,
   sandboxId?: SandboxId
-): Effect.Effect<Option.Option<Found>, SandboxError> => {
-  const asked = api.json(question(operation, name, { sandboxId }), HttpClientRequest.get(pathOf(name)), Sprite)
-  return asked.pipe(
-    Effect.catchIf(isMissing, () => Effect.delay(asked, again)),
+): Effect.Effect<Option.Option<Found>, SandboxError> =>
+  api.json(question(operation, name, { sandboxId }), HttpClientRequest.get(pathOf(name)), Sprite).pipe(
     Effect.map((sprite) => Option.some(found(sprite))),
     Effect.catchIf(isMissing, () => Effect.succeedNone)
   )
+
+/** What has the name; none only after two answers that say so. */
+export const get: typeof look = (api, operation, name, sandboxId) => {
+  const asked = look(api, operation, name, sandboxId)
+  return Effect.flatMap(asked, (there) => (Option.isSome(there) ? Effect.succeed(there) : Effect.delay(asked, again)))
 }
 
 const gone = (name: string): Gone => new Gone({ evidence: `Sprites answered 404 twice for the name ${name}` })
@@ -348,7 +351,7 @@ export const create = Effect.fnUntraced(function* (
     )
   )
   const existing =
-    plan.name !== undefined && plan.reuse ? yield* get(api, "create", name, sandboxId) : Option.none<Found>()
+    plan.name !== undefined && plan.reuse ? yield* look(api, "create", name, sandboxId) : Option.none<Found>()
   const there = Option.isSome(existing)
     ? yield* adopt(existing.value)
     : yield* Effect.retry(attempt, {

@@ -10,6 +10,7 @@ import { type Api, make as makeApi, type Question } from "../../../../src/layers
 import * as Exec from "../../../../src/layers/providers/sprites/exec.ts"
 import * as Fault from "../../../emulators/sprites/faults.ts"
 import * as Emulator from "../../../emulators/sprites/server.ts"
+import { until } from "./waiting.ts"
 
 const apiOf = (origin: string, token: string): Effect.Effect<Api> =>
   Effect.map(HttpClient.HttpClient, (client) =>
@@ -41,13 +42,6 @@ const command = (script: string): Exec.Command => ({
   text: `exec ${Exec.quoted(["sh", "-c", script])}\n`,
   afterDisconnect: "1s"
 })
-
-/** Waits for something that happens by itself, in real time. */
-const until = (what: string, holds: () => boolean) =>
-  Effect.promise(async () => {
-    for (let times = 0; times < 2_000 && !holds(); times++) await new Promise((resolve) => setTimeout(resolve, 2))
-    assert.isTrue(holds(), what)
-  })
 
 describe("a command of a sprite", () => {
   it.live("ends with the binary exit, at once, however long the connection would stay", () =>
