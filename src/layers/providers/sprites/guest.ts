@@ -271,7 +271,7 @@ export const enter = Effect.fnUntraced(function* (
  * What a failure means: a sprite that was not found is looked for again, and one that answers nothing is told from one that is slow.
  * Costs nothing while there is no such failure.
  */
-const judged = (place: Place, error: SandboxError): Effect.Effect<SandboxError> => {
+const judged = (place: Place, error: SandboxError, probe = probed(place)): Effect.Effect<SandboxError> => {
   const { reason } = error
   const as = (other: SandboxErrorReason) => new SandboxError({ ...error, reason: other })
   const late = reason._tag === "Timeout" && reason.clock === "request"
@@ -285,17 +285,21 @@ const judged = (place: Place, error: SandboxError): Effect.Effect<SandboxError> 
         return Effect.succeed(as(new Unavailable({ accepted: "no", detail: "it was not found once, and is there" })))
       }
       if (now.status !== "running") return Effect.succeed(error)
-      const question = { operation: "probe", about: "guest", id: place.name, effects: false } as const
-      return Effect.match(answers(place, question), {
-        onFailure: (silence) =>
-          silence.reason._tag === "Timeout"
-            ? as(new Unresponsive({ detail: "neither to a request nor to a command after it" }))
-            : error,
-        onSuccess: () => error
-      })
+      return Effect.map(probe, (answer) =>
+        answer === "silence"
+          ? as(new Unresponsive({ detail: "neither to a request nor to a command after it" }))
+          : error
+      )
     }
   })
 }
+
+/** Whether a command is answered, in time or at all. */
+const probed = (place: Place): Effect.Effect<"answer" | "silence" | "failure"> =>
+  Effect.match(answers(place, { operation: "probe", about: "guest", id: place.name, effects: false }), {
+    onFailure: ({ reason }) => (reason._tag === "Timeout" ? "silence" : "failure"),
+    onSuccess: () => "answer"
+  })
 
 /**
  * What a failure of something that can be asked for twice comes to: undefined if it is to be asked again, because the machine has
@@ -303,11 +307,9 @@ const judged = (place: Place, error: SandboxError): Effect.Effect<SandboxError> 
  */
 export const woken = (guest: Guest, error: SandboxError): Effect.Effect<SandboxError | undefined> => {
   if (error.reason._tag !== "Timeout") return guest.explain(error)
-  const question = guest.question("wake", { deadline: guest.api.requestTimeout })
-  return Effect.matchEffect(answers(guest, question), {
-    onFailure: () => guest.explain(error),
-    onSuccess: () => Effect.succeed(undefined)
-  })
+  return Effect.flatMap(probed(guest), (answer) =>
+    answer === "answer" ? Effect.succeed(undefined) : judged(guest, error, Effect.succeed(answer))
+  )
 }
 
 /** Asks, and once more if the machine has slept through it. For what can be asked for twice. */

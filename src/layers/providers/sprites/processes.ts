@@ -17,11 +17,14 @@ import * as Exec from "./exec.ts"
 import * as Guest from "./guest.ts"
 import type { Guest as GuestOf } from "./guest.ts"
 
-/** What a scoped process may outlive of its connection: enough to go on with it, and not for ever if this service has died. */
-const scopedGrace = "30s"
+/**
+ * What a process of ours comes of outlives its connection for good: it is gone on with over another one. A scoped one whose service
+ * has died holds nothing awake, so that the machine freezes it and then forgets it.
+ */
+const forGood = "0"
 
 /** For what only reads, and is asked for anew. */
-const readerGrace = "1s"
+const briefly = "1s"
 
 /** How long a task holds the sprite, and how often it is renewed: when a process ends, the sprite may sleep soon after. */
 const holdFor = "3m"
@@ -73,14 +76,9 @@ const transportOf = (guest: GuestOf): GuestTransport => ({
   stream: (argv, starts) =>
     Stream.suspend(() => {
       const question = guest.question("process", { effects: true })
-      const afterDisconnect = starts === "recorded" ? "0" : starts === "scoped" ? scopedGrace : readerGrace
+      const afterDisconnect = starts ? forGood : briefly
       let stderr = ""
-      return Exec.run(
-        guest.api,
-        guest.name,
-        { text: guest.text(argv, starts !== undefined), afterDisconnect },
-        question
-      ).pipe(
+      return Exec.run(guest.api, guest.name, { text: guest.text(argv, starts), afterDisconnect }, question).pipe(
         Stream.mapEffect((frame): Effect.Effect<Uint8Array, SandboxError> => {
           if (frame._tag === "Exit") {
             return guest.isFenced(frame.code, stderr)

@@ -116,14 +116,11 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Sprites"
         for (const planted of [secret, vendor.token, "plain-argument", "plain-value"]) {
           assert.deepStrictEqual(vendor.requests.find(planted), [])
         }
-        const errors = yield* Effect.forEach(
-          [
-            sandboxes.runCommand(sandboxId, "no-such-program", [Redacted.make(secret)]),
-            sandboxes.runCommand(sandboxId, "true", [], { cwd: "none", env: { A: Redacted.make(secret) } }),
-            sandboxes.createSandbox({ env: { A: Redacted.make(secret) }, runtime: "node24" })
-          ],
-          Effect.flip
-        )
+        const errors = yield* Effect.all([
+          Effect.flip(sandboxes.runCommand(sandboxId, "no-such-program", [Redacted.make(secret)])),
+          Effect.flip(sandboxes.runCommand(sandboxId, "true", [], { cwd: "none", env: { A: Redacted.make(secret) } })),
+          Effect.flip(sandboxes.createSandbox({ env: { A: Redacted.make(secret) }, runtime: "node24" }))
+        ])
         assert.notInclude(inspect(errors, { depth: 20 }), secret)
         yield* sandboxes.stopSandbox(sandboxId)
       })
