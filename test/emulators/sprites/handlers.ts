@@ -18,7 +18,7 @@ import {
   text
 } from "./http.ts"
 import type { Endpoint } from "./routes.ts"
-import { type CheckpointState, Sprite, type World } from "./state.ts"
+import { type CheckpointState, iso, Sprite, type World } from "./state.ts"
 
 /** Of a call whose sprite is there. */
 type Handler = (call: Call, sprite: Sprite, fault: Fault | undefined) => Promise<Reply> | Reply
@@ -27,7 +27,6 @@ const strings = (value: unknown): ReadonlyArray<string> => (Array.isArray(value)
 const field = (value: unknown, name: string): unknown =>
   typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined
 const string = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
-const iso = (millis: number): string => new Date(millis).toISOString()
 
 export const create = async (world: World, { json: body }: Call): Promise<Reply> => {
   const name = string(body.name)
@@ -204,8 +203,14 @@ export const handlers = {
           throw error.code === "EEXIST" ? Object.assign(new Error("not a directory"), { code: "ENOTDIR" }) : error
         })
       }
-      await FsPromises.writeFile(path, bytes, { mode })
-      await FsPromises.chmod(path, mode)
+      // By the open file: whoever waits for it may take it away as soon as it is complete.
+      const file = await FsPromises.open(path, "w", mode)
+      try {
+        await file.chmod(mode)
+        await file.writeFile(bytes)
+      } finally {
+        await file.close()
+      }
       return json({ path, size: bytes.length, mode: query.get("mode") ?? "0644" })
     })
   },

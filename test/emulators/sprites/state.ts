@@ -1,4 +1,5 @@
 /** What the emulated organization holds, the idle rules, and the machine of a sprite: real processes over a directory. */
+import { DateTime } from "effect"
 import * as Crypto from "node:crypto"
 import * as FsPromises from "node:fs/promises"
 import * as Http from "node:http"
@@ -47,7 +48,7 @@ export interface Options {
 /** How long nothing must happen before a machine is suspended. */
 const idle = 30_000
 
-const iso = (millis: number): string => new Date(millis).toISOString()
+export const iso = (millis: number): string => DateTime.formatIso(DateTime.makeUnsafe(millis))
 
 export class Sprite {
   readonly world: World

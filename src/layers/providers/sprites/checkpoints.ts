@@ -54,10 +54,15 @@ const millis = (time: unknown): number | undefined => {
   return Number.isNaN(parsed) ? undefined : parsed
 }
 
-const checkpointOf = (sandboxId: SandboxId, { comment, create_time, id }: Listed): Checkpoint => {
-  const own = comment?.replace(mark, "") ?? ""
-  return { id, sandboxId, createdAt: millis(create_time) ?? 0, ...(own === "" ? {} : { comment: own }) }
+const checkpointOf = (sandboxId: SandboxId, id: string, comment: string, createdAt: number): Checkpoint => {
+  const own = comment.replace(mark, "")
+  return { id, sandboxId, createdAt, ...(own === "" ? {} : { comment: own }) }
 }
+
+const listedOf =
+  (sandboxId: SandboxId) =>
+  ({ comment, create_time, id }: Listed): Checkpoint =>
+    checkpointOf(sandboxId, id, comment ?? "", millis(create_time) ?? 0)
 
 /** What the vendor lists of a sprite, but for what is no checkpoint: the present, and what cannot be restored. */
 const ofSprite = (api: Api, name: string, operation: string, sandboxId: SandboxId) =>
@@ -98,7 +103,7 @@ export const list = (
       return Stream.fromIterable(
         all
           .flat()
-          .map((listed) => checkpointOf(sandboxId, listed))
+          .map(listedOf(sandboxId))
           .toSorted((a, b) => b.createdAt - a.createdAt || number(b) - number(a))
       )
     })
@@ -192,8 +197,7 @@ export const create = Effect.fnUntraced(function* (
   )
   const id = Predicate.isString(last?.data) ? /\bCheckpoint (v\d+)\b/.exec(last.data)?.[1] : undefined
   if (id !== undefined) {
-    const createdAt = millis(last?.time) ?? (yield* Clock.currentTimeMillis)
-    return checkpointOf(sandboxId, { id, comment, create_time: new Date(createdAt).toISOString() })
+    return checkpointOf(sandboxId, id, comment, millis(last?.time) ?? (yield* Clock.currentTimeMillis))
   }
   // What it was called nobody said, or what came of it: our mark tells.
   const lost = fail(new OutcomeUnknown({ detail: "nothing says whether the checkpoint was made" }))
@@ -202,7 +206,7 @@ export const create = Effect.fnUntraced(function* (
       const found = all.find((one) => mark.exec(one.comment ?? "")?.[1] === nonce)
       return found === undefined
         ? Effect.fail(fail(new Unavailable({ accepted: "unknown", detail: "it is not there yet" })))
-        : Effect.succeed(checkpointOf(sandboxId, found))
+        : Effect.succeed(listedOf(sandboxId)(found))
     }),
     Effect.retry({ schedule: retry, while: (error) => error.isRetryable }),
     Effect.mapError(() => lost)

@@ -1,6 +1,6 @@
 /** What goes wrong at Sprites, one trap of the facts after the other, and what the user gets. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Schedule, type Scope, Stream } from "effect"
+import { type Duration, Effect, Fiber, Schedule, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
