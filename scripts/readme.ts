@@ -3,12 +3,14 @@
  * is also a test.
  */
 import { Effect, Redacted } from "effect"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Fake from "../src/layers/providers/Fake.ts"
 import * as Local from "../src/layers/providers/Local.ts"
+import * as Sprites from "../src/layers/providers/Sprites.ts"
 import * as Vercel from "../src/layers/providers/Vercel.ts"
 import type { SandboxProvider } from "../src/services/SandboxProvider.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
@@ -22,7 +24,7 @@ const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<st
 const settings = (): string =>
   table(
     ["setting", "default", "meaning"],
-    [...SandboxSettings.all, ...Vercel.settings].map((setting) => [
+    [...SandboxSettings.all, ...Vercel.settings, ...Sprites.settings].map((setting) => [
       `\`${setting.name}\``,
       setting.fallback,
       setting.description
@@ -86,7 +88,10 @@ const providers = async (): Promise<string> => {
     const vercel = await Effect.runPromise(
       Effect.scoped(Vercel.make({ token: Redacted.make(""), teamId: "", projectId: "" }))
     )
-    const all = [local, vercel, await Effect.runPromise(Fake.make())]
+    const sprites = await Effect.runPromise(
+      Effect.provide(Sprites.make({ token: Redacted.make("") }), FetchHttpClient.layer)
+    )
+    const all = [local, vercel, sprites, await Effect.runPromise(Fake.make())]
     return table(
       ["what it can do", ...all.map((provider) => `\`${provider.name}\``)],
       names.map((name, index) => [name, ...all.map((provider) => column(provider)[index] ?? "")])

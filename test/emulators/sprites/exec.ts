@@ -17,7 +17,7 @@ import type { Sprite } from "./state.ts"
 const baseEnv = (sprite: Sprite): Record<string, string> => ({
   HOME: sprite.home,
   LANG: "C.UTF-8",
-  PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+  PATH: sprite.world.options.path,
   TMPDIR: Path.join(sprite.root, "tmp"),
   USER: "sprite"
 })

@@ -63,6 +63,7 @@ export const make = Effect.fnUntraced(function* (
       plainCreate: false,
       reap: "group",
       unready: 1,
+      path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
       coldAfter: 600_000,
       linger: 50,
       ...options

@@ -39,6 +39,8 @@ export interface Options {
   readonly reap?: "group" | "tree"
   /** So many requests find the machine not ready after a restore. */
   readonly unready?: number
+  /** Of machines: where they find their programs. */
+  readonly path?: string
   /** How long the machine stays warm before it is cold, in ms. */
   readonly coldAfter?: number
   /** How long the connection of a command stays open behind its exit, in native ms. */

@@ -39,6 +39,8 @@ export interface Place {
 export interface Guest extends Place {
   /** The default working directory of commands. */
   readonly home: string
+  /** Whether it has what holds it awake. */
+  readonly canHold: boolean
   /** Absolute: where we keep things. */
   readonly directory: string
   /** The link of this generation, to the root of the file system. */
@@ -85,7 +87,9 @@ if [ $s = ok ] && [ -z "$m" ]; then
   done
   [ -L "g$2" ] || ln -s / "g$2" || m="$m ln"
 fi
-printf '%s\\n' "$s" "missing:$m" "$h" "$d"
+a=no
+if command -v curl >/dev/null 2>&1; then a=yes; fi
+printf '%s\\n' "$s" "missing:$m" "$h" "$d" "$a"
 echo ${done}
 `
 
@@ -220,7 +224,7 @@ export const enter = Effect.fnUntraced(function* (
   const lines = yield* anyway(place, question(operation), hello, [directory, String(generation)]).pipe(
     Effect.catch((error) => Effect.flatMap(judged(place, error), Effect.fail))
   )
-  const [state, missing, home, own] = lines
+  const [state, missing, home, own, holds] = lines
   if (home === undefined || own === undefined || missing === undefined) {
     return yield* fail(new OutcomeUnknown({ detail: "the machine did not say where it is" }))
   }
@@ -251,6 +255,7 @@ export const enter = Effect.fnUntraced(function* (
   return {
     ...place,
     home,
+    canHold: holds === "yes",
     directory: own,
     fence,
     question,

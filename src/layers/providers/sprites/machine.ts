@@ -117,6 +117,10 @@ export const make = Effect.fnUntraced(function* (
     workspaceRoot: guest.home,
     metadata: {},
     start: Effect.fnUntraced(function* (command) {
+      if (command.lifetime === "recorded" && !guest.canHold) {
+        const detail = "the machine lacks curl, with which a recorded process holds it awake"
+        return yield* fail("start", new UnsupportedCapability({ capability: "recorded processes", detail }))
+      }
       const end = yield* leaseEnd()
       if (end === undefined || (command.deadline !== undefined && command.deadline <= end)) {
         return yield* launcher.start(command)

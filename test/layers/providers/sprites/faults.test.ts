@@ -5,6 +5,7 @@ import { TestClock } from "effect/testing"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
 import * as Fault from "../../../emulators/sprites/faults.ts"
+import { applets, busybox } from "../../../support/guests.ts"
 import { provider, service, Vendor } from "./support.ts"
 import { commandOf, until } from "./waiting.ts"
 
@@ -362,6 +363,19 @@ describe("Sprites: time", () => {
       assert.strictEqual(yield* inTime(P.reason(connect), "1 second"), P.tag("Gone"))
       const [first, second] = emulator.requests.of("sprite.get").map(({ at }) => at)
       assert.isAtLeast((second ?? 0) - (first ?? 0), 2_000)
+    })
+  )
+})
+
+describe("Sprites: a machine", () => {
+  it.live.skipIf(busybox === "")("without curl, which holds it awake, has no recorded processes", () =>
+    Effect.gen(function* () {
+      const path = yield* applets
+      const { machine } = yield* machineUnder(path === undefined ? {} : { path: path.slice(0, path.indexOf(":")) })
+      assert.strictEqual((yield* P.sh(machine, "echo up")).stdout.toString(), "up\n")
+      const error = yield* Effect.flip(P.run(machine, "true", [], { lifetime: "recorded" }))
+      assert.strictEqual(error.reason._tag, "UnsupportedCapability")
+      assert.include(error.message, "curl")
     })
   )
 })
