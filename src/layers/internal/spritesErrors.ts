@@ -112,9 +112,8 @@ const notSent: ReadonlySet<string> = new Set([
 
 /** The code of a network failure, wherever it is wrapped. */
 const networkCode = (error: unknown, depth = 0): string | undefined => {
-  if (depth > 6 || !Predicate.isObject(error)) return undefined
-  const { code } = error as { readonly code?: unknown }
-  if (Predicate.isString(code)) return code
+  if (depth > 6) return undefined
+  if (Predicate.hasProperty(error, "code") && Predicate.isString(error.code)) return error.code
   const inner = (["reason", "cause", "error"] as const).map((key) =>
     Predicate.hasProperty(error, key) ? networkCode(error[key], depth + 1) : undefined
   )

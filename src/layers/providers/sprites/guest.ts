@@ -65,7 +65,8 @@ const briefly = "1s"
 
 /**
  * Makes the machine one of this generation, and tells where it is. $1 is our directory, maybe relative to the working directory, $2
- * the generation. Older ones end here; of a newer one this says so and changes nothing.
+ * the generation. Older ones end here; of a newer one this says so and changes nothing. What scoped processes of a service that died
+ * left behind more than a day ago goes.
  */
 const hello = `
 umask 077
@@ -87,6 +88,9 @@ if [ $s = ok ] && [ -z "$m" ]; then
   done
   [ -L "g$2" ] || ln -s / "g$2" || m="$m ln"
 fi
+find . -maxdepth 1 -name 's-*' -mmin +1440 2>/dev/null | while IFS= read -r p; do
+  if [ -s "$p/exit" ]; then rm -rf "$p"; fi
+done
 a=no
 if command -v curl >/dev/null 2>&1; then a=yes; fi
 printf '%s\\n' "$s" "missing:$m" "$h" "$d" "$a"

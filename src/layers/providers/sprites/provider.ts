@@ -174,7 +174,12 @@ export const make = Effect.fnUntraced(function* (
     ready: options.recovery?.ready ?? policy.ready
   }
   return {
-    provider: Provider.make({ ...primitives(context, environment, options), requestTimeout }),
+    provider: Provider.make({
+      ...primitives(context, environment, options),
+      // Each question has a deadline of its own. All of a call are given the time to tell a machine that does not answer from one
+      // that wakes.
+      requestTimeout: Duration.max(requestTimeout, Lifecycle.slow)
+    }),
     client: clientOf(api)
   }
 })

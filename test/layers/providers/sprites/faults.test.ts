@@ -203,6 +203,8 @@ describe("Sprites: a checkpoint", () => {
       vendor.faults.inject("checkpoint.restore", Fault.errorEvent("failed to start overlay service tree"))
       const failed = yield* Effect.flip(sandboxes.restoreCheckpoint(sandboxId, id))
       assert.include(failed.message, "overlay")
+      // The sandbox is what it was.
+      assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "file")), "now")
       vendor.faults.inject("checkpoint.restore", Fault.cutLines(1, false))
       const unknown = yield* Effect.flip(sandboxes.restoreCheckpoint(sandboxId, id))
       assert.isFalse(unknown.provesNotAccepted)
