@@ -52,6 +52,16 @@ const idle = 30_000
 
 export const iso = (millis: number): string => DateTime.formatIso(DateTime.makeUnsafe(millis))
 
+const signal = (pids: ReadonlyArray<number>, name: NodeJS.Signals): void => {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, name)
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+}
+
 export class Sprite {
   readonly world: World
   readonly name: string
@@ -159,7 +169,7 @@ export class Sprite {
   }
 
   wake(): void {
-    if (this.status === "warm") this.#signal("SIGCONT")
+    if (this.status === "warm") signal(this.processes(), "SIGCONT")
     if (this.status === "cold") this.boots++
     this.status = "running"
   }
@@ -177,7 +187,7 @@ export class Sprite {
   #suspend(): void {
     this.tasks.clear()
     this.status = "warm"
-    this.#signal("SIGSTOP")
+    signal(this.processes(), "SIGSTOP")
     this.#cancelIdle = this.world.after(this.world.options.coldAfter, () => void this.cool())
   }
 
@@ -190,16 +200,6 @@ export class Sprite {
     await this.kill()
   }
 
-  #signal(signal: NodeJS.Signals): void {
-    for (const pid of this.processes()) {
-      try {
-        process.kill(pid, signal)
-      } catch {
-        // It ended meanwhile.
-      }
-    }
-  }
-
   processes(): ReadonlyArray<number> {
     return processesOf(this.root)
   }
@@ -208,8 +208,9 @@ export class Sprite {
   async kill(): Promise<void> {
     for (const session of this.sessions.values()) session.cut()
     for (let attempt = 0; attempt < 600; attempt++) {
-      if (this.processes().length === 0) return
-      this.#signal("SIGKILL")
+      const found = this.processes()
+      if (found.length === 0) return
+      signal(found, "SIGKILL")
       await delay(5)
     }
     throw new Error(`processes survived: ${this.processes().join(", ")}`)

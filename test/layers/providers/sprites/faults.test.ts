@@ -5,6 +5,7 @@ import { TestClock } from "effect/testing"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
 import * as Fault from "../../../emulators/sprites/faults.ts"
+import { full } from "../../../support/full.ts"
 import { applets, busybox } from "../../../support/guests.ts"
 import { provider, service, Vendor } from "./support.ts"
 import { commandOf, until } from "./waiting.ts"
@@ -36,13 +37,23 @@ const runs = (sandboxes: SandboxService["Service"], sandboxId: string) =>
   Effect.map(sandboxes.readFile(sandboxId, "runs"), text)
 const whole = { exitCode: 3, stdout: "out\n", stderr: "err\n" }
 
+/** All of them with `npm run test:full`, else those that no other test is like. */
+const some = <A>(
+  always: ReadonlyArray<readonly [name: string, fault: A]>,
+  more: ReadonlyArray<readonly [name: string, fault: A]>
+) => (full ? [...always, ...more] : always)
+
 describe("Sprites: a creation", () => {
-  for (const [name, fault] of [
-    ["whose connection is reset before it is taken up", Fault.resetBefore],
-    ["whose connection is reset after it was taken up", Fault.resetAfter],
-    ["whose answer a proxy loses", Fault.gateway(502)],
-    ["that meets 429", Fault.limited("sprite_creation_rate_limited", 0)]
-  ] as const) {
+  for (const [name, fault] of some<Fault.Fault>(
+    [
+      ["whose connection is reset after it was taken up", Fault.resetAfter],
+      ["that meets 429", Fault.limited("sprite_creation_rate_limited", 0)]
+    ],
+    [
+      ["whose connection is reset before it is taken up", Fault.resetBefore],
+      ["whose answer a proxy loses", Fault.gateway(502)]
+    ]
+  )) {
     live(`${name} makes one sprite`, () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
@@ -72,19 +83,23 @@ describe("Sprites: a creation", () => {
 })
 
 describe("Sprites: a command", () => {
-  for (const [name, faults] of [
-    ["whose start is reset before it is taken up", [Fault.resetBefore]],
-    ["whose start is lost with its answer", [Fault.gateway(504)]],
-    ["that finds the machine not ready", [Fault.notReady(0)]],
-    ["that has to wait for a sprite to fall asleep", [Fault.limited("concurrent_sprite_limit_exceeded", 0)]],
-    ["that meets one stray 404", [Fault.notFound]],
-    ["whose connection drops in the middle", [Fault.drop(1)]],
-    ["whose connection drops twice", [Fault.drop(0), Fault.drop(1)]],
-    ["whose connection is closed without a frame", [Fault.closeEarly]],
-    ["whose connection is closed without an exit", [Fault.noExit]],
-    ["whose exit has no byte", [Fault.emptyExit]],
-    ["that has only the text exit", [Fault.textExit]]
-  ] as const) {
+  for (const [name, faults] of some<ReadonlyArray<Fault.Fault>>(
+    [
+      ["whose start is lost with its answer", [Fault.gateway(504)]],
+      ["that finds the machine not ready", [Fault.notReady(0)]],
+      ["that meets one stray 404", [Fault.notFound]],
+      ["whose connection drops twice", [Fault.drop(0), Fault.drop(1)]],
+      ["whose connection is closed without a frame", [Fault.closeEarly]]
+    ],
+    [
+      ["whose start is reset before it is taken up", [Fault.resetBefore]],
+      ["that has to wait for a sprite to fall asleep", [Fault.limited("concurrent_sprite_limit_exceeded", 0)]],
+      ["whose connection drops in the middle", [Fault.drop(1)]],
+      ["whose connection is closed without an exit", [Fault.noExit]],
+      ["whose exit has no byte", [Fault.emptyExit]],
+      ["that has only the text exit", [Fault.textExit]]
+    ]
+  )) {
     live(`${name} runs once, and all of it arrives`, () =>
       Effect.gen(function* () {
         const { sandboxes, sandboxId, vendor } = yield* box

@@ -24,7 +24,7 @@ suite(
     holdsBack: false,
     redactedArguments: true,
     // The launcher has more of them over guests that cost no connection.
-    propertyRuns: 8,
+    propertyRuns: 4,
     bindingModes: process.getuid?.() !== 0
   }
 )

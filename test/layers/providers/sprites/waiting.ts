@@ -7,7 +7,7 @@ import * as Path from "node:path"
 /** In real time. */
 export const until = (what: string, holds: () => boolean) =>
   Effect.promise(async () => {
-    for (let times = 0; times < 2_000 && !holds(); times++) await new Promise((resolve) => setTimeout(resolve, 5))
+    for (let times = 0; times < 1_000 && !holds(); times++) await new Promise((resolve) => setTimeout(resolve, 10))
     assert.isTrue(holds(), what)
   })
 
