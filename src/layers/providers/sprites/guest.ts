@@ -84,7 +84,7 @@ for g in g[0-9]*; do
 done
 if [ $s = ok ] && [ -z "$m" ]; then
   for g in g[0-9]*; do
-    [ "$g" = "g$2" ] || rm -rf "$g"
+    if [ -L "$g" ] && [ "$g" != "g$2" ]; then rm -f "$g"; fi
   done
   [ -L "g$2" ] || ln -s / "g$2" || m="$m ln"
 fi
@@ -111,7 +111,9 @@ echo ${done}
 /** The same with the end of the generation; our directory may be relative, and $5 is a file that is to be there then. */
 const closing = `
 mkdir -p "$1" && cd "$1" || exit
-rm -rf g[0-9]*
+for g in g[0-9]*; do
+  if [ -L "$g" ]; then rm -f "$g"; fi
+done
 [ -z "$5" ] || : >"$5"
 d=$(pwd -P)
 shift

@@ -168,6 +168,15 @@ describe("Sprites: files", () => {
       yield* sandboxes.writeFiles(sandboxId, [{ path: "file", content: "content" }])
       vendor.faults.inject("fs.read", Fault.notFound)
       assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "file")), "content")
+      // One that the endpoint refuses, or cleans by its words, a command can read all the same.
+      vendor.faults.inject(
+        "fs.read",
+        Fault.answer(403, '{"error":"denied","code":"EACCES"}'),
+        Fault.answer(400, "bad path")
+      )
+      for (const path of ["file", "file", `../${vendor.sprite("box").home.split("/").at(-1)}/./file`]) {
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, path)), "content")
+      }
       assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).externalSandboxId, "box")
     })
   )
