@@ -18,8 +18,6 @@ export type Fault =
   | { readonly _tag: "Hang"; readonly executed: boolean }
   /** Acted on only when the client has given up. */
   | { readonly _tag: "Late" }
-  /** A promise of the test is waited for, before it is acted on. */
-  | { readonly _tag: "Gate"; readonly before: Promise<void> }
   /** NDJSON that ends in the middle of a line, after so many lines, though the work is done. */
   | { readonly _tag: "CutLines"; readonly lines: number; readonly executed: boolean }
   /** NDJSON with this event instead of the work. */
@@ -66,7 +64,6 @@ export const resetAfter: Fault = { _tag: "Reset", executed: true }
 export const hang: Fault = { _tag: "Hang", executed: false }
 export const hangAfter: Fault = { _tag: "Hang", executed: true }
 export const late: Fault = { _tag: "Late" }
-export const gate = (before: Promise<void>): Fault => ({ _tag: "Gate", before })
 export const cutLines = (lines: number, executed = true): Fault => ({ _tag: "CutLines", lines, executed })
 export const errorEvent = (message: string): Fault => ({ _tag: "ErrorEvent", message })
 export const otherWords: Fault = { _tag: "OtherWords" }

@@ -225,7 +225,6 @@ const serve = async (served: Served, request: Http.IncomingMessage, response: Ht
     return act(served, route, { params: route.params, query, json: parse(bytes), bytes }, fault, gone)
   }
   if (fault?._tag === "Late") await gone
-  if (fault?._tag === "Gate") await fault.before
   const skipped = (fault?._tag === "Answer" || fault?._tag === "Reset" || fault?._tag === "Hang") && !fault.executed
   const reply = skipped ? undefined : await answer()
   // Work that is told in lines is done while it is told.
@@ -339,7 +338,6 @@ const upgrade = async (served: Served, request: Http.IncomingMessage, socket: Du
   }
   try {
     if (fault?._tag === "Late") await gone
-    if (fault?._tag === "Gate") await fault.before
     if (fault?._tag === "Answer") {
       if (fault.executed) await open()
       recorded.status = fault.status

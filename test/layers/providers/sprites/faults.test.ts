@@ -66,6 +66,23 @@ describe("Sprites: a creation", () => {
     )
   }
 
+  live("that succeeds only after we gave up is the one that the next attempt finds", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      vendor.faults.inject("sprite.create", Fault.late)
+      const sandboxId = crypto.randomUUID()
+      const fiber = yield* Effect.forkChild(sandboxes.createSandbox({}, { sandboxId }))
+      yield* until("it was asked for", () => vendor.requests.count("sprite.create") > 0)
+      // The caller goes; the vendor makes it all the same.
+      yield* Fiber.interrupt(fiber)
+      yield* until("it is made", () => vendor.sprites().length > 0)
+      const { outcome } = yield* sandboxes.createSandbox({}, { sandboxId })
+      assert.strictEqual(outcome, "resumed")
+      assert.strictEqual(vendor.sprites().length, 1)
+      assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+    })
+  )
+
   live("whose policy cannot be set hands nothing out, and is what the next attempt goes on with", () =>
     Effect.gen(function* () {
       const { sandboxes, vendor } = yield* world

@@ -1,6 +1,6 @@
 /** What becomes of a config, what is refused and why, and the labels that a sprite keeps of it. */
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Redacted, Result } from "effect"
+import { ConfigProvider, Duration, Effect, Redacted, Result, Schema } from "effect"
 import * as Labels from "../../../../src/layers/providers/sprites/labels.ts"
 import type { Environment, Plan } from "../../../../src/layers/providers/sprites/plan.ts"
 import { limits, nameOf, planOf } from "../../../../src/layers/providers/sprites/plan.ts"
@@ -111,6 +111,17 @@ describe("the plan of a sprite", () => {
     [{ allow: [] }, [{ domain: "*", action: "deny" }]]
   ])("says of every domain what becomes of it: %j", (networkPolicy, rules) => {
     assert.deepStrictEqual<unknown>(plan({ sprites: { networkPolicy } }).rules, rules)
+  })
+
+  it("is made of a record as it was of the config", () => {
+    const input: Config.SandboxConfigInput = {
+      persistent: true,
+      sprites: { name: "box", labels: ["a"], urlSettings: { auth: "public" }, networkPolicy: { deny: ["a.com"] } }
+    }
+    const stored = Config.toStored(decode(input))
+    const record: unknown = JSON.parse(JSON.stringify(Schema.encodeSync(Config.StoredConfig)(stored)))
+    const back = Config.fromStored(Schema.decodeUnknownSync(Config.StoredConfig)(record), {})
+    assert.deepStrictEqual(Result.getOrThrow(planOf(back, {})), plan(input))
   })
 
   it("names machines so that each is a part of a host name, and two of one sandbox differ", () => {
