@@ -3,6 +3,7 @@
  * is also a test.
  */
 import { Effect, Redacted } from "effect"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -10,6 +11,7 @@ import { fileURLToPath } from "node:url"
 import * as Daytona from "../src/layers/providers/Daytona.ts"
 import * as Fake from "../src/layers/providers/Fake.ts"
 import * as Local from "../src/layers/providers/Local.ts"
+import * as Sprites from "../src/layers/providers/Sprites.ts"
 import * as Vercel from "../src/layers/providers/Vercel.ts"
 import * as InstantDb from "../src/layers/stores/InstantDb.ts"
 import type { SandboxProvider } from "../src/services/SandboxProvider.ts"
@@ -24,11 +26,9 @@ const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<st
 const settings = (): string =>
   table(
     ["setting", "default", "meaning"],
-    [...SandboxSettings.all, ...InstantDb.settings, ...Vercel.settings, ...Daytona.settings].map((setting) => [
-      `\`${setting.name}\``,
-      setting.fallback,
-      setting.description
-    ])
+    [...SandboxSettings.all, ...InstantDb.settings, ...Vercel.settings, ...Daytona.settings, ...Sprites.settings].map(
+      (setting) => [`\`${setting.name}\``, setting.fallback, setting.description]
+    )
   )
 
 /** What every method that reaches a machine can fail with; the others are told as what they have besides. */
@@ -118,7 +118,10 @@ const providers = async (): Promise<string> => {
       Effect.scoped(Vercel.make({ token: Redacted.make(""), teamId: "", projectId: "" }))
     )
     const daytona = await Effect.runPromise(Effect.scoped(Daytona.make({ apiKey: Redacted.make(""), apiUrl: "" })))
-    const all = [local, vercel, daytona, await Effect.runPromise(Fake.make())]
+    const sprites = await Effect.runPromise(
+      Effect.provide(Sprites.make({ token: Redacted.make("") }), FetchHttpClient.layer)
+    )
+    const all = [local, vercel, daytona, sprites, await Effect.runPromise(Fake.make())]
     return table(
       ["what it can do", ...all.map((provider) => `\`${provider.name}\``)],
       names.map((name, index) => [name, ...all.map((provider) => column(provider)[index] ?? "")])

@@ -92,6 +92,19 @@ export class NotRunning extends Schema.TaggedError<NotRunning>(id("NotRunning"))
   }
 }
 
+/**
+ * The vendor says that the machine runs, and nothing inside of it answers: not a command, not a file, not within their deadlines.
+ * Waiting has not been seen to help; deleting it and making another has.
+ */
+export class Unresponsive extends Schema.TaggedError<Unresponsive>(id("Unresponsive"))("Unresponsive", {
+  detail: Detail
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `the machine runs and answers nothing${suffix(this.detail)}`
+  }
+}
+
 /** The handle belongs to an earlier incarnation of the machine; open the sandbox again. */
 export class Superseded extends Schema.TaggedError<Superseded>(id("Superseded"))("Superseded", {
   incarnation: Schema.String
@@ -467,6 +480,7 @@ export const SandboxErrorReason = Schema.Union([
   Stopped,
   Gone,
   NotRunning,
+  Unresponsive,
   Superseded,
   Busy,
   OutcomeUnknown,
@@ -570,6 +584,7 @@ export class SandboxError extends Schema.TaggedError<SandboxError>(id("SandboxEr
       case "Timeout":
         return this.reason.accepted === "no"
       case "OutcomeUnknown":
+      case "Unresponsive":
       case "Unknown":
       case "StopIncomplete":
       case "Store":

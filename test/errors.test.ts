@@ -12,6 +12,7 @@ const examples: { readonly [Tag in errors.ReasonTag]: errors.SandboxErrorReason 
   Stopped: new errors.Stopped(),
   Gone: new errors.Gone({ evidence: long }),
   NotRunning: new errors.NotRunning({ detail: long }),
+  Unresponsive: new errors.Unresponsive({ detail: long }),
   Superseded: new errors.Superseded({ incarnation: long }),
   Busy: new errors.Busy({ owner: long, retryAfter: Duration.seconds(1) }),
   OutcomeUnknown: new errors.OutcomeUnknown({ detail: long, startedAt: 1, position: { stdout: 1, stderr: 2 } }),

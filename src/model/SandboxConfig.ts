@@ -10,6 +10,7 @@ import * as Schema from "effect/Schema"
 import { InvalidConfig } from "../errors.ts"
 import { issueText, JsonObject, NoNul, Port, RedactedText, SaneDuration } from "./Common.ts"
 import * as Daytona from "./DaytonaConfig.ts"
+import { SpritesConfig } from "./SpritesConfig.ts"
 import * as Vercel from "./VercelConfig.ts"
 
 /** What happens when the machine of an `active` sandbox is gone or does not run. */
@@ -65,6 +66,7 @@ const shared = {
   deleteOnStop: Schema.optionalKey(Schema.Boolean),
   recovery: Schema.optionalKey(Recovery),
   local: Schema.optionalKey(LocalConfig),
+  sprites: Schema.optionalKey(SpritesConfig),
   /** Options of third parties' providers, by registered name; each provider decodes its own. */
   providerOptions: Schema.optionalKey(Schema.Record(Schema.String, Schema.Json))
 }
@@ -83,11 +85,12 @@ type Loose<A> = { readonly [K in keyof A]: A[K] | undefined }
 
 /** The config as a user writes it: durations in any form that `Duration.Input` has, and `undefined` for what is not said. */
 export type SandboxConfigInput = Loose<
-  Omit<SandboxConfig, "timeout" | "env" | "resources" | "local" | "vercel" | "daytona"> & {
+  Omit<SandboxConfig, "timeout" | "env" | "resources" | "local" | "vercel" | "daytona" | "sprites"> & {
     readonly timeout?: Duration.Input
     readonly env?: Loose<Env>
     readonly resources?: Loose<NonNullable<SandboxConfig["resources"]>>
     readonly local?: Loose<NonNullable<SandboxConfig["local"]>>
+    readonly sprites?: Loose<SpritesConfig>
     readonly vercel?: Loose<
       Omit<Vercel.VercelConfig, "timeout" | "snapshotExpiration"> & {
         readonly timeout?: Duration.Input
@@ -143,7 +146,8 @@ const sections: ReadonlySet<string> = new Set<keyof SandboxConfigInput>([
   "resources",
   "local",
   "vercel",
-  "daytona"
+  "daytona",
+  "sprites"
 ])
 
 const isSection = (input: unknown): input is object =>

@@ -430,6 +430,7 @@ const ofVendor = [
   "RateLimited",
   "Unavailable",
   "Timeout",
+  "Unresponsive",
   "Unknown"
 ] as const
 

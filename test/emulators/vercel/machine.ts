@@ -221,13 +221,17 @@ interface Listed {
   readonly pid: number
   readonly parent: number
   readonly session: number
+  /** In ticks since the boot. */
+  readonly started: number
 }
 
 const listed = (pid: number): Listed | undefined =>
   quietly(() => {
     const stat = Fs.readFileSync(`/proc/${pid}/stat`, "latin1")
-    const [state, parent, , session] = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-    return state === "Z" || state === "X" ? undefined : { pid, parent: Number(parent), session: Number(session) }
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+    const [state, parent, , session] = fields
+    if (state === "Z" || state === "X") return undefined
+    return { pid, parent: Number(parent), session: Number(session), started: Number(fields[19]) }
   })
 
 const mentions = (pid: number, root: string): boolean =>
@@ -248,8 +252,11 @@ export const processesOf = (root: string): ReadonlyArray<number> => {
     const found = /^\d+$/.test(name) && Number(name) !== process.pid ? listed(Number(name)) : undefined
     return found === undefined ? [] : [found]
   })
-  const own = listed(process.pid)?.session
-  const members = new Map(all.filter(({ pid }) => mentions(pid, root)).map((found) => [found.pid, found]))
+  const { session: own, started = 0 } = listed(process.pid) ?? {}
+  // What is older than this process is no guest of its; of the many on a machine few are younger.
+  const members = new Map(
+    all.filter((found) => found.started >= started && mentions(found.pid, root)).map((found) => [found.pid, found])
+  )
   for (let before = -1; before !== members.size;) {
     before = members.size
     const sessions = new Set([...members.values()].map(({ session }) => session).filter((session) => session !== own))

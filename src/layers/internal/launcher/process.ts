@@ -325,7 +325,7 @@ export const follow = Effect.fnUntraced(function* (
         )
     let last: Step = "go on"
     let heard = false
-    return transport.stream(argv).pipe(
+    return transport.stream(argv, again).pipe(
       Stream.runForEachWhile((piece) =>
         Effect.gen(function* () {
           for (const frame of decoder.push(piece)) {
@@ -379,7 +379,8 @@ export const follow = Effect.fnUntraced(function* (
           if (known !== undefined) return Queue.fail(output, lost("a part of the output is not in the guest any more"))
           // What the last attempt failed with says nothing of those before it; and once it runs, no failure of the way to it, nor
           // a machine that is gone, may read as if it had never been started.
-          const ambiguous = running ? scoped : submissions > 0
+          const { reason } = error.value
+          const ambiguous = (running ? scoped : submissions > 0) && reason._tag !== "Unresponsive"
           const why = start !== undefined && ambiguous ? lost(error.value.message, error.value) : error.value
           Deferred.doneUnsafe(started, Exit.fail(why))
           Deferred.doneUnsafe(exit, Exit.fail(why))

@@ -29,8 +29,9 @@ export interface GuestTransport {
    * Runs a long command and yields its standard output, in order, as it comes. It may be cut, replayed or torn, and may end
    * before the command does: the launcher asks again. It is pulled: what is not consumed should not be read. Fails with a reason
    * that proves that nothing was accepted only where that is so of the whole: a start whose output cannot be had may still run.
+   * `starts` is true where the command starts a process: what comes of it must outlive the connection.
    */
-  readonly stream: (argv: ReadonlyArray<string>) => Stream.Stream<Uint8Array | string, SandboxError>
+  readonly stream: (argv: ReadonlyArray<string>, starts: boolean) => Stream.Stream<Uint8Array | string, SandboxError>
   /** Uploads small files for the user that runs the commands. A repeated upload replaces. */
   readonly upload: (files: ReadonlyArray<GuestFile>) => Effect.Effect<void, SandboxError>
 }

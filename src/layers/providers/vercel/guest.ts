@@ -5,6 +5,7 @@ import * as Stream from "effect/Stream"
 import type { Sandbox } from "@vercel/sandbox"
 import { Gone, NotRunning, OutcomeUnknown, SandboxError, Superseded } from "../../../errors.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
+import { done } from "../../internal/guestContents.ts"
 import * as Lifecycle from "./lifecycle.ts"
 import type { Question, Sdk } from "./sdk.ts"
 
@@ -90,9 +91,6 @@ export const make = (
     explain
   }
 }
-
-/** The last line of a script of ours that came to its end. */
-export const done = "effect-sandbox-done"
 
 /**
  * Runs a script with these arguments. It must print {@link done} last: the SDK takes an exit code that it was not told for 0.

@@ -1,0 +1,30 @@
+/** The provider suite over Sprites: requests and WebSockets against the emulator. */
+import { Effect } from "effect"
+import { suite } from "../../../../src/testing/ProviderSuite.ts"
+import { provider } from "./support.ts"
+
+suite(
+  "sprites",
+  Effect.map(provider(), (made) => made.provider),
+  {
+    capabilities: {
+      processes: { stdin: true, signalsObservable: false, recorded: true, additionalFds: false },
+      files: {
+        openSurvivesRename: false,
+        atomicExclusiveCreate: true,
+        watchEvents: false,
+        inodes: true,
+        subSecondTimes: true
+      },
+      ports: 1,
+      checkpoints: { stopsProcesses: true, comments: true },
+      extendTimeout: true,
+      persistent: true
+    },
+    holdsBack: false,
+    redactedArguments: true,
+    // The launcher has more of them over guests that cost no connection.
+    propertyRuns: 4,
+    bindingModes: process.getuid?.() !== 0
+  }
+)
