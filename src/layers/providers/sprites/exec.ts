@@ -27,7 +27,7 @@ export type Frame =
 
 /** How a command is run. */
 export interface Command {
-  /** Shell text that becomes the command. */
+  /** Shell text that becomes the command; whole lines. */
   readonly text: string
   /** What becomes of it when its connection is lost: it may run on for so long, in Go's notation; `0` is for ever. */
   readonly afterDisconnect: string
@@ -62,7 +62,7 @@ const decodeText = Schema.decodeUnknownOption(Text)
 
 const urlOf = (api: Api, name: string, command: Command): string => {
   const url = new URL(`${api.baseUrl.replace(/^http/, "ws")}${pathOf(name, "exec")}`)
-  // The text arrives whole before any of it runs. What the image has for an environment stays: given one, it would be all there is.
+  // What the image has for an environment stays: given one, it would be all there is.
   for (const word of ["sh", "-c", `eval "$(cat)"`]) url.searchParams.append("cmd", word)
   url.searchParams.set("path", "sh")
   url.searchParams.set("stdin", "true")
@@ -127,8 +127,11 @@ const watch = (ws: NodeWS.WebSocket): Effect.Effect<never> => {
   )
 }
 
+/** Of a text that was cut on its way nothing runs: the shell does not find the end of the braces. */
+export const braced = (text: string): string => `{\n${text}}\n`
+
 function* messages(text: string): Generator<Uint8Array> {
-  const bytes = new TextEncoder().encode(text)
+  const bytes = new TextEncoder().encode(braced(text))
   for (let at = 0; at < bytes.length; at += maxMessage) {
     yield Buffer.concat([Buffer.of(0), bytes.subarray(at, at + maxMessage)])
   }

@@ -4,6 +4,7 @@ import { Duration, Effect, Fiber, Redacted, Stream } from "effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpClient from "effect/http/HttpClient"
 import { TestClock } from "effect/testing"
+import * as ChildProcess from "node:child_process"
 import * as Http from "node:http"
 import type { AddressInfo } from "node:net"
 import { type Api, make as makeApi, type Question } from "../../../../src/layers/providers/sprites/api.ts"
@@ -125,6 +126,19 @@ describe("a command of a sprite", () => {
       assert.deepStrictEqual(emulator.requests.find("s3cret-word"), [])
     })
   )
+
+  it("does not run when only a part of it arrived", () => {
+    const text = Exec.braced(`[ -e / ] || exit 97\necho first\nexec ${Exec.quoted(["echo", "second", "it's", ""])}\n`)
+    for (let length = 0; length <= text.length; length++) {
+      const { stdout } = ChildProcess.spawnSync("sh", ["-c", `eval "$(cat)"`], { input: text.slice(0, length) })
+      // The end of the last line is not missed.
+      assert.strictEqual(
+        stdout.toString(),
+        length < text.length - 1 ? "" : "first\nsecond it's \n",
+        text.slice(0, length)
+      )
+    }
+  })
 
   it.live("is told from one that never reached anybody", () =>
     Effect.gen(function* () {

@@ -1,6 +1,6 @@
 /** What a user gets on Sprites: the service over the API and the emulator, and how many requests it takes. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Context, Effect, Layer, Option, Redacted, Stream } from "effect"
+import { Context, Effect, Layer, Option, Redacted, Stream, Tracer } from "effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import { inspect } from "node:util"
 import * as Sprites from "../../../../src/layers/providers/Sprites.ts"
@@ -97,8 +97,16 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Sprites"
       })
     )
 
-    test.effect("keeps a planted secret out of urls, command lines and messages", () =>
-      Effect.gen(function* () {
+    test.effect("keeps a planted secret out of urls, messages and spans", () => {
+      const spans: Array<Tracer.Span> = []
+      const tracer = Tracer.make({
+        span: (options) => {
+          const span = new Tracer.NativeSpan(options)
+          spans.push(span)
+          return span
+        }
+      })
+      return Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
         vendor.requests.reset()
         const { sandboxId } = yield* sandboxes.createSandbox({ env: { TOKEN: Redacted.make(secret) } })
@@ -123,8 +131,14 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Sprites"
         ])
         assert.notInclude(inspect(errors, { depth: 20 }), secret)
         yield* sandboxes.stopSandbox(sandboxId)
-      })
-    )
+        assert.isAbove(spans.length, 10)
+        const told = inspect(
+          spans.map((span) => [span.name, [...span.attributes]]),
+          { depth: 6 }
+        )
+        for (const planted of [secret, vendor.token]) assert.notInclude(told, planted)
+      }).pipe(Effect.withTracer(tracer))
+    })
 
     test.effect("has arguments longer than any url, and kills what is interrupted", () =>
       Effect.gen(function* () {
