@@ -56,7 +56,7 @@ describe("Daytona: a creation", () => {
     ["[full] that meets 429", "sandbox.create", Fault.rateLimited(0), 1],
     ["that meets a bad poll", "sandbox.get", Fault.badGateway(), 3],
     ["[full] whose polls meet 429", "sandbox.get", Fault.rateLimited(0), 2],
-    ["whose polls are slow to tell", "sandbox.get", { _tag: "Stale", state: "starting" }, 2],
+    ["[full] whose polls are slow to tell", "sandbox.get", { _tag: "Stale", state: "starting" }, 2],
     ["whose toolbox comes up later", "toolbox.execute", Fault.status(400, "Is the Sandbox started?"), 2],
     ["[full] whose label cannot be read back", "toolbox.execute", Fault.badGateway({ executed: true }), 1]
   ] as const) {
@@ -131,7 +131,7 @@ describe("Daytona: a command", () => {
   for (const [name, fault] of [
     ["[full] whose start is reset before it is taken up", Fault.resetBefore],
     ["whose start is reset after it was taken up", Fault.resetAfter],
-    ["whose start meets 429", Fault.rateLimited(0)],
+    ["[full] whose start meets 429", Fault.rateLimited(0)],
     ["whose start meets a proxy that loses the answer", Fault.badGateway({ executed: true })],
     ["[full] whose start meets a server error", Fault.status(500, "Internal Server Error")],
     ["[full] whose start times out at a gateway", Fault.status(504, "Gateway Timeout", { executed: true })],
@@ -316,7 +316,7 @@ describe("Daytona: a checkpoint", () => {
   for (const [name, endpoint, fault] of [
     ["whose answer is lost", "sandbox.snapshot", Fault.resetAfter],
     ["[full] whose answer a proxy loses", "sandbox.snapshot", Fault.badGateway({ executed: true })],
-    ["that meets another change", "sandbox.snapshot", Fault.status(409, "Sandbox state change in progress")],
+    ["[full] that meets another change", "sandbox.snapshot", Fault.status(409, "Sandbox state change in progress")],
     ["that appears later than its sandbox goes on", "snapshot.get", Fault.status(404, "not yet")]
   ] as const) {
     live(`${name} is there, once`, () =>

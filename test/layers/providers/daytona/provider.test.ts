@@ -26,7 +26,7 @@ suite(
     holdsBack: false,
     redactedArguments: true,
     // The launcher has them all in its own tests.
-    propertyRuns: 10,
+    propertyRuns: 5,
     bindingModes: process.getuid?.() !== 0
   }
 )
