@@ -208,18 +208,18 @@ export const restore = (
       yield* Lifecycle.end(sdk, sandbox, "stop")
       return yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, name, sandboxId), sandboxId)
     })
-    return yield* sure(
+    let elsewhere: Unavailable | undefined
+    return yield* Effect.retry(
       Effect.gen(function* () {
         const stopped = yield* sure(ended)
         const running = yield* sure(Lifecycle.bootFrom(sdk, operation, stopped, id, sandboxId))
         const source = running.currentSession().sourceSnapshotId
         if (source === undefined || source === id) return running
         // Somebody else has booted it in between, from the disk that it had.
-        return yield* sdk.fail(
-          operation,
-          new Unavailable({ accepted: "unknown", detail: `it was booted from ${source} meanwhile` }),
-          sandboxId
-        )
-      })
+        elsewhere = new Unavailable({ accepted: "unknown", detail: `it was booted from ${source} meanwhile` })
+        return yield* sdk.fail(operation, elsewhere, sandboxId)
+      }),
+      // What else failed was asked for often enough.
+      { schedule: retry, while: (error) => error.reason === elsewhere }
     )
   })
