@@ -77,6 +77,8 @@ export interface MachineRef {
 export interface MachineInfo {
   readonly ref: MachineRef
   readonly sandboxId?: SandboxId
+  /** Where the vendor tells it: another deployment may have a sandbox of the same id. */
+  readonly namespace?: string
   readonly running: boolean
   /** ms since the epoch. */
   readonly createdAt?: number
@@ -105,6 +107,8 @@ export interface CreateRequest {
   readonly namespace: string
   readonly config: SandboxConfig
   readonly resolved: ResolvedConfig
+  /** Secrets that the config lacks, of a restore: it may do without where it has to make no machine. */
+  readonly missingSecrets?: ReadonlyArray<string>
 }
 
 /** One start. `processId` is the nonce: a second start with the same id on the same machine starts nothing. */

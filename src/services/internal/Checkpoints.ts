@@ -150,13 +150,15 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
         }
         const { checkpoints, provider } = yield* providerOf(operation, record)
         const stored = yield* core.storedConfigOf(record)
+        let missingSecrets: ReadonlyArray<string> = []
         const secrets = yield* SandboxSecrets.supply(operation, id, Config.secretNames(stored)).pipe(
           Effect.provideService(SandboxSecrets.SandboxSecrets, self.secrets),
-          // A provider that keeps the environment itself restores without it; create would have failed.
-          Effect.catchIf(
-            (error) => error.reason._tag === "SecretsRequired",
-            () => Effect.succeed({})
-          )
+          // A vendor that keeps the environment itself restores without it; the provider says so where it does not.
+          Effect.catch((error) => {
+            if (error.reason._tag !== "SecretsRequired") return Effect.fail(error)
+            missingSecrets = error.reason.names
+            return Effect.succeed({})
+          })
         )
         const config = Config.fromStored(stored, secrets)
         const resolved = yield* provider.resolve(config)
@@ -166,7 +168,11 @@ export const make = (self: Core, machines: Machines): Checkpoints => {
         const generation = nextGeneration(record)
         yield* held.update({ status: "recreating", generation, restoring: checkpointId })
         const machine = yield* checkpoints
-          .restore(checkpointId, { sandboxId: id, version: generation, namespace, config, resolved }, ref)
+          .restore(
+            checkpointId,
+            { sandboxId: id, version: generation, namespace, config, resolved, missingSecrets },
+            ref
+          )
           .pipe(
             // Nothing was changed, so the record is what it was.
             Effect.tapError((error) =>

@@ -225,10 +225,11 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         yield* provider.stop(ref, mode)
       }
       if (!sweep) return
-      yield* Stream.runForEach(provider.find(record.id), (info) => {
-        // The disk of a sandbox that was active once is its own, whichever incarnation holds it now.
+      yield* Stream.runForEach(core.machinesOf(self, provider, record.id), (info) => {
+        // The disk of a sandbox that was active once is its own, whichever incarnation holds it now; and one that was there before
+        // the record was adopted.
         const own = record.incarnation !== undefined && info.ref.externalId === record.externalSandboxId
-        return provider.stop(info.ref, own ? mode : "delete")
+        return provider.stop(info.ref, own || !core.mayBeMadeFor(record, info) ? mode : "delete")
       })
     })
 

@@ -316,16 +316,20 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       })
 
     /**
-     * Deletes whatever a failed or cut off creation may have left behind, but not what there was before the record's own machine:
-     * that may hold checkpoints. True when that is certain.
+     * Deletes whatever a failed or cut off creation may have left behind, but not what there was before the record, or its own machine:
+     * that may hold checkpoints. Where that machine has vanished nobody can tell which of the others were before it, so that those
+     * are only stopped. True when that is certain.
      */
     const sweep = (record: SandboxRecord, provider: SandboxProvider) =>
       Effect.gen(function* () {
-        const all = yield* Stream.runCollect(provider.find(record.id))
+        const all = yield* Stream.runCollect(core.machinesOf(self, provider, record.id))
         const own = all.find((info) => info.ref.incarnation === record.incarnation)
         const since = own?.createdAt ?? 0
-        const left = all.filter((info) => info !== own && (info.createdAt ?? since) >= since)
-        yield* Effect.forEach(left, (info) => provider.stop(info.ref, "delete"), { discard: true })
+        const left = all.filter(
+          (info) => info !== own && (info.createdAt ?? since) >= since && core.mayBeMadeFor(record, info)
+        )
+        const mode = own === undefined && record.incarnation !== undefined ? "stop" : "delete"
+        yield* Effect.forEach(left, (info) => provider.stop(info.ref, mode), { discard: true })
         return true
       }).pipe(Effect.catch(() => Effect.succeed(false)))
 
@@ -384,7 +388,13 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         const checkpoints = Option.getOrUndefined(provider.checkpoints)
         const ref = yield* Effect.option(core.machineRef(record, operation))
         const newest =
-          checkpoints === undefined ? Option.none() : yield* Stream.runHead(checkpoints.list(record.id, ref))
+          checkpoints === undefined
+            ? Option.none()
+            : yield* checkpoints.list(record.id, ref).pipe(
+                // A vendor's name may have had another sandbox before: nobody asked for that one's disk.
+                Stream.filter((checkpoint) => core.mayBeMadeFor(record, checkpoint)),
+                Stream.runHead
+              )
         if (checkpoints === undefined || Option.isNone(newest)) {
           return yield* giveUp(held, "there is no checkpoint to restore")
         }
@@ -491,7 +501,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
       Effect.gen(function* () {
         const { record } = held
         const provider = yield* self.registry.get(record.provider)
-        const orphans = yield* Stream.runCollect(provider.find(record.id))
+        const orphans = yield* Stream.runCollect(core.machinesOf(self, provider, record.id))
         // The newest may be booting still, and is the one that this is about.
         const likely = orphans.toSorted(
           (a, b) => Number(b.running) - Number(a.running) || (b.createdAt ?? 0) - (a.createdAt ?? 0)

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { SandboxErrorReason } from "../../errors.ts"
 import {
@@ -24,7 +25,7 @@ import type { SandboxRef } from "../../model/SandboxRef.ts"
 import type { ProcessLog } from "../ProcessLog.ts"
 import type { ProviderRegistry } from "../ProviderRegistry.ts"
 import type { RecoverySchedules } from "../RecoveryPolicy.ts"
-import type { Machine, MachineRef, SandboxProvider } from "../SandboxProvider.ts"
+import type { Machine, MachineInfo, MachineRef, SandboxProvider } from "../SandboxProvider.ts"
 import type * as SandboxSecrets from "../SandboxSecrets.ts"
 import type { ServiceSettings } from "../SandboxSettings.ts"
 import type { AcquireLease, SandboxStore } from "../SandboxStore.ts"
@@ -109,6 +110,28 @@ export const stopped = (record: SandboxRecord, operation: string): SandboxError 
 
 /** A sandbox at rest, also while, or after, a restore of it was cut off: only an activation takes `shutdownAt` away. */
 export const wasStopped = (record: SandboxRecord): boolean => record.shutdownAt !== undefined
+
+/** How much the vendor's clock may differ from ours. */
+const clockSkew = Duration.minutes(5)
+
+/**
+ * False for a machine that was there before its record: that was adopted, and is nothing that a creation has left behind. And for a
+ * checkpoint of such a one.
+ */
+export const mayBeMadeFor = (record: SandboxRecord, { createdAt }: { readonly createdAt?: number }): boolean =>
+  createdAt === undefined || createdAt >= record.createdAt - Duration.toMillis(clockSkew)
+
+/** The machines that carry the tag of a sandbox, of this deployment. */
+export const machinesOf = (
+  self: Core,
+  provider: SandboxProvider,
+  id: SandboxId
+): Stream.Stream<MachineInfo, SandboxError> =>
+  Stream.unwrap(
+    Effect.map(self.store.namespace, (own) =>
+      Stream.filter(provider.find(id), ({ namespace }) => namespace === undefined || namespace === own)
+    )
+  )
 
 export const newUuid = Effect.sync(() => SecureRandom.uuidV4Unsafe())
 

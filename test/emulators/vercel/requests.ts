@@ -21,9 +21,17 @@ export interface Recorded {
 
 export class Requests {
   readonly #all: Array<Recorded> = []
+  #changed = Promise.withResolvers<void>()
 
   add(recorded: Recorded): void {
     this.#all.push(recorded)
+    this.#changed.resolve()
+    this.#changed = Promise.withResolvers<void>()
+  }
+
+  /** Resolves once so many of an endpoint have come since the last reset, or at once. */
+  async arrived(endpoint: Recorded["endpoint"], count = 1): Promise<void> {
+    while (this.count(endpoint) < count) await this.#changed.promise
   }
 
   get all(): ReadonlyArray<Recorded> {

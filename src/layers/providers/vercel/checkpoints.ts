@@ -9,7 +9,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type { Sandbox } from "@vercel/sandbox"
 import type { SandboxError } from "../../../errors.ts"
-import { NotFound, Unavailable } from "../../../errors.ts"
+import { NotFound, SecretsRequired, Unavailable } from "../../../errors.ts"
 import type { Checkpoint } from "../../../model/Checkpoint.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
 import type { RecoverySchedule } from "../../../services/RecoveryPolicy.ts"
@@ -201,25 +201,29 @@ export const restore = (
     const existing = Option.isNone(ref)
       ? Option.none<Sandbox>()
       : yield* sure(Lifecycle.getOwn(sdk, operation, ref.value, sandboxId))
-    if (Option.isNone(existing)) return yield* sure(Lifecycle.create(sdk, request, plan, id))
+    if (Option.isNone(existing)) {
+      const { missingSecrets: names = [] } = request
+      if (names.length > 0) return yield* sdk.fail(operation, new SecretsRequired({ names: [...names] }), sandboxId)
+      return yield* sure(Lifecycle.create(sdk, request, plan, id))
+    }
     const { name } = existing.value
     const ended = Effect.gen(function* () {
       const sandbox = yield* Lifecycle.get(sdk, name, sandboxId)
       yield* Lifecycle.end(sdk, sandbox, "stop")
       return yield* Lifecycle.settled(sdk, yield* Lifecycle.get(sdk, name, sandboxId), sandboxId)
     })
-    return yield* sure(
+    let elsewhere: Unavailable | undefined
+    return yield* Effect.retry(
       Effect.gen(function* () {
         const stopped = yield* sure(ended)
         const running = yield* sure(Lifecycle.bootFrom(sdk, operation, stopped, id, sandboxId))
         const source = running.currentSession().sourceSnapshotId
         if (source === undefined || source === id) return running
         // Somebody else has booted it in between, from the disk that it had.
-        return yield* sdk.fail(
-          operation,
-          new Unavailable({ accepted: "unknown", detail: `it was booted from ${source} meanwhile` }),
-          sandboxId
-        )
-      })
+        elsewhere = new Unavailable({ accepted: "unknown", detail: `it was booted from ${source} meanwhile` })
+        return yield* sdk.fail(operation, elsewhere, sandboxId)
+      }),
+      // What else failed was asked for often enough.
+      { schedule: retry, while: (error) => error.reason === elsewhere }
     )
   })

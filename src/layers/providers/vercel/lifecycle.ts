@@ -361,15 +361,13 @@ const claim = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
   })
 
 /**
- * What a sandbox could reach until now says nothing of what it may reach as ours: the policy comes before it is booted or used. Where
- * it cannot be set the sandbox is nobody's again, so that nobody finishes the creation without it.
+ * What a sandbox could reach until now says nothing of what it may reach as ours: the policy comes before it is booted or used.
  */
 const restrict = (
   sdk: Sdk,
   request: CreateRequest,
   plan: Plan,
-  sandbox: Sandbox,
-  tags: Record<string, string>
+  sandbox: Sandbox
 ): Effect.Effect<void, SandboxError> => {
   const networkPolicy = policyOf(plan)
   if (networkPolicy === undefined) return Effect.void
@@ -378,29 +376,54 @@ const restrict = (
     effects: true,
     secrets: secretsIn(plan.networkPolicy)
   })
-  const released = sdk.use(asked, (_, signal) => sandbox.update({ tags }, { signal }))
-  return sdk
-    .use(asked, (_, signal) => sandbox.update({ networkPolicy }, { signal }))
-    .pipe(
-      Effect.onError(() => Effect.ignore(released)),
-      Effect.asVoid
-    )
+  return Effect.asVoid(sdk.use(asked, (_, signal) => sandbox.update({ networkPolicy }, { signal })))
 }
 
-/** Takes over what has the name: our own of an attempt whose answer was lost, or with `reuse` one that nobody's record owns. */
-const adopt = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): Effect.Effect<Sandbox, SandboxError> =>
+/** Gives back what was claimed, unless somebody else has it by now. */
+const release = (
+  sdk: Sdk,
+  { sandboxId }: CreateRequest,
+  sandbox: Sandbox,
+  tags: Record<string, string>
+): Effect.Effect<void, SandboxError> =>
+  Effect.gen(function* () {
+    const now = yield* get(sdk, sandbox.name, sandboxId)
+    if (now.tags?.[tagNames.sandbox] !== sandboxId) return
+    yield* sdk.use(question("create", sandbox.name, { sandboxId, effects: true }), (_, signal) =>
+      now.update({ tags }, { signal })
+    )
+  })
+
+/**
+ * Takes over what has the name: our own of an attempt whose answer was lost, or with `reuse` one that nobody's record owns. What
+ * comes of that only in part leaves it as it was, nobody's: it is not what a failed creation has left behind, and nobody finishes
+ * the creation without its network policy.
+ */
+const adopt = (
+  sdk: Sdk,
+  request: CreateRequest,
+  plan: Plan,
+  sandbox: Sandbox,
+  snapshotId: string | undefined
+): Effect.Effect<Sandbox, SandboxError> =>
   Effect.gen(function* () {
     const { sandboxId } = request
     const fail = (reason: NameInUse | ConfigMismatch) => sdk.fail("create", reason, sandboxId)
-    if (!mayTake(request, plan, sandbox)) return yield* fail(new NameInUse({ name: sandbox.name }))
-    if (sandbox.tags?.[tagNames.sandbox] !== sandboxId) {
-      const fields = mismatches(sandbox, plan)
-      if (fields.length > 0) return yield* fail(new ConfigMismatch({ fields }))
-      const before = { ...sandbox.tags }
-      yield* claim(sdk, request, plan, sandbox)
-      yield* restrict(sdk, request, plan, sandbox, before)
+    const isOwn = sandbox.tags?.[tagNames.sandbox] === sandboxId
+    // The disk of another one is not that of the snapshot.
+    if (!mayTake(request, plan, sandbox) || (snapshotId !== undefined && !isOwn)) {
+      return yield* fail(new NameInUse({ name: sandbox.name }))
     }
-    return yield* boot(sdk, "create", sandbox, sandboxId)
+    const booted = boot(sdk, "create", sandbox, sandboxId)
+    if (isOwn) return yield* booted
+    const fields = mismatches(sandbox, plan)
+    if (fields.length > 0) return yield* fail(new ConfigMismatch({ fields }))
+    const before = { ...sandbox.tags }
+    return yield* claim(sdk, request, plan, sandbox).pipe(
+      Effect.andThen(restrict(sdk, request, plan, sandbox)),
+      Effect.andThen(booted),
+      Effect.onError(() => Effect.ignore(release(sdk, request, sandbox, before)))
+    )
   })
 
 /** Whether its disk ended with its session and was not saved: of no use to anybody, but it has the name. */
@@ -416,9 +439,10 @@ const isSpent = (sdk: Sdk, sandbox: Sandbox, sandboxId: SandboxId): Effect.Effec
 
 /** Whether we may have it: it is this sandbox's, or with `reuse` nobody's whose record we would not know. */
 const mayTake = (request: CreateRequest, plan: Plan, sandbox: Sandbox): boolean => {
-  if (sandbox.tags?.[tagNames.sandbox] === request.sandboxId) return true
   const namespace = sandbox.tags?.[tagNames.namespace]
-  return plan.name !== undefined && plan.reuse && (namespace === undefined || namespace === request.namespace)
+  // Another deployment may have a sandbox of the same id.
+  if (namespace !== undefined && namespace !== request.namespace) return false
+  return sandbox.tags?.[tagNames.sandbox] === request.sandboxId || (plan.name !== undefined && plan.reuse)
 }
 
 /**
@@ -437,11 +461,18 @@ export const create = (
     const made = Effect.flatMap(post(sdk, request, plan, name, snapshotId), (sandbox) =>
       settled(sdk, sandbox, sandboxId)
     )
-    const take = (found: Sandbox): Effect.Effect<Sandbox, SandboxError> =>
+    const take = (found: Sandbox, mayReplace: boolean): Effect.Effect<Sandbox, SandboxError> =>
       Effect.gen(function* () {
         const there = yield* settled(sdk, found, sandboxId)
         if (!mayTake(request, plan, there) || !(yield* isSpent(sdk, there, sandboxId))) {
-          return yield* adopt(sdk, request, plan, there)
+          return yield* adopt(sdk, request, plan, there, snapshotId)
+        }
+        if (!mayReplace) {
+          return yield* sdk.fail(
+            "create",
+            new Unavailable({ accepted: "unknown", detail: `${name} was deleted, and still has its name` }),
+            sandboxId
+          )
         }
         // Its snapshots stay: they are checkpoints.
         yield* sdk
@@ -455,33 +486,34 @@ export const create = (
             )
           )
         // Somebody else may have done the same, and be first.
-        return yield* attempt
+        return yield* attempt(false)
       })
-    const attempt: Effect.Effect<Sandbox, SandboxError> = made.pipe(
-      Effect.catch((error) =>
-        Effect.gen(function* () {
-          // 400 is also how the vendor says that the name is taken.
-          const refused = error.reason._tag === "InvalidArgument"
-          if (error.provesNotAccepted && !refused) return yield* error
-          const there = yield* Effect.mapError(getOption(sdk, name, sandboxId), () => error)
-          if (Option.isSome(there)) return yield* take(there.value)
-          if (!refused) return yield* error
-          // Taken, and not there to be seen: an attempt of before is about to succeed. The vendor has no code for it, only words.
-          return yield* sdk.fail(
-            "create",
-            /already exists/i.test(error.reason.message)
-              ? new Unavailable({ accepted: "unknown", detail: `the name ${name} is being created` })
-              : new InvalidConfig({ issue: error.reason.message }),
-            sandboxId
-          )
-        })
+    const attempt = (mayReplace: boolean): Effect.Effect<Sandbox, SandboxError> =>
+      made.pipe(
+        Effect.catch((error) =>
+          Effect.gen(function* () {
+            // 400 is also how the vendor says that the name is taken.
+            const refused = error.reason._tag === "InvalidArgument"
+            if (error.provesNotAccepted && !refused) return yield* error
+            const there = yield* Effect.mapError(getOption(sdk, name, sandboxId), () => error)
+            if (Option.isSome(there)) return yield* take(there.value, mayReplace)
+            if (!refused) return yield* error
+            // Taken, and not there to be seen: an attempt of before is about to succeed. The vendor has no code for it, only words.
+            return yield* sdk.fail(
+              "create",
+              /already exists/i.test(error.reason.message)
+                ? new Unavailable({ accepted: "unknown", detail: `the name ${name} is being created` })
+                : new InvalidConfig({ issue: error.reason.message }),
+              sandboxId
+            )
+          })
+        )
       )
-    )
     // Without confirmation that there is the project: the creation tells.
     const reused = Effect.flatMap(noneIfGone(lookUp(sdk, name, sandboxId)), (existing) =>
-      Option.isSome(existing) ? take(existing.value) : attempt
+      Option.isSome(existing) ? take(existing.value, true) : attempt(true)
     )
-    const sandbox = yield* Effect.retry(plan.name !== undefined && plan.reuse ? reused : attempt, {
+    const sandbox = yield* Effect.retry(plan.name !== undefined && plan.reuse ? reused : attempt(true), {
       while: (error) => error.isRetryable && !error.provesNotAccepted,
       schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(2)])
     })
@@ -498,10 +530,12 @@ type Listed = Awaited<ReturnType<typeof Sandbox.list>>["sandboxes"][number]
 
 const infoOf = (listed: Listed): MachineInfo => {
   const tag = listed.tags?.[tagNames.sandbox]
+  const namespace = listed.tags?.[tagNames.namespace]
   return {
     ref: { externalId: listed.name, incarnation: listed.currentSessionId },
     // A tag of ours holds a SandboxId and nothing else.
     ...(tag === undefined ? {} : { sandboxId: tag as SandboxId }),
+    ...(namespace === undefined ? {} : { namespace }),
     running: listed.status === "running",
     createdAt: listed.createdAt
   }
