@@ -14,10 +14,11 @@ const bytes = (text: string) => new TextEncoder().encode(text)
 
 describe("examples", () => {
   it("the demo proves its claims", async () => {
-    const { stdout } = await run(process.execPath, [example("demo.ts")])
+    // Its own limit is for a machine that does nothing else.
+    const { stdout } = await run(process.execPath, [example("demo.ts"), "--seconds", "120"])
     assert.notInclude(stdout, "FAIL")
     assert.isAtLeast(stdout.split("\n").filter((line) => line.startsWith("ok  ")).length, 18)
-  }, 60_000)
+  }, 150_000)
 
   it("quickstart runs", async () => {
     const directory = await mkdtemp(join(tmpdir(), "effect-sandbox-example-"))
