@@ -4,6 +4,7 @@ import { Effect, Fiber, Layer, Queue, Stream } from "effect"
 import { DatabaseSync } from "node:sqlite"
 import { ProcessLog } from "../../../src/services/ProcessLog.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
+import { full } from "../../support/full.ts"
 import { chunk, leasedProcess, sandboxRecord } from "../../../src/testing/internal/stores.ts"
 import { sqliteFile, temporaryFile } from "./support.ts"
 import { finished, verifyPairs, worker } from "./workers.ts"
@@ -59,7 +60,7 @@ describe("several processes on one SQLite file", () => {
           sqliteFile(file)
         )
         let last = 0
-        for (const pause of [0, 3, 11, 27, 40, 61]) {
+        for (const pause of full ? [0, 3, 11, 27, 40, 61] : [0, 11, 40]) {
           yield* Effect.scoped(
             Effect.gen(function* () {
               const workers = yield* Effect.forEach([1, 2], () => worker("churn", file, process.id))

@@ -1,4 +1,5 @@
 /** The platform suite over Vercel: every operation by commands in the guest, through the real SDK and the emulator. */
+import { describe } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import * as Sandbox from "../../../../src/services/Sandbox.ts"
 import { suite } from "../../../../src/testing/PlatformSuite.ts"
@@ -11,26 +12,27 @@ const vercel = Layer.unwrap(Effect.map(Sandbox.create({ timeout: "2 hours" }), (
   Layer.provide(service())
 )
 
-suite("vercel", vercel, {
-  files: {
-    openSurvivesRename: false,
-    atomicExclusiveCreate: true,
-    watchEvents: false,
-    inodes: true,
-    subSecondTimes: true
-  },
-  realProcesses: true,
-  additionalFds: false,
-  signalsObservable: false,
-  stdin: true,
-  inheritsStdio: true,
-  redactedArguments: true,
-  unref: false,
-  attached: false,
-  interpreters: false,
-  bindingModes: !root,
-  chown: root,
-  // Files are derived as they are over a local guest; each costs a connection here.
-  ...(full ? {} : { parts: ["programs"] }),
-  timeout: 60_000
+// Files and programs are derived as they are over a local guest; here each of their commands costs a connection.
+describe.skipIf(!full)("with npm run test:full", () => {
+  suite("vercel", vercel, {
+    files: {
+      openSurvivesRename: false,
+      atomicExclusiveCreate: true,
+      watchEvents: false,
+      inodes: true,
+      subSecondTimes: true
+    },
+    realProcesses: true,
+    additionalFds: false,
+    signalsObservable: false,
+    stdin: true,
+    inheritsStdio: true,
+    redactedArguments: true,
+    unref: false,
+    attached: false,
+    interpreters: false,
+    bindingModes: !root,
+    chown: root,
+    timeout: 60_000
+  })
 })
