@@ -27,7 +27,7 @@ import {
 import { DatasetFile } from "../../model/Dataset.ts"
 import { DatasetSource } from "../../services/DatasetSource.ts"
 
-/** What is used of the SDK's database: that of `init({ appId, adminToken })`. */
+/** What is used of the SDK's database: that of `init({ appId, adminToken })`. Where it is given a schema, `$files` must be in that. */
 export interface Database {
   readonly query: (query: object, options?: object) => Promise<unknown>
   readonly storage: {
@@ -44,7 +44,7 @@ export interface Options {
   readonly db: Database
   /** What the paths of all datasets begin with; `datasets`. */
   readonly prefix?: string | undefined
-  /** Of one question, and of a pause in a download; 30 seconds. */
+  /** Of one question, of a whole upload, and of a pause in a download; 30 seconds. */
   readonly requestTimeout?: Duration.Input | undefined
   /** Downloads the files; the default is the global one. */
   readonly fetch?: typeof globalThis.fetch | undefined
@@ -54,6 +54,7 @@ const Row = Schema.Struct({
   id: Schema.String,
   path: Schema.String,
   url: Schema.String,
+  size: Schema.optionalKey(Schema.Number),
   /** Another one for each upload. */
   "location-id": Schema.optionalKey(Schema.String)
 })
@@ -67,14 +68,49 @@ const decodeHashes = Schema.decodeUnknownOption(Schema.fromJsonString(Hashes))
 
 const hashesName = ".hashes.json"
 
-const statusOf = (error: unknown): number | undefined =>
-  Predicate.hasProperty(error, "status") && Predicate.isNumber(error.status) ? error.status : undefined
+const property = (value: unknown, key: string): unknown => (Predicate.hasProperty(value, key) ? value[key] : undefined)
+
+/** Types whose 400 says that the app does not know the token, or got none. It has no 401 for that. */
+const unauthenticated: ReadonlySet<unknown> = new Set(["param-missing", "param-malformed", "session-missing"])
+
+/** Types with which an app takes no writes, or nothing at all. */
+const closed: ReadonlySet<unknown> = new Set([
+  "app-read-only",
+  "app-disabled",
+  "app-creation-disabled",
+  "signups-closed",
+  "permission-denied",
+  "permission-evaluation-failed"
+])
+
+/** What the SDK throws before it sends, or where no answer came. */
+const ofSilence = (error: unknown, accepted: "no" | "unknown"): SandboxErrorReason => {
+  if (property(error, "name") === "QueryValidationError") {
+    return new InvalidArgument({ argument: "db", problem: "its schema lacks $files" })
+  }
+  if (String(property(error, "message")).startsWith("Admin token required")) {
+    return new Authentication({ detail: "the client has no admin token" })
+  }
+  return new Unavailable({ accepted, detail: "no answer" })
+}
 
 const reasonOf = (error: unknown, accepted: "no" | "unknown"): SandboxErrorReason => {
-  const status = statusOf(error)
-  // Its message may repeat what was sent.
-  const detail = status === undefined ? "no answer" : `InstantDB answers ${status}`
-  if (status === undefined || status >= 500) return new Unavailable({ accepted, detail })
+  const status = property(error, "status")
+  if (!Predicate.isNumber(status)) return ofSilence(error, accepted)
+  const type = property(property(error, "body"), "type")
+  const hint = property(property(error, "body"), "hint")
+  // Neither message nor hint: they may repeat what was sent, and with it the token.
+  const detail = `InstantDB answers ${status}${Predicate.isString(type) && /^[a-z-]{1,40}$/.test(type) ? ` ${type}` : ""}`
+  if (closed.has(type)) return new Permission({ detail })
+  if (unauthenticated.has(type)) return new Authentication({ detail })
+  // Of an app that does not exist the token does not, either.
+  if (type === "record-not-found" && /^app(-admin-token)?$/.test(String(property(hint, "record-type")))) {
+    return new Authentication({ detail })
+  }
+  // A statement passed 30 s, and everything was rolled back.
+  if (type === "timeout") return new Unavailable({ accepted: "no", detail })
+  // Also a success of another status than 200, which the SDK takes for an error.
+  if (status < 400 || status === 408 || status >= 500) return new Unavailable({ accepted, detail })
   switch (status) {
     case 400:
     case 404:
@@ -84,8 +120,13 @@ const reasonOf = (error: unknown, accepted: "no" | "unknown"): SandboxErrorReaso
       return new Authentication({ detail })
     case 403:
       return new Permission({ detail })
-    case 429:
-      return new RateLimited({ detail })
+    case 429: {
+      const seconds = property(hint, "retry-after")
+      return new RateLimited({
+        detail,
+        ...(Predicate.isNumber(seconds) && seconds >= 0 ? { retryAfter: Duration.seconds(seconds) } : {})
+      })
+    }
     default:
       return new Unknown({ detail })
   }
@@ -122,21 +163,52 @@ export const make = (options: Options): DatasetSource["Service"] => {
         })
     )
 
-  const download = (row: Row): Stream.Stream<Uint8Array, SandboxError> => {
+  const found = (path: string, row: Row | undefined): Effect.Effect<Row, SandboxError> =>
+    row === undefined
+      ? Effect.fail(fail("read", new InvalidArgument({ argument: "path", problem: `there is no ${path}` })))
+      : Effect.succeed(row)
+
+  const get = (row: Row) =>
+    Effect.map(
+      ask("read", "no", (signal) => fetch(row.url, { signal })),
+      (response) => ({ response, row })
+    )
+
+  /** Else its connection stays taken. */
+  const discarded = (response: Response) => Effect.ignore(Effect.tryPromise(async () => response.body?.cancel()))
+
+  /** A URL that ran out, or whose file was replaced since it was asked for, is asked for once more. */
+  const opened = (row: Row) =>
+    Effect.flatMap(get(row), (first) =>
+      [400, 403, 404, 410].includes(first.response.status)
+        ? discarded(first.response).pipe(
+            Effect.andThen(rowsOf("read", { path: row.path })),
+            Effect.flatMap(([fresh]) => found(row.path, fresh)),
+            Effect.flatMap(get)
+          )
+        : Effect.succeed(first)
+    )
+
+  const download = (from: Row): Stream.Stream<Uint8Array, SandboxError> => {
     const broken = () => fail("read", new Unavailable({ accepted: "no", detail: "a download broke off" }))
     const bytes = Stream.unwrap(
-      Effect.flatMap(
-        ask("read", "no", (signal) => fetch(row.url, { signal })),
-        (response) =>
-          response.ok && response.body !== null
-            ? Effect.succeed(
-                Stream.fromReadableStream<Uint8Array, SandboxError>({
-                  evaluate: () => response.body ?? new ReadableStream(),
-                  onError: broken
-                })
-              )
-            : Effect.fail(fail("read", reasonOf({ status: response.status }, "no")))
-      )
+      Effect.flatMap(opened(from), ({ response, row }) => {
+        const { body, ok, status } = response
+        if (!ok || body === null) {
+          return Effect.andThen(discarded(response), Effect.fail(fail("read", reasonOf({ status }, "no"))))
+        }
+        let length = 0
+        const content = Stream.fromReadableStream<Uint8Array, SandboxError>({ evaluate: () => body, onError: broken })
+        const counted = Stream.map(content, (chunk) => {
+          length += chunk.length
+          return chunk
+        })
+        // Not every way that a body is cut shows as an error.
+        const complete = Effect.suspend(() =>
+          row.size === undefined || row.size === length ? Effect.void : Effect.fail(broken())
+        )
+        return Effect.succeed(Stream.concat(counted, Stream.fromEffectDrain(complete)))
+      })
     )
     return Stream.transformPull(bytes, (pull) =>
       Effect.succeed(
@@ -149,16 +221,22 @@ export const make = (options: Options): DatasetSource["Service"] => {
   }
 
   const upload = (operation: string, path: string, content: Buffer): Effect.Effect<void, SandboxError> =>
-    // It travels in a header.
+    // It travels in a header, which loses spaces at its ends.
     // eslint-disable-next-line no-control-regex -- what a header can hold
-    /^[\x20-\x7e\xa0-\xff]*$/.test(path)
+    /^[\x20-\x7e\xa0-\xff]+$/.test(path) && !/^ | $/.test(path)
       ? Effect.asVoid(
           ask(operation, "unknown", () =>
             db.storage.uploadFile(path, content, { contentType: "application/octet-stream" })
           )
         )
       : Effect.fail(
-          fail(operation, new InvalidArgument({ argument: "path", problem: "InstantDB takes Latin-1 paths only" }))
+          fail(
+            operation,
+            new InvalidArgument({
+              argument: "path",
+              problem: "InstantDB takes Latin-1 paths only, without spaces at the ends"
+            })
+          )
         )
 
   /** Changes with each upload. */
@@ -185,8 +263,8 @@ export const make = (options: Options): DatasetSource["Service"] => {
   const list = (datasetId: string): Effect.Effect<ReadonlyArray<DatasetFile>, SandboxError> =>
     Effect.gen(function* () {
       const prefix = prefixOf(datasetId)
-      const rows = yield* rowsOf("list", { path: { $like: `${prefix.replace(/[%_\\]/g, "\\$&")}%` } })
-      // Should the filter be looser than it looks.
+      // Any character stands for those that mean something in a pattern: not all engines of the vendor know how to escape them.
+      const rows = yield* rowsOf("list", { path: { $like: `${prefix.replace(/[%_\\]/g, "_")}%` } })
       const byPath = new Map(
         rows.filter(({ path }) => path.startsWith(prefix)).map((row) => [row.path.slice(prefix.length), row])
       )
@@ -222,10 +300,9 @@ export const make = (options: Options): DatasetSource["Service"] => {
     list: (datasetId) => Stream.unwrap(Effect.map(list(datasetId), (files) => Stream.fromIterable(files))),
     read: (datasetId, path) =>
       Stream.unwrap(
-        Effect.flatMap(rowsOf("read", { path: `${prefixOf(datasetId)}${path}` }), ([row]) =>
-          row === undefined
-            ? Effect.fail(fail("read", new InvalidArgument({ argument: "path", problem: `there is no ${path}` })))
-            : Effect.succeed(download(row))
+        Effect.map(
+          Effect.flatMap(rowsOf("read", { path: `${prefixOf(datasetId)}${path}` }), ([row]) => found(path, row)),
+          download
         )
       ),
     // The vendor wants to know the size before, so that a result is in memory once.
