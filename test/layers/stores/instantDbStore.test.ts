@@ -314,6 +314,26 @@ describe("races between services", () => {
     }).pipe(Effect.provide(store()))
   )
 
+  it.live("also when its claims were cleaned up since", () =>
+    Effect.gen(function* () {
+      const emulator = yield* Server
+      const sandbox = yield* Effect.flatMap(SandboxStore, (store) => store.insertSandbox(sandboxRecord()))
+      const { id } = sandbox
+      const claims = () => emulator.query({ sandbox_claims: { $: { where: { record: id } } } })["sandbox_claims"] ?? []
+      // As if all of it were long ago.
+      emulator.transact([
+        ["update", "sandbox_claims", claims()[0]?.id, { at: 1 }],
+        ["create", "sandbox_claims", crypto.randomUUID(), { key: `${id}:2`, by: "x", record: id, revision: 2, at: 1 }],
+        ["update", "sandbox_sandboxes", id, { revision: 1535, versionKey: `${id}:1535`, version: 1535 }]
+      ])
+      const { store } = yield* another()
+      yield* store.updateSandbox(id, 1535, { purpose: "one more" })
+      while (claims().some(({ revision }) => revision === 2)) yield* turn
+      emulator.transact([["delete", "sandbox_sandboxes", id, null]])
+      assert.strictEqual(yield* failure(store.insertSandbox(sandbox)), "Store(AlreadyExists)")
+    }).pipe(Effect.provide(store()))
+  )
+
   it.live("services that start at once agree on the namespace", () =>
     Effect.gen(function* () {
       const emulator = yield* Server
