@@ -480,6 +480,37 @@ describe("answers that get lost", () => {
     }).pipe(Effect.provide(store()))
   )
 
+  it.live("a deadlock after a try that is still under way says nothing of that one", () =>
+    Effect.gen(function* () {
+      const { faults } = yield* Server
+      const store = yield* SandboxStore
+      const { id } = yield* store.insertSandbox(sandboxRecord())
+      const gate = Promise.withResolvers<void>()
+      faults.inject("transact", Faults.gate({ before: gate.promise }))
+      faults.inject("transact", Faults.deadlock, { times: 10 })
+      assert.strictEqual(yield* failure(store.updateSandbox(id, 1, { purpose: "late" })), "Store(OutcomeUnknown)")
+      gate.resolve()
+      while ((yield* store.getSandbox(id)).purpose !== "late") yield* turn
+    }).pipe(Effect.provide(store({ requestTimeout: "2 seconds" })))
+  )
+
+  it.live("a write that is refused as its own repetition happened, and is not Unavailable when the look fails", () =>
+    Effect.gen(function* () {
+      const { faults } = yield* Server
+      const store = yield* SandboxStore
+      const hint = { "record-type": "triple", etype: "sandbox_claims", label: "key" }
+      const repeated = Faults.status(400, "record-not-unique", { executed: true, hint })
+      faults.inject("transact", repeated)
+      faults.inject("query", Faults.serverError(503))
+      const { id } = yield* store.insertSandbox(sandboxRecord())
+      faults.inject("transact", repeated)
+      faults.choose((endpoint) => (endpoint === "query" ? Faults.serverError(503) : undefined))
+      assert.strictEqual(yield* failure(store.updateSandbox(id, 1, { purpose: "a" })), "Store(OutcomeUnknown)")
+      faults.clear()
+      assert.deepInclude(yield* store.getSandbox(id), { version: 2, purpose: "a" })
+    }).pipe(Effect.provide(store()))
+  )
+
   it.live("what was not sent, or refused, is not tried again here", () =>
     Effect.gen(function* () {
       const { faults, requests, setState } = yield* Server
