@@ -158,6 +158,20 @@ describe("the mirror", () => {
     }).pipe(Effect.provide(server))
   )
 
+  it.live("leaves nothing open for a process that was deleted", () =>
+    Effect.gen(function* () {
+      const { connections, transact } = yield* Server
+      const store = yield* SandboxStore
+      const log = yield* ProcessLog
+      const process = yield* store.insertProcess(leasedProcess())
+      yield* log.append(process.id, 1, [chunk(process, 1, "one")])
+      yield* until(Effect.map(store.getProcess(process.id), ({ streamId }) => streamId !== undefined))
+      transact([["delete", "sandbox_processes", process.id, null]])
+      assert.strictEqual(yield* failure(log.append(process.id, 1, [chunk(process, 2, "two", 3)])), "NotFound")
+      yield* until(Effect.sync(() => connections() === 0))
+    }).pipe(Effect.provide(mirrored))
+  )
+
   it.live("never fails the process, nor holds it up: without a stream server it is a log like any other", () =>
     Effect.gen(function* () {
       const { faults, requests } = yield* Server
