@@ -20,8 +20,11 @@ const scrub = scrubOf(token)
 const answer = (status: number, type?: string, hint?: unknown, message = type ?? "<html>") =>
   new InstantAPIError({ status, body: { type, message, hint } as InstantAPIError["body"] })
 
-const network = (code?: string, message = "fetch failed") =>
-  Object.assign(new TypeError(message), code === undefined ? {} : { cause: Object.assign(new Error(code), { code }) })
+const network = (code?: string, message = "fetch failed", syscall?: string) =>
+  Object.assign(
+    new TypeError(message),
+    code === undefined ? {} : { cause: Object.assign(new Error(code), { code, syscall }) }
+  )
 
 const named = (name: string, message = name) => Object.assign(new Error(message), { name })
 
@@ -35,6 +38,8 @@ const table: ReadonlyArray<Row> = [
   ["Unavailable", "no", "refused connection", network("ECONNREFUSED")],
   ["Unavailable", "no", "unknown host", network("ENOTFOUND")],
   ["Unavailable", "no", "no time to connect", network("UND_ERR_CONNECT_TIMEOUT")],
+  ["Unavailable", "no", "no way to the host", network("EHOSTUNREACH", undefined, "connect")],
+  ["Unavailable", "unknown", "no way to it any more, in a connection", network("EHOSTUNREACH", undefined, "read")],
   ["Unavailable", "unknown", "reset", network("ECONNRESET")],
   ["Unavailable", "unknown", "closed socket", network("UND_ERR_SOCKET")],
   ["Unavailable", "unknown", "a network failure without a code", network()],

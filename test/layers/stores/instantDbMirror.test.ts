@@ -158,6 +158,20 @@ describe("the mirror", () => {
     }).pipe(Effect.provide(server))
   )
 
+  it.live("leaves nothing open for a process that was deleted", () =>
+    Effect.gen(function* () {
+      const { connections, transact } = yield* Server
+      const store = yield* SandboxStore
+      const log = yield* ProcessLog
+      const process = yield* store.insertProcess(leasedProcess())
+      yield* log.append(process.id, 1, [chunk(process, 1, "one")])
+      yield* until(Effect.map(store.getProcess(process.id), ({ streamId }) => streamId !== undefined))
+      transact([["delete", "sandbox_processes", process.id, null]])
+      assert.strictEqual(yield* failure(log.append(process.id, 1, [chunk(process, 2, "two", 3)])), "NotFound")
+      yield* until(Effect.sync(() => connections() === 0))
+    }).pipe(Effect.provide(mirrored))
+  )
+
   it.live("never fails the process, nor holds it up: without a stream server it is a log like any other", () =>
     Effect.gen(function* () {
       const { faults, requests } = yield* Server
@@ -179,8 +193,9 @@ describe("the mirror", () => {
     const copy = new Copy()
     const process = leasedProcess()
     const stored = { entityId: process.id, revision: 1, row: { id: process.id, version: 1, status: "running" } }
+    const bytes = [new Uint8Array(100_000)]
     for (let seq = 1; seq <= 5000; seq++) {
-      copy.add(chunks(process, seq, [new Uint8Array(100_000)]), { ...stored, log: { seq, stdout: 0, stderr: 0 } })
+      copy.add(chunks(process, seq, bytes), { ...stored, log: { seq, stdout: 0, stderr: 0 } })
       assert.isAtMost(copy.weight, 1 << 20)
       assert.isAtMost(copy.pending.length, 11)
       copy.mark(seq, seq * 10, 0)
@@ -207,7 +222,7 @@ describe("the mirror", () => {
         })
         const process = yield* store.insertProcess(leasedProcess())
         const part = new Uint8Array(1 << 20).fill(97)
-        for (let seq = 1; seq <= 24; seq++) {
+        for (let seq = 1; seq <= 8; seq++) {
           yield* log.append(process.id, 1, chunks(process, seq, [part], (seq - 1) * part.length))
         }
         // The start of the stream, and one message that has no answer yet: nothing is piled up behind it.
@@ -218,7 +233,7 @@ describe("the mirror", () => {
         const read = yield* readStream(process.id)
         assert.deepStrictEqual(
           read.map(({ seq }) => seq),
-          Array.from({ length: 24 }, (_, index) => index + 1)
+          Array.from({ length: 8 }, (_, index) => index + 1)
         )
       }).pipe(Effect.provide(mirrored)),
     60_000

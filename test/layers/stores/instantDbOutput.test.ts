@@ -28,9 +28,12 @@ const random = (seed: number) => {
 
 /** Text with characters cut between chunks, and every tenth chunk binary. */
 const outputChunk = (index: number): Uint8Array => {
-  if (index % 10 === 9) return Uint8Array.from({ length: chunkBytes }, (_, at) => (at * 31 + index) & 255)
-  const line = new TextEncoder().encode(`${index} äöü\u{1F600} "quoted" \\ line of output\n`)
-  return Uint8Array.from({ length: chunkBytes }, (_, at) => line[(at + index * 7) % line.length] ?? 0)
+  const pattern =
+    index % 10 === 9
+      ? Uint8Array.from({ length: 256 }, (_, at) => (at * 31 + index) & 255)
+      : new TextEncoder().encode(`${index} äöü\u{1F600} "quoted" \\ line of output\n`)
+  const start = (index * 7) % pattern.length
+  return new Uint8Array(Buffer.alloc(start + chunkBytes, pattern).subarray(start))
 }
 
 const kinds: ReadonlyArray<Faults.Fault> = [

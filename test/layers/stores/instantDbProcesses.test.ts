@@ -1,16 +1,20 @@
-/** Several real processes on one Instant app. */
+/**
+ * Several real processes on one Instant app. Each loads all of the store, so most of it is for `npm run test:full`; the same races
+ * between services of one process are in `instantDbStore.test.ts`.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Queue, Stream } from "effect"
 import { ProcessLog } from "../../../src/services/ProcessLog.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
 import { chunk, leasedProcess, sandboxRecord } from "../../../src/testing/internal/stores.ts"
+import { full } from "../../support/full.ts"
 import { Server, server, store } from "./instantDbSupport.ts"
 import { finished, verifyPairs, worker } from "./workers.ts"
 
 const place = Effect.map(Server, ({ config }) => JSON.stringify(config))
 
 describe("several processes on one Instant app", () => {
-  it.live(
+  it.live.runIf(full)(
     "that start on a new app at once agree on the namespace",
     () =>
       Effect.gen(function* () {
@@ -23,7 +27,7 @@ describe("several processes on one Instant app", () => {
     90_000
   )
 
-  it.live(
+  it.live.runIf(full)(
     "lose none of 200 updates, and no append",
     () =>
       Effect.gen(function* () {
@@ -48,7 +52,7 @@ describe("several processes on one Instant app", () => {
         const app = yield* place
         const process = yield* Effect.flatMap(SandboxStore, (store) => store.insertProcess(leasedProcess()))
         let last = 0
-        for (const pause of [0, 7, 23]) {
+        for (const pause of full ? [0, 7, 23] : [7]) {
           yield* Effect.scoped(
             Effect.gen(function* () {
               const workers = yield* Effect.forEach([1, 2], () => worker("churn", app, process.id))
@@ -67,7 +71,7 @@ describe("several processes on one Instant app", () => {
     90_000
   )
 
-  it.live(
+  it.live.runIf(full)(
     "a follower sees what another process appends, and its end",
     () =>
       Effect.gen(function* () {

@@ -227,6 +227,8 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
     const by = SecureRandom.uuidV4Unsafe()
     /** True once a try of ours may have happened, or may still happen. */
     let open = false
+    /** The same, deadlocks aside: once they were answered, a look tells for good. */
+    let mayFollow = false
 
     /** What the claim says, if it is there. */
     const settled = (verdict: Verdict) =>
@@ -250,13 +252,16 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
       if (sent._tag === "Success") return { _tag: "Written" } satisfies Outcome
       const verdict = sent.failure
       if (verdict.taken !== undefined || verdict.step !== undefined) {
-        // Somebody was first: a rival, or this very write, delivered twice.
+        // Somebody was first: a rival, or this very write, delivered twice. Until that is known it may have happened.
+        open = mayFollow = true
+        last = verdict
         const answer = yield* send({ sandbox_claims: { $: { where: { key } } }, ...reread })
         const own = answer("sandbox_claims").some((claim) => claim["by"] === by)
         return own ? ({ _tag: "Written" } satisfies Outcome) : ({ _tag: "Lost", verdict, answer } satisfies Outcome)
       }
       if (verdict.written === "unknown") {
         open = true
+        mayFollow ||= verdict.kind !== "Locked"
         last = verdict
         const outcome = yield* settled(verdict)
         if (outcome !== undefined) return outcome
@@ -275,7 +280,7 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
         fail(
           operation,
           where,
-          open && verdict.kind !== "Locked"
+          open && (mayFollow || verdict.kind !== "Locked")
             ? { ...verdict, kind: "OutcomeUnknown", detail: `whether it was written is not known: ${verdict.detail}` }
             : verdict
         )

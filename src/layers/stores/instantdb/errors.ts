@@ -51,14 +51,9 @@ const number = (value: unknown, key: string): number | undefined => {
 }
 
 /** Codes of the network below `fetch` that prove that no request went out. */
-const notSent: ReadonlySet<string> = new Set([
-  "ECONNREFUSED",
-  "ENOTFOUND",
-  "EAI_AGAIN",
-  "EHOSTUNREACH",
-  "ENETUNREACH",
-  "UND_ERR_CONNECT_TIMEOUT"
-])
+const notSent: ReadonlySet<string> = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"])
+/** Codes that prove it only of an attempt to connect: a connection that is in use breaks with them too. */
+const notConnected: ReadonlySet<string> = new Set(["EHOSTUNREACH", "ENETUNREACH"])
 
 /** Of what was thrown only its name and its message, scrubbed: the object holds the answer, and that repeats what was sent. */
 const causeOf = (error: unknown, scrub: Scrub): Error => {
@@ -166,6 +161,11 @@ const ofAnswer = (status: number, body: unknown, scrub: Scrub, cause: Error): Ve
 const networkCode = (error: unknown): string | undefined =>
   text(property(error, "cause"), "code") ?? text(error, "code")
 
+const wasSent = (error: unknown, code: string | undefined): boolean => {
+  if (code === undefined) return true
+  return !notSent.has(code) && !(notConnected.has(code) && text(property(error, "cause"), "syscall") === "connect")
+}
+
 /** Total: every value that the SDK can throw has a verdict. */
 export const classify = (error: unknown, scrub: Scrub): Verdict => {
   const cause = causeOf(error, scrub)
@@ -178,7 +178,7 @@ export const classify = (error: unknown, scrub: Scrub): Verdict => {
       // Anything but these two is a defect, of the SDK's or ours.
       if (cause.message !== "fetch failed" && cause.message !== "terminated") break
       const detail = code ?? cause.message
-      const written = code !== undefined && notSent.has(code) ? "no" : "unknown"
+      const written = wasSent(error, code) ? "unknown" : "no"
       return { kind: "Unavailable", detail, written, cause }
     }
     case "SyntaxError":

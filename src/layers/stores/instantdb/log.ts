@@ -127,7 +127,7 @@ const copyOf = ({ events, terminal }: LogPage): LogPage => ({
 export interface Listener {
   /** After an append: its events, and the record as it is now. */
   readonly appended: (processId: ProcessId, events: ReadonlyArray<ProcessEvent>, stored: Stored) => Effect.Effect<void>
-  /** Somebody else writes this log now. */
+  /** Somebody else writes this log now, or its process is not there any more. */
   readonly lost: (processId: ProcessId) => Effect.Effect<void>
 }
 
@@ -312,7 +312,6 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
       known = undefined
       if (Rows.leaseEpoch(before.row) !== epoch) {
         if (!isFresh) continue
-        if (listener !== undefined) yield* listener.lost(processId)
         return yield* fail("append", processId, new Store({ kind: "LeaseLost" }))
       }
       const owner = yield* ownerOf("append", processId, before)
@@ -376,8 +375,15 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
     return yield* fail("append", processId, new Store({ kind: "Locked", detail: "too many writers at once" }))
   })
 
+  const isOver = ({ reason }: SandboxError) =>
+    reason._tag === "NotFound" || (reason._tag === "Store" && reason.kind === "LeaseLost")
+
   const append: Primitives["append"] = (processId, epoch, added, patch) =>
-    processes.inTurn("ProcessLog.append", processId, appendInTurn(processId, epoch, added, patch))
+    processes
+      .inTurn("ProcessLog.append", processId, appendInTurn(processId, epoch, added, patch))
+      .pipe(
+        Effect.tapError((error) => (isOver(error) && listener !== undefined ? listener.lost(processId) : Effect.void))
+      )
 
   const readPage: Primitives["page"] = Effect.fnUntraced(function* (processId, after) {
     const operation = "read"

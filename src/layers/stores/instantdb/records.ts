@@ -96,7 +96,10 @@ const cached = 512
 
 /** Claims are cleaned up each time so many revisions have been made. */
 const pruneEvery = 256
-/** Claims of so many revisions stay, and all of a day, longer than any transaction can be under way. */
+/**
+ * Claims of so many revisions stay, and all of a day, longer than any transaction can be under way. The first stays for good: it is
+ * what tells that a record was there when it is no more.
+ */
 const keptRevisions = 1000
 const keptFor = Duration.toMillis(Duration.days(1))
 
@@ -301,7 +304,12 @@ export class Table<Filter> implements RecordBackend<Filter> {
     const { client, scope } = this.#database
     return Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
-      const conditions = [{ record }, { revision: { $lte: revision - keptRevisions } }, { at: { $lt: now - keptFor } }]
+      const conditions = [
+        { record },
+        { revision: { $gt: 1 } },
+        { revision: { $lte: revision - keptRevisions } },
+        { at: { $lt: now - keptFor } }
+      ]
       const answer = yield* client.query(
         "SandboxStore.prune",
         {},
