@@ -338,8 +338,11 @@ const mismatches = (sandbox: Sandbox, plan: Plan): Array<string> => {
 /** Longer than somebody else takes from looking at a sandbox that nobody owns to writing tags on it. */
 const claimSettles = Duration.seconds(1)
 
+/** The tag of a sandbox that is only claimed: who looks for it by its tag does not find, and boot, one without its network policy. */
+const claimOf = (request: CreateRequest): string => `claim:${request.sandboxId}`
+
 /**
- * Writes our tags on a sandbox that nobody owned, and makes sure that they stayed. The vendor has no write on a condition, so of two
+ * Writes a claim on a sandbox that nobody owned, and makes sure that it stayed. The vendor has no write on a condition, so of two
  * that claim it at once the last one wins, and the other sees that before it has touched anything else.
  */
 const claim = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): Effect.Effect<void, SandboxError> =>
@@ -347,12 +350,15 @@ const claim = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
     const { sandboxId } = request
     const written = yield* Effect.result(
       sdk.use(question("create", sandbox.name, { sandboxId, effects: true }), (_, signal) =>
-        sandbox.update({ tags: { ...sandbox.tags, ...tagsOf(request, plan) } }, { signal })
+        sandbox.update(
+          { tags: { ...sandbox.tags, ...tagsOf(request, plan), [tagNames.sandbox]: claimOf(request) } },
+          { signal }
+        )
       )
     )
     if (written._tag === "Failure" && written.failure.provesNotAccepted) return yield* written.failure
     const now = yield* Effect.delay(get(sdk, sandbox.name, sandboxId), claimSettles)
-    if (now.tags?.[tagNames.sandbox] === sandboxId) return
+    if (now.tags?.[tagNames.sandbox] === claimOf(request)) return
     // An answer that was lost without any effect is no other owner.
     if (written._tag === "Failure" && now.tags?.[tagNames.sandbox] === sandbox.tags?.[tagNames.sandbox]) {
       return yield* written.failure
@@ -361,34 +367,36 @@ const claim = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): 
   })
 
 /**
- * What a sandbox could reach until now says nothing of what it may reach as ours: the policy comes before it is booted or used.
+ * Makes a claimed sandbox ours. What it could reach until now says nothing of what it may reach as ours: the policy comes in the
+ * same write, before it is booted or used.
  */
-const restrict = (
-  sdk: Sdk,
-  request: CreateRequest,
-  plan: Plan,
-  sandbox: Sandbox
-): Effect.Effect<void, SandboxError> => {
+const take = (sdk: Sdk, request: CreateRequest, plan: Plan, sandbox: Sandbox): Effect.Effect<void, SandboxError> => {
   const networkPolicy = policyOf(plan)
-  if (networkPolicy === undefined) return Effect.void
+  const tags = { ...sandbox.tags, ...tagsOf(request, plan) }
   const asked = question("create", sandbox.name, {
     sandboxId: request.sandboxId,
     effects: true,
     secrets: secretsIn(plan.networkPolicy)
   })
-  return Effect.asVoid(sdk.use(asked, (_, signal) => sandbox.update({ networkPolicy }, { signal })))
+  return Effect.asVoid(
+    sdk.use(asked, (_, signal) =>
+      sandbox.update({ tags, ...(networkPolicy === undefined ? {} : { networkPolicy }) }, { signal })
+    )
+  )
 }
 
 /** Gives back what was claimed, unless somebody else has it by now. */
 const release = (
   sdk: Sdk,
-  { sandboxId }: CreateRequest,
+  request: CreateRequest,
   sandbox: Sandbox,
   tags: Record<string, string>
 ): Effect.Effect<void, SandboxError> =>
   Effect.gen(function* () {
+    const { sandboxId } = request
     const now = yield* get(sdk, sandbox.name, sandboxId)
-    if (now.tags?.[tagNames.sandbox] !== sandboxId) return
+    const owner = now.tags?.[tagNames.sandbox]
+    if (owner !== sandboxId && owner !== claimOf(request)) return
     yield* sdk.use(question("create", sandbox.name, { sandboxId, effects: true }), (_, signal) =>
       now.update({ tags }, { signal })
     )
@@ -420,7 +428,7 @@ const adopt = (
     if (fields.length > 0) return yield* fail(new ConfigMismatch({ fields }))
     const before = { ...sandbox.tags }
     return yield* claim(sdk, request, plan, sandbox).pipe(
-      Effect.andThen(restrict(sdk, request, plan, sandbox)),
+      Effect.andThen(take(sdk, request, plan, sandbox)),
       Effect.andThen(booted),
       Effect.onError(() => Effect.ignore(release(sdk, request, sandbox, before)))
     )

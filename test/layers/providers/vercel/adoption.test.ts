@@ -52,7 +52,7 @@ describe("Vercel: a sandbox that nobody owned", () => {
       const { sandboxes, vendor } = yield* theirs("theirs")
       yield* vendor.expire("theirs")
       vendor.faults.inject("sandbox.resume", Fault.serverError(502), { times: 1_000 })
-      vendor.faults.inject("sandbox.update", Fault.serverError(502), { skip: 1, times: 1_000 })
+      vendor.faults.inject("sandbox.update", Fault.serverError(502), { skip: 2, times: 1_000 })
       // It is older than anything that this creation has made, whatever the clocks say.
       Object.assign(vendor.sandbox("theirs"), { createdAt: Date.now() - 3_600_000 })
       const sandboxId = crypto.randomUUID()
@@ -75,6 +75,28 @@ describe("Vercel: a sandbox that nobody owned", () => {
       yield* Fiber.interrupt(fiber)
       yield* sandboxes.createSandbox(restricted, { sandboxId })
       assert.deepStrictEqual<unknown>(vendor.sandbox("theirs").settings.networkPolicy, { mode: "deny-all" })
+    })
+  )
+
+  live("and whose adoption died with its service has the network policy before it is ours", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* theirs("theirs")
+      const sandboxId = crypto.randomUUID()
+      const restricted = { ...config, vercel: { ...config.vercel, networkPolicy: "deny-all" } } as const
+      const settings = () => vendor.sandbox("theirs").settings
+      // No write after the claim arrives, nor one that would give it back: as if nobody were there to send it.
+      vendor.faults.inject("sandbox.update", Fault.resetBefore, { skip: 1, times: 1_000 })
+      yield* Effect.flip(sandboxes.createSandbox(restricted, { sandboxId }))
+      assert.strictEqual(settings().tags?.["sandbox-id"], `claim:${sandboxId}`)
+      vendor.requests.reset()
+      // Whatever is done with the id now boots nothing without its policy.
+      yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
+      yield* Effect.flip(sandboxes.reconnectToSandbox(sandboxId))
+      assert.strictEqual(vendor.requests.count("sandbox.resume"), 0)
+      vendor.faults.clear()
+      yield* sandboxes.createSandbox(restricted, { sandboxId })
+      assert.deepStrictEqual<unknown>(settings().networkPolicy, { mode: "deny-all" })
+      assert.strictEqual(settings().tags?.["sandbox-id"], sandboxId)
     })
   )
 
