@@ -1,4 +1,5 @@
 /** Plain commands: scoped, written nowhere; they die with their Scope. */
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -292,7 +293,8 @@ export const make = (self: Core, machines: Machines): Commands => {
         command.additionalFds === undefined || provider.capabilities.processes.additionalFds
           ? Effect.map(Effect.mapError(machine.start(command), core.atMostOnce()), (started) => ({
               ...started,
-              output: Stream.mapError(started.output, core.atMostOnce(now, true)),
+              // The source of an input has errors of its own, which come in beside these; without one this costs too much here.
+              ...(input === undefined ? {} : { output: Stream.mapError(started.output, core.atMostOnce(now, true)) }),
               exit: Effect.flatMap(Effect.mapError(started.exit, core.atMostOnce(now, true)), (exit) =>
                 ownEnd(exit, operation, record, now)
               ),
@@ -326,6 +328,8 @@ export const make = (self: Core, machines: Machines): Commands => {
           Effect.sync(() => {
             for (const chunk of chunks) (chunk.stream === "stdout" ? stdout : stderr).push(chunk.bytes)
           })
+        ).pipe(
+          Effect.mapError((error) => (options.stdin === undefined ? core.atMostOnce(startedAt, true)(error) : error))
         )
         return yield* process.exit
       })
@@ -358,7 +362,17 @@ export const make = (self: Core, machines: Machines): Commands => {
         const operation = "SandboxService.streamCommand"
         const prepared = yield* prepare(self, operation, command, args, options)
         const process = yield* start(operation, id, prepared, options.stdin, options.recovery)
-        const output = Stream.map(process.output, ({ bytes, stream: _tag }): OutputEvent => ({ _tag, bytes }))
+        const startedAt = yield* Clock.currentTimeMillis
+        const accepted = core.atMostOnce(startedAt, true)
+        // Both at once: each step costs a large output a percent or two.
+        const output = Stream.transformPull(process.output, (pull) =>
+          Effect.succeed(
+            Effect.mapBoth(pull, {
+              onFailure: (error) => (options.stdin === undefined ? accepted(error) : error),
+              onSuccess: Arr.map(({ bytes, stream: _tag }): OutputEvent => ({ _tag, bytes }))
+            })
+          )
+        )
         const end = Stream.fromEffect(Effect.map(process.exit, (exit): OutputEvent => ({ _tag: "exit", exit })))
         const events = Stream.concat(output, end)
         if (Option.isNone(prepared.timeout)) return events
