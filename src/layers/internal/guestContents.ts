@@ -71,36 +71,38 @@ export const failureOf = (method: string, path: string, word: string | undefined
 /** The path from the root. */
 export const absolute = (home: string, path: string): string => (path.startsWith("/") ? path : `${home}/${path}`)
 
+/** `missing` says why there is nothing to read at `$1`. */
+export const missingFunction = `
+missing() {
+  q=$1 w=missing
+  while [ "$q" != "\${q%/*}" ]; do
+    q=\${q%/*}
+    [ -n "$q" ] || break
+    if [ -e "$q" ] || [ -L "$q" ]; then
+      if [ -d "$q" ]; then [ -x "$q" ] || w=denied; elif [ -e "$q" ]; then w=notdir; fi
+      break
+    fi
+  done
+  echo "$w"
+}`
+
 /** Says of each path what reading it would meet. */
-export const probeScript = `
+export const probeScript = `${missingFunction}
 for p do
   if [ -d "$p" ]; then echo directory
   elif [ -f "$p" ]; then if [ -r "$p" ]; then echo file; else echo denied; fi
   elif [ -e "$p" ]; then echo special
-  else
-    q=$p w=missing
-    while [ "$q" != "\${q%/*}" ]; do
-      q=\${q%/*}
-      [ -n "$q" ] || break
-      if [ -e "$q" ] || [ -L "$q" ]; then
-        if [ -d "$q" ]; then [ -x "$q" ] || w=denied; elif [ -e "$q" ]; then w=notdir; fi
-        break
-      fi
-    done
-    echo "$w"
+  else missing "$p"
   fi
 done
 echo ${done}
 `
 
 /**
- * Puts uploaded parts in place. Arguments: the folder of the parts, then for each file its number, its mode or nothing, and its path.
- * Each file is put together beside its target and renamed over it.
+ * `word` says why `$1` could not be written, `$2` if nothing else is known. `landing` follows the path `$1` to where a write
+ * lands, `$t` in the directory `$d`, which it makes; or it says why not, and fails.
  */
-const placeScript = `
-umask 022
-S=$1
-shift
+export const landingFunctions = `
 word() {
   if [ -d "$1" ]; then echo directory; return; fi
   q=$1
@@ -111,19 +113,31 @@ word() {
   done
   echo "$2"
 }
-place() {
-  case $3 in */) echo directory; return ;; esac
-  t=$3 n=0
+landing() {
+  case $1 in */) echo directory; return 1 ;; esac
+  t=$1 n=0
   while [ -L "$t" ]; do
     n=$((n + 1))
-    [ $n -le 40 ] || { echo loop; return; }
+    [ $n -le 40 ] || { echo loop; return 1; }
     l=$(readlink "$t" && echo x)
     l=\${l%??}
     case $l in /*) t=$l ;; *) t=\${t%/*}/$l ;; esac
   done
-  if [ -d "$t" ]; then echo directory; return; fi
+  if [ -d "$t" ]; then echo directory; return 1; fi
   d=\${t%/*}
-  mkdir -p "\${d:-/}" 2>/dev/null || { word "$t" denied; return; }
+  mkdir -p "\${d:-/}" 2>/dev/null || { word "$t" denied; return 1; }
+}`
+
+/**
+ * Puts uploaded parts in place. Arguments: the folder of the parts, then for each file its number, its mode or nothing, and its path.
+ * Each file is put together beside its target and renamed over it.
+ */
+const placeScript = `${landingFunctions}
+umask 022
+S=$1
+shift
+place() {
+  landing "$3" || return
   T=\${d}/.effect-sandbox-\${S##*/}-$1
   if ! cat "$S/$1".* >"$T" 2>/dev/null; then
     rm -f "$T"

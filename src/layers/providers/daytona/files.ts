@@ -8,19 +8,24 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as PlatformError from "effect/PlatformError"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Stream from "effect/Stream"
-import type { SandboxError } from "../../../errors.ts"
 import { Timeout, Unavailable } from "../../../errors.ts"
 import type { FileFailure, WriteFileEntry } from "../../../services/SandboxProvider.ts"
+import type { Failure } from "../../internal/guestContents.ts"
+import {
+  absolute,
+  badArgument,
+  done,
+  failureOf,
+  landingFunctions,
+  missingFunction
+} from "../../internal/guestContents.ts"
 import type { Guest } from "./guest.ts"
-import { done, run } from "./guest.ts"
+import { run } from "./guest.ts"
 import { slow } from "./lifecycle.ts"
 import type { Question } from "./sdk.ts"
 import * as Transfer from "./transfer.ts"
-
-type Failure = SandboxError | PlatformError.PlatformError
 
 /** A file of at most so many bytes comes with the answer to what it is. */
 const inlineBytes = 256 * 1024
@@ -28,44 +33,8 @@ const inlineBytes = 256 * 1024
 /** How many files one run of the script puts in place: its arguments must fit a command line. */
 const filesPerRun = 100
 
-const badArgument = (method: string) =>
-  PlatformError.badArgument({ module: "FileSystem", method, description: "The path contains a NUL character" })
-
-/** What a script says is wrong with a path, as Effect's Node layer says it. */
-const failureOf = (method: string, path: string, word: string | undefined): PlatformError.PlatformError => {
-  const system = (_tag: PlatformError.SystemErrorTag, description?: string) =>
-    PlatformError.systemError({
-      _tag,
-      module: "FileSystem",
-      method,
-      pathOrDescriptor: path,
-      ...(description === undefined ? {} : { description })
-    })
-  switch (word) {
-    case "missing":
-      return system("NotFound")
-    case "directory":
-      return system("BadResource", "it is a directory")
-    case "notdir":
-      return system("BadResource", "a part of the path is no directory")
-    case "loop":
-      return system("BadResource", "too many symbolic links")
-    case "special":
-      return system("BadResource", "it is no regular file")
-    case "denied":
-      return system("PermissionDenied")
-    case "full":
-      return system("Unknown", "no space is left")
-    default:
-      return system("Unknown", word)
-  }
-}
-
-const absolute = (guest: Guest, path: string): string =>
-  path.startsWith("/") ? path : `${guest.workspaceRoot}/${path}`
-
 /** Says what reading \`$1\` would meet; of a small file also what is in it. */
-const readScript = `
+const readScript = `${missingFunction}
 p=$1
 if [ -d "$p" ]; then echo directory
 elif [ -f "$p" ]; then
@@ -79,17 +48,7 @@ elif [ -f "$p" ]; then
     fi
   fi
 elif [ -e "$p" ]; then echo special
-else
-  q=$p w=missing
-  while [ "$q" != "\${q%/*}" ]; do
-    q=\${q%/*}
-    [ -n "$q" ] || break
-    if [ -e "$q" ] || [ -L "$q" ]; then
-      if [ -d "$q" ]; then [ -x "$q" ] || w=denied; elif [ -e "$q" ]; then w=notdir; fi
-      break
-    fi
-  done
-  echo "$w"
+else missing "$p"
 fi
 echo ${done}
 `
@@ -98,7 +57,7 @@ echo ${done}
 export const read = (guest: Guest, path: string): Stream.Stream<Uint8Array, Failure> => {
   if (path.includes("\0")) return Stream.fail(badArgument("readFile"))
   if (path === "") return Stream.fail(failureOf("readFile", path, "missing"))
-  const target = absolute(guest, path)
+  const target = absolute(guest.workspaceRoot, path)
   const { requestTimeout } = guest.sdk
   const asked: Question = {
     operation: "readFile",
@@ -156,33 +115,12 @@ export const read = (guest: Guest, path: string): Stream.Stream<Uint8Array, Fail
  * its mode or nothing, its path, and where it begins and how long it is in the upload. Each file is put together beside its target
  * and renamed over it, but for volumes, which cannot rename.
  */
-const placeScript = `
+const placeScript = `${landingFunctions}
 umask 022
 S=$1 Z=$2 X=$3
 shift 3
-word() {
-  if [ -d "$1" ]; then echo directory; return; fi
-  q=$1
-  while [ -n "\${q%/*}" ] && [ "$q" != "\${q%/*}" ]; do
-    q=\${q%/*}
-    if [ -d "$q" ]; then if [ -w "$q" ]; then echo "$2"; else echo denied; fi; return; fi
-    if [ -e "$q" ] || [ -L "$q" ]; then echo notdir; return; fi
-  done
-  echo "$2"
-}
 place() {
-  case $3 in */) echo directory; return ;; esac
-  t=$3 n=0
-  while [ -L "$t" ]; do
-    n=$((n + 1))
-    [ $n -le 40 ] || { echo loop; return; }
-    l=$(readlink "$t" && echo x)
-    l=\${l%??}
-    case $l in /*) t=$l ;; *) t=\${t%/*}/$l ;; esac
-  done
-  if [ -d "$t" ]; then echo directory; return; fi
-  d=\${t%/*}
-  mkdir -p "\${d:-/}" 2>/dev/null || { word "$t" denied; return; }
+  landing "$3" || return
   T=\${d}/.effect-sandbox-\${S##*/}-$1
   if ! { tail -c +$(($4 + 1)) "$S" | head -c "$5" >"$T"; } 2>/dev/null; then
     rm -f "$T"
@@ -293,7 +231,7 @@ export const write = Effect.fnUntraced(function* (guest: Guest, entries: Readonl
           ...files.flatMap(({ entry, index, length, offset }) => [
             String(index),
             entry.mode === undefined ? "" : entry.mode.toString(8),
-            absolute(guest, entry.path),
+            absolute(guest.workspaceRoot, entry.path),
             String(offset),
             String(length)
           ])

@@ -16,6 +16,7 @@ import {
   UnsupportedCapability
 } from "../../../errors.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
+import { done } from "../../internal/guestContents.ts"
 import { install } from "../../internal/launcher/launcher.ts"
 import type { GuestResult, Program } from "../../internal/launcher/transport.ts"
 import * as Lifecycle from "./lifecycle.ts"
@@ -225,9 +226,6 @@ export const make = (
         )
     }
   })
-
-/** The last line of a script of ours that came to its end. */
-export const done = "effect-sandbox-done"
 
 /** Runs a script with these arguments. It must print {@link done} last. `effects` is false for what may be run twice. */
 export const run = (
