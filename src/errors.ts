@@ -156,7 +156,7 @@ export class ProcessEnded extends Schema.TaggedError<ProcessEnded>(id("ProcessEn
   }
 }
 
-/** The record says `shutdown`, but the vendor's machine may still exist; `reconcile` or a second stop finishes it. */
+/** The record says `shutdown`, but the vendor's machine may still exist; a second stop finishes it. */
 export class StopIncomplete extends Schema.TaggedError<StopIncomplete>(id("StopIncomplete"))("StopIncomplete", {
   detail: Detail,
   cause: Cause
