@@ -476,6 +476,21 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
       })
     )
 
+    it.effect("the log of a process that is deleted goes with it, and no other", () =>
+      Effect.gen(function* () {
+        const store = yield* SandboxStore
+        const log = yield* ProcessLog
+        const gone = yield* insert()
+        const kept = yield* insert()
+        for (const process of [gone, kept]) yield* log.append(process.id, 1, [chunk(process, 1, "text")])
+        yield* store.deleteProcess(gone.id, gone.version ?? 0)
+        assert.strictEqual(yield* failure(Stream.runCollect(log.read(gone.id))), "NotFound")
+        assert.strictEqual(yield* failure(log.lastPosition(gone.id)), "NotFound")
+        assert.strictEqual(yield* failure(log.append(gone.id, 1, [chunk(gone, 2, "late", 4)])), "NotFound")
+        assert.deepStrictEqual(yield* Stream.runCollect(log.read(kept.id)), [chunk(kept, 1, "text")])
+      })
+    )
+
     it.effect("logs of different processes do not mix", () =>
       Effect.gen(function* () {
         const log = yield* ProcessLog

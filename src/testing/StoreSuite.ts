@@ -8,6 +8,7 @@ import { assert, layer as sharedLayer } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
@@ -203,6 +204,53 @@ export const suite = <E, R = never>(
           assert.strictEqual(yield* failure(store.updateSandbox(id, version, { purpose: "lost" })), "Store(Conflict)")
         }
         assert.deepStrictEqual(yield* store.getSandbox(id), second)
+      })
+    )
+
+    it.effect("a deletion of another version is a Conflict, of this one takes the record out of everything", () =>
+      Effect.gen(function* () {
+        const store = yield* SandboxStore
+        const purpose = unique("deleted")
+        const externalSandboxId = unique("machine")
+        const { id, provider } = yield* store.insertSandbox(sandboxRecord({ purpose, externalSandboxId }))
+        const kept = yield* store.insertSandbox(sandboxRecord({ purpose }))
+        const { id: processId, sandboxId } = yield* store.insertProcess(processRecord())
+        yield* store.updateSandbox(id, 1, { status: "shutdown" })
+        for (const version of [0, 1, 3]) {
+          assert.strictEqual(yield* failure(store.deleteSandbox(id, version)), "Store(Conflict)")
+        }
+        assert.strictEqual(yield* failure(store.deleteProcess(processId, 2)), "Store(Conflict)")
+        yield* store.deleteSandbox(id, 2)
+        yield* store.deleteProcess(processId, 1)
+        assert.strictEqual(yield* failure(store.getSandbox(id)), "NotFound")
+        assert.strictEqual(yield* failure(store.getProcess(processId)), "NotFound")
+        assert.strictEqual(yield* failure(store.updateSandbox(id, 2, { status: "active" })), "NotFound")
+        assert.deepStrictEqual(yield* ids(store.listSandboxes({ purpose })), [kept.id])
+        assert.deepStrictEqual(yield* ids(store.listProcesses({ sandboxId })), [])
+        // Once more, and what was never there: nothing to do.
+        yield* store.deleteSandbox(id, 2)
+        yield* store.deleteProcess(newProcessId(), 1)
+        // The machine may have another record.
+        yield* store.insertSandbox(sandboxRecord({ provider, externalSandboxId }))
+      })
+    )
+
+    it.effect("of an update and a deletion that race one wins", () =>
+      Effect.gen(function* () {
+        const store = yield* SandboxStore
+        for (let round = 0; round < 10; round++) {
+          const { id } = yield* store.insertSandbox(sandboxRecord())
+          const [updated, deleted] = yield* Effect.all(
+            [
+              Effect.exit(store.updateSandbox(id, 1, { purpose: "kept" })),
+              Effect.exit(store.deleteSandbox(id, 1))
+            ],
+            { concurrency: "unbounded" }
+          )
+          assert.strictEqual(Exit.isSuccess(updated), Exit.isFailure(deleted))
+          const found = yield* Effect.exit(store.getSandbox(id))
+          assert.strictEqual(Exit.isSuccess(found), Exit.isSuccess(updated))
+        }
       })
     )
 

@@ -32,6 +32,8 @@ interface Entity<Filter> {
   readonly columns: (row: Row) => Columns
   /** Columns of a new row that do not follow from it. */
   readonly initial: Columns
+  /** What else goes when a row is removed. */
+  readonly removed: (sql: SqlClient, namespace: string, id: string) => Effect.Effect<unknown, SqlError>
   readonly conditions: (sql: SqlClient, filter: Filter) => Array<Fragment>
   readonly statuses: (filter: Filter) => ReadonlyArray<string> | undefined
   /** True if the conditions leave so few rows that they are better sorted than met on a walk in the order of the list. */
@@ -128,6 +130,22 @@ const make = <Filter>(database: Database, entity: Entity<Filter>): RecordBackend
       })
     )
 
+  const remove: RecordBackend<Filter>["remove"] = (id, expectedVersion) =>
+    run(
+      "delete",
+      id,
+      sql.withTransaction(
+        Effect.gen(function* () {
+          const gone = yield* sql`DELETE FROM ${table}
+            WHERE namespace = ${namespace} AND id = ${id} AND version = ${expectedVersion} RETURNING id`
+          if (gone.length > 0) return yield* Effect.as(entity.removed(sql, namespace, id), true)
+          const [found] = yield* read(id)
+          if (found === undefined) return false
+          return yield* errors.fail(operationOf("delete"), new Store({ kind: "Conflict" }), whereOf(id))
+        })
+      )
+    )
+
   const page: RecordBackend<Filter>["page"] = ({ after, filter, limit }) =>
     Effect.suspend(() => {
       // The plus means nothing but that no index on this column fits.
@@ -162,7 +180,7 @@ const make = <Filter>(database: Database, entity: Entity<Filter>): RecordBackend
       )
     })
 
-  return { insert, get, update, page }
+  return { insert, get, update, remove, page }
 }
 
 /** The sandboxes of a namespace. */
@@ -173,6 +191,7 @@ export const sandboxes = (database: Database): RecordBackend<SandboxFilter> =>
     created: "createdAt",
     columns: sandboxColumns,
     initial: {},
+    removed: () => Effect.void,
     statuses: (filter) => filter.status,
     isSelective: (filter) => filter.externalSandboxId !== undefined,
     conditions: (sql, filter) => [
@@ -192,6 +211,8 @@ export const processes = (database: Database): RecordBackend<ProcessFilter> =>
     created: "startedAt",
     columns: processColumns,
     initial: { last_seq: 0, stdout_bytes: 0, stderr_bytes: 0 },
+    removed: (sql, namespace, id) =>
+      sql`DELETE FROM ${sql(tables.events)} WHERE namespace = ${namespace} AND process_id = ${id}`,
     statuses: (filter) => filter.status,
     isSelective: () => false,
     conditions: (sql, filter) => [
