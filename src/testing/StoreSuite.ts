@@ -241,10 +241,7 @@ export const suite = <E, R = never>(
         for (let round = 0; round < 10; round++) {
           const { id } = yield* store.insertSandbox(sandboxRecord())
           const [updated, deleted] = yield* Effect.all(
-            [
-              Effect.exit(store.updateSandbox(id, 1, { purpose: "kept" })),
-              Effect.exit(store.deleteSandbox(id, 1))
-            ],
+            [Effect.exit(store.updateSandbox(id, 1, { purpose: "kept" })), Effect.exit(store.deleteSandbox(id, 1))],
             { concurrency: "unbounded" }
           )
           assert.strictEqual(Exit.isSuccess(updated), Exit.isFailure(deleted))

@@ -292,6 +292,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           workspaceRoot: machine.workspaceRoot,
           sandboxUrl: Option.getOrUndefined(machine.url),
           shutdownAt: undefined,
+          goneAt: undefined,
           stopPending: undefined,
           restoring: undefined,
           error: undefined
