@@ -6,10 +6,13 @@ import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import type { ProcessId } from "../../../src/model/Ids.ts"
-import { Copy } from "../../../src/layers/stores/instantdb/mirror.ts"
+import * as Fake from "../../../src/layers/providers/Fake.ts"
+import { Copy, lineOf } from "../../../src/layers/stores/instantdb/mirror.ts"
 import { schema } from "../../../src/layers/stores/InstantDbSchema.ts"
 import { encode, Encoded, type ProcessEvent } from "../../../src/model/ProcessEvent.ts"
 import { ProcessLog } from "../../../src/services/ProcessLog.ts"
+import * as ProviderRegistry from "../../../src/services/ProviderRegistry.ts"
+import { SandboxService } from "../../../src/services/SandboxService.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
 import { chunk, chunks, failure, leasedProcess } from "../../../src/testing/internal/stores.ts"
 import * as Faults from "../../emulators/instantdb/faults.ts"
@@ -57,6 +60,14 @@ const another = Effect.map(Layer.build(Layer.fresh(instance({ mirror: true }))),
 
 const mirrored = store({ mirror: true })
 
+const service = SandboxService.layer.pipe(
+  Layer.provide(
+    ProviderRegistry.layer([
+      Fake.make({ commands: { say: () => Stream.make(Fake.stdout("hello\n"), Fake.stdout("ä")) } })
+    ])
+  )
+)
+
 describe("the mirror", () => {
   it.live("holds the same events, and the record says where it is", () =>
     Effect.gen(function* () {
@@ -85,6 +96,40 @@ describe("the mirror", () => {
       assert.include(JSON.stringify(linked?.["stream"]), record.streamId ?? "no stream")
       assert.deepStrictEqual(yield* readStream(process.id), events.map(encode))
     }).pipe(Effect.provide(mirrored))
+  )
+
+  it.live("is where the result of a run says, also of one that goes on", () =>
+    Effect.gen(function* () {
+      const { config } = yield* Server
+      const log = yield* ProcessLog
+      const store = yield* SandboxStore
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox({ provider: "fake" })
+      for (const mode of ["foreground", "background"] as const) {
+        const { processId, streamClientId, streamId } = yield* sandboxes.runCommandWithProcessStream(
+          sandboxId,
+          "say",
+          [],
+          {
+            mode
+          }
+        )
+        assert.strictEqual(streamId, (yield* store.getProcess(processId)).streamId)
+        assert.strictEqual(streamClientId, `sandbox-process:${processId}`)
+        const db = init({ ...config, schema })
+        const read = yield* Effect.promise(async () => {
+          let text = ""
+          for await (const part of db.streams.createReadStream({ streamId })) text += part
+          return text
+        })
+        const events = yield* Stream.runCollect(log.read(processId))
+        assert.strictEqual(read, events.map(lineOf).join(""))
+        assert.include(
+          events.map(({ _tag }) => _tag),
+          "exit"
+        )
+      }
+    }).pipe(Effect.provide(Layer.provideMerge(service, mirrored)))
   )
 
   it.live("goes on through connections that break, without loss or repetition", () =>
@@ -239,14 +284,23 @@ describe("the mirror", () => {
     60_000
   )
 
-  it.live("lets a program exit at once, with a process that is still open", () =>
+  it.live("lets a program exit at once, with a process that is still open, and a write that was never answered", () =>
     Effect.gen(function* () {
-      const { config } = yield* Server
+      const { config, faults } = yield* Server
+      let isDead = false
+      faults.choose((endpoint, { json }) => {
+        isDead ||= endpoint === "transact" && JSON.stringify(json).includes('"sandbox_sandboxes"')
+        return isDead ? Faults.silent({ executed: false }) : undefined
+      })
       const script = fileURLToPath(new URL("../../fixtures/instantDbMirror.ts", import.meta.url))
       const { stdout } = yield* Effect.promise(() =>
-        promisify(execFile)(process.execPath, [script, config.apiURI, config.appId, config.adminToken])
+        promisify(execFile)(process.execPath, [script, config.apiURI, config.appId, config.adminToken], {
+          timeout: 25_000
+        })
       )
-      const [closed = 0, exited = 0] = stdout.trim().split("\n").map(Number)
+      const [failed, ...times] = stdout.trim().split("\n")
+      assert.strictEqual(failed, "Store(OutcomeUnknown)")
+      const [closed = 0, exited = 0] = times.map(Number)
       assert.isAbove(closed, 0)
       assert.isBelow(exited - closed, 1000, "nothing kept it")
     }).pipe(Effect.provide(server))

@@ -129,6 +129,7 @@ export interface Listener {
   readonly appended: (processId: ProcessId, events: ReadonlyArray<ProcessEvent>, stored: Stored) => Effect.Effect<void>
   /** Somebody else writes this log now, or its process is not there any more. */
   readonly lost: (processId: ProcessId) => Effect.Effect<void>
+  readonly streamOf: NonNullable<Primitives["streamOf"]>
 }
 
 export interface Options {
@@ -463,5 +464,14 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
       : Option.some(yield* Events.fromStored("ProcessLog.findKey", owner, event))
   })
 
-  return { kind, append, page, lastPosition, findKey, changed: wakeups.changed, poll }
+  return {
+    kind,
+    append,
+    page,
+    lastPosition,
+    findKey,
+    changed: wakeups.changed,
+    streamOf: listener?.streamOf,
+    poll
+  }
 }

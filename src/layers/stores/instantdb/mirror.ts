@@ -9,6 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberMap from "effect/FiberMap"
 import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { createHmac } from "node:crypto"
@@ -19,6 +20,7 @@ import * as Event from "../../../model/ProcessEvent.ts"
 import type { LogPage } from "../../../services/ProcessLog.ts"
 import type { ProcessFilter } from "../../../services/SandboxStore.ts"
 import * as Events from "../../internal/storedEvents.ts"
+import * as Rows from "../../internal/storedRows.ts"
 import type { Listener } from "./log.ts"
 import type { Stored, Table } from "./records.ts"
 import type { StreamFailure, Writer } from "./streamTransport.ts"
@@ -40,6 +42,8 @@ const maxMessage = 1 << 18
 const maxMarks = 1024
 /** How long a closing service waits for the ends of processes that have ended. */
 const closeGrace = Duration.seconds(1)
+/** How long anybody waits for the record to say which stream it is. */
+const locateGrace = Duration.seconds(1)
 
 const reconnect = Schedule.exponential("200 millis").pipe(
   Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(15)))),
@@ -66,6 +70,8 @@ const tokenOf = (secret: string, processId: ProcessId): string => {
 export class Copy {
   readonly news = Latch.makeUnsafe(false)
   readonly finished = Deferred.makeUnsafe<void>()
+  /** The record says which stream it is, or never will. */
+  readonly located = Deferred.makeUnsafe<void>()
   pending: Array<ProcessEvent> = []
   weight = 0
   /** The last event of the log, and whether none will follow. */
@@ -163,6 +169,7 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
     const session = Effect.fnUntraced(function* (processId: ProcessId, copy: Copy) {
       const writer = yield* Transport.open(transport, clientIdOf(processId), tokenOf(secret, processId))
       yield* announce(processId, writer)
+      yield* Deferred.succeed(copy.located, undefined)
       const from = copy.before(writer.offset)
       let { seq } = from
       /** Of what follows `from`, what the server has. */
@@ -230,7 +237,7 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
             copy.drop()
             copy.isOver = true
             if (copy.hasEnded) copies.delete(processId)
-            return Deferred.succeed(copy.finished, undefined)
+            return Effect.andThen(Deferred.succeed(copy.located, undefined), Deferred.succeed(copy.finished, undefined))
           })
         )
       )
@@ -252,6 +259,17 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
         Effect.andThen(
           FiberMap.remove(fibers, processId),
           Effect.sync(() => void copies.delete(processId))
+        ),
+      streamOf: (processId) =>
+        Effect.gen(function* () {
+          const copy = copies.get(processId)
+          if (copy !== undefined) yield* Deferred.await(copy.located)
+          const stored = processes.recall(processId) ?? (yield* processes.read("ProcessLog.streamOf", processId))
+          return stored === undefined ? null : Rows.textField(stored.row, "streamId")
+        }).pipe(
+          Effect.timeoutOption(locateGrace),
+          Effect.map(Option.flatMap(Option.fromNullOr)),
+          Effect.orElseSucceed(Option.none)
         )
     }
   })
