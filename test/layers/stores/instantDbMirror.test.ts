@@ -181,6 +181,38 @@ describe("the mirror", () => {
     }).pipe(Effect.provide(server))
   )
 
+  it.live("is ended by the next service that starts, where the one that ended the process could not", () =>
+    Effect.gen(function* () {
+      const { faults } = yield* Server
+      const long = leasedProcess({ updatedAt: 1 })
+      const justNow = leasedProcess({ updatedAt: Date.now() })
+      const events = [chunk(long, 1, "one"), chunk(long, 2, "two", 3)]
+      faults.choose((endpoint, { json }) =>
+        endpoint === "sse.push" && /"done":true|two/.test(JSON.stringify(json)) ? Faults.resetBefore : undefined
+      )
+      yield* another.pipe(
+        Effect.flatMap(({ log, store }) =>
+          Effect.forEach([long, justNow], (process) =>
+            Effect.gen(function* () {
+              yield* store.insertProcess(process)
+              yield* log.append(process.id, 1, [chunk(process, 1, "one")])
+              yield* until(Effect.map(store.getProcess(process.id), ({ streamId }) => streamId !== undefined))
+              yield* log.append(process.id, 1, [chunk(process, 2, "two", 3)], { status: "exited" })
+            })
+          )
+        ),
+        Effect.scoped
+      )
+      faults.choose(undefined)
+      assert.isFalse(yield* isDone(long.id))
+      yield* another
+      yield* until(isDone(long.id))
+      assert.deepStrictEqual(yield* readStream(long.id), events.map(encode))
+      // Its own service may be at it.
+      assert.isFalse(yield* isDone(justNow.id))
+    }).pipe(Effect.provide(server))
+  )
+
   it.live("is left to the service that has taken the process over", () =>
     Effect.gen(function* () {
       const first = yield* another

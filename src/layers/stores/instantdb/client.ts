@@ -91,7 +91,9 @@ const again = Schedule.exponential("50 millis", 3).pipe(Schedule.jittered, Sched
 const Entities = Schema.Record(Schema.String, Schema.Array(Schema.Record(Schema.String, Schema.Unknown)))
 const isEntities = Schema.is(Entities)
 
-const isEntity = (value: { readonly [name: string]: unknown }): value is Entity => typeof value["id"] === "string"
+/** Whether a part of an answer is an entity. */
+export const isEntity = (value: unknown): value is Entity =>
+  Predicate.hasProperty(value, "id") && typeof value.id === "string"
 
 /**
  * Sorts before the ids of records, so that every transaction waits for its rival at the claim and none of them in a circle. Random

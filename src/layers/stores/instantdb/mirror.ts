@@ -14,15 +14,17 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { createHmac } from "node:crypto"
 import type { SandboxError } from "../../../errors.ts"
-import type { ProcessId } from "../../../model/Ids.ts"
+import { ProcessId } from "../../../model/Ids.ts"
+import { isTerminal, ProcessStatus } from "../../../model/Process.ts"
 import type { ProcessEvent } from "../../../model/ProcessEvent.ts"
 import * as Event from "../../../model/ProcessEvent.ts"
 import type { LogPage } from "../../../services/ProcessLog.ts"
 import type { ProcessFilter } from "../../../services/SandboxStore.ts"
 import * as Events from "../../internal/storedEvents.ts"
 import * as Rows from "../../internal/storedRows.ts"
+import { isEntity } from "./client.ts"
 import type { Listener } from "./log.ts"
-import type { Stored, Table } from "./records.ts"
+import type { Database, Stored, Table } from "./records.ts"
 import type { StreamFailure, Writer } from "./streamTransport.ts"
 import * as Transport from "./streamTransport.ts"
 
@@ -30,6 +32,7 @@ export interface Options {
   readonly transport: Transport.Options
   /** Of it the tokens are made with which another service may take a stream over; nobody else can make them. */
   readonly secret: string
+  readonly database: Pick<Database, "client" | "namespace">
   readonly processes: Table<ProcessFilter>
   readonly page: (processId: ProcessId, after: number) => Effect.Effect<LogPage, SandboxError>
 }
@@ -44,6 +47,10 @@ const maxMarks = 1024
 const closeGrace = Duration.seconds(1)
 /** How long anybody waits for the record to say which stream it is. */
 const locateGrace = Duration.seconds(1)
+/** Streams without their end are ended by who finds them; so long after the end of the process whoever wrote them is at it no more. */
+const abandonedAfter = Duration.toMillis(Duration.minutes(1))
+const abandonedCount = 100
+const ended = ProcessStatus.literals.filter(isTerminal)
 
 const reconnect = Schedule.exponential("200 millis").pipe(
   Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(15)))),
@@ -83,6 +90,8 @@ export class Copy {
   endSent = false
   /** Given up, or complete. */
   isOver = false
+  /** Somebody else's, whose end is made up for: nobody waits for it. */
+  isAbandoned = false
   #marks: Array<{ readonly seq: number; readonly offset: number }> = [{ seq: 0, offset: 0 }]
 
   add(events: ReadonlyArray<ProcessEvent>, stored: Stored): void {
@@ -121,13 +130,19 @@ export class Copy {
   }
 }
 
-export const make = ({ page, processes, secret, transport }: Options): Effect.Effect<Listener, never, Scope.Scope> =>
+export const make = ({
+  database,
+  page,
+  processes,
+  secret,
+  transport
+}: Options): Effect.Effect<Listener, never, Scope.Scope> =>
   Effect.gen(function* () {
     const fibers = yield* FiberMap.make<ProcessId>()
     const copies = new Map<ProcessId, Copy>()
     yield* Effect.addFinalizer(() =>
       Effect.forEach(
-        [...copies.values()].filter(({ hasEnded }) => hasEnded),
+        [...copies.values()].filter(({ hasEnded, isAbandoned }) => hasEnded && !isAbandoned),
         ({ finished }) => Deferred.await(finished),
         { concurrency: "unbounded", discard: true }
       ).pipe(Effect.timeoutOption(closeGrace))
@@ -242,6 +257,59 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
         )
       )
 
+    /** The records of processes that have ended, whose streams have not. */
+    const abandoned = Effect.gen(function* () {
+      const now = yield* Clock.currentTimeMillis
+      const { client, namespace } = database
+      const conditions = [
+        { or: [{ done: false }, { done: { $isNull: true } }] },
+        { "processes.namespace": namespace },
+        { "processes.status": { $in: ended } },
+        { "processes.updatedAt": { $lt: now - abandonedAfter } }
+      ]
+      const answer = yield* client.query(
+        "ProcessLog.mirror",
+        {},
+        {
+          $streams: {
+            $: { where: { and: conditions }, order: { serverCreatedAt: "desc" }, limit: abandonedCount },
+            processes: {}
+          }
+        }
+      )
+      return answer("$streams").flatMap(({ clientId, processes: linked }) =>
+        (Array.isArray(linked) ? linked.filter(isEntity) : []).flatMap((entity) => {
+          const stored = processes.stored(entity)
+          const isOurs = stored !== undefined && clientIdOf(ProcessId.make(stored.row.id)) === clientId
+          return isOurs && Events.isTerminal(stored.row["status"]) ? [stored] : []
+        })
+      )
+    })
+
+    const begin = (processId: ProcessId, copy: Copy) => {
+      copies.set(processId, copy)
+      return Effect.asVoid(FiberMap.run(fibers, processId, run(processId, copy)))
+    }
+
+    yield* abandoned.pipe(
+      Effect.flatMap((found) =>
+        Effect.forEach(
+          found,
+          (stored) => {
+            const processId = ProcessId.make(stored.row.id)
+            if (copies.has(processId)) return Effect.void
+            const copy = new Copy()
+            copy.isAbandoned = true
+            copy.add([], stored)
+            return Effect.andThen(begin(processId, copy), Deferred.await(copy.finished))
+          },
+          { concurrency: 4, discard: true }
+        )
+      ),
+      Effect.ignore,
+      Effect.forkScoped
+    )
+
     return {
       appended: (processId, events, stored) =>
         Effect.suspend(() => {
@@ -250,9 +318,7 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
           copy.add(events, stored)
           // One that was given up is remembered, so that it is not begun anew with every append.
           if (copy.isOver && copy.hasEnded) copies.delete(processId)
-          if (there !== undefined) return Effect.void
-          copies.set(processId, copy)
-          return Effect.asVoid(FiberMap.run(fibers, processId, run(processId, copy)))
+          return there === undefined ? begin(processId, copy) : Effect.void
         }),
       // Two writers of one stream would take it from each other in turns.
       lost: (processId) =>

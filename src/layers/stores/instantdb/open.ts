@@ -156,6 +156,7 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
               requestTimeout
             },
             secret: adminToken,
+            database,
             processes,
             page
           })
