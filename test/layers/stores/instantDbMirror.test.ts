@@ -20,12 +20,10 @@ import { instance, Server, server, store } from "./instantDbSupport.ts"
 
 const decodeLine = Schema.decodeUnknownEffect(Schema.fromJsonString(Encoded))
 
-/** A turn of the event loop: for what is waited for and tells nobody. */
-const turn = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
-
+/** For what tells nobody; a look takes the server's time, so that there is a moment between them. */
 const until = <E, R>(holds: Effect.Effect<boolean, E, R>) =>
   Effect.gen(function* () {
-    while (!(yield* holds)) yield* turn
+    while (!(yield* holds)) yield* Effect.sleep("3 millis")
   }).pipe(Effect.timeout("20 seconds"))
 
 /** The stream's record, as a query shows it. */
