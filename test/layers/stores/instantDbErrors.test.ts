@@ -131,6 +131,7 @@ describe("the classifier of InstantDB's errors", () => {
       assert.include(clean(form), "<redacted>")
       assert.notInclude(clean(form), encodeURIComponent(odd))
     }
+    assert.strictEqual(scrubOf("admin's", undefined, "user's")("of admin's and user's"), "of <redacted> and <redacted>")
     assert.strictEqual(scrubOf(undefined)("text"), "text")
     assert.strictEqual(scrubOf("")("text"), "text")
   })
@@ -221,7 +222,7 @@ describe("the admin token", () => {
 describe("a client of a user's", () => {
   it.live("asks and writes as that user, as the SDK does", () =>
     Effect.gen(function* () {
-      const { config, requests } = yield* Emulator.make({ schema })
+      const { config, faults, requests } = yield* Emulator.make({ schema })
       const { appId, apiURI } = config
       const own = ["app-id", "content-type", "instant-admin-version", "instant-core-version"]
       for (const [db, headers] of [
@@ -230,7 +231,7 @@ describe("a client of a user's", () => {
           init(config).asUser({ email: "a@example.test" }),
           { authorization: `Bearer ${config.adminToken}`, "as-email": "a@example.test" }
         ],
-        [init({ appId, apiURI }).asUser({ token: "users" }), { "as-token": "users" }],
+        [init({ appId, apiURI }).asUser({ token: "users-secret" }), { "as-token": "users-secret" }],
         [init({ appId, apiURI }).asUser({ guest: true }), { "as-guest": "true" }]
       ] as const) {
         requests.reset()
@@ -249,6 +250,15 @@ describe("a client of a user's", () => {
           )
         }))
         assert.deepStrictEqual(ours, theirs)
+        faults.choose(() => Faults.status(400, "param-malformed", { message: "no token: users-secret" }))
+        const refused = yield* Effect.flip(
+          Effect.flatMap(SandboxStore, (store) => store.insertSandbox(sandboxRecord())).pipe(
+            Effect.provide(Layer.fresh(InstantDb.layer({ db, namespace: "x" })))
+          )
+        )
+        faults.choose(undefined)
+        assert.include(refused.message, "no token")
+        if ("as-token" in headers) assert.notInclude(inspect(refused, { depth: 20, showHidden: true }), "users-secret")
         assert.deepInclude(ours?.headers, headers)
       }
     })

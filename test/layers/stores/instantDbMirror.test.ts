@@ -6,6 +6,7 @@ import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import type { ProcessId } from "../../../src/model/Ids.ts"
+import type * as InstantDb from "../../../src/layers/stores/InstantDb.ts"
 import * as Fake from "../../../src/layers/providers/Fake.ts"
 import { Copy, lineOf } from "../../../src/layers/stores/instantdb/mirror.ts"
 import { schema } from "../../../src/layers/stores/InstantDbSchema.ts"
@@ -51,10 +52,11 @@ const readStream = (processId: ProcessId) =>
     return yield* Effect.forEach(lines, (line) => decodeLine(line))
   })
 
-const another = Effect.map(Layer.build(Layer.fresh(instance({ mirror: true }))), (context) => ({
-  store: Context.get(context, SandboxStore),
-  log: Context.get(context, ProcessLog)
-}))
+const another = (options: InstantDb.ConfigOptions = {}) =>
+  Effect.map(Layer.build(Layer.fresh(instance({ mirror: true, ...options }))), (context) => ({
+    store: Context.get(context, SandboxStore),
+    log: Context.get(context, ProcessLog)
+  }))
 
 const mirrored = store({ mirror: true })
 
@@ -137,6 +139,9 @@ describe("the mirror", () => {
       const log = yield* ProcessLog
       const process = yield* store.insertProcess(leasedProcess())
       const text = "0123456789abcdef".repeat(4096)
+      // In the middle of its first message, and then of its second.
+      faults.inject("sse", Faults.torn(60))
+      faults.inject("sse", Faults.torn(300))
       let pushes = 0
       const breaks: ReadonlyArray<Faults.Fault> = [Faults.resetAfter, Faults.serverError(502), Faults.resetBefore]
       faults.choose((endpoint) =>
@@ -148,6 +153,7 @@ describe("the mirror", () => {
       yield* log.append(process.id, 1, [chunk(process, 41, "end", 40 * text.length)], { status: "exited" })
       yield* until(isDone(process.id))
       assert.isAbove(pushes, 8)
+      assert.strictEqual(faults.pending, 0)
       const read = yield* readStream(process.id)
       assert.deepStrictEqual(
         read.map(({ seq }) => seq),
@@ -159,7 +165,7 @@ describe("the mirror", () => {
 
   it.live("is gone on with by another service, from the byte that the server has kept", () =>
     Effect.gen(function* () {
-      const first = yield* another.pipe(
+      const first = yield* another().pipe(
         Effect.flatMap(({ log, store }) =>
           Effect.gen(function* () {
             const process = yield* store.insertProcess(leasedProcess())
@@ -171,7 +177,7 @@ describe("the mirror", () => {
         ),
         Effect.scoped
       )
-      const { log, store } = yield* another
+      const { log, store } = yield* another()
       yield* store.acquireProcessLease(first.id, { owner: "second", ttl: "1 minute", steal: true })
       yield* log.append(first.id, 2, [chunk(first, 4, "four", 11)], { status: "exited" })
       yield* until(isDone(first.id))
@@ -188,7 +194,7 @@ describe("the mirror", () => {
       faults.choose((endpoint, { json }) =>
         endpoint === "sse.push" && /"done":true|two/.test(JSON.stringify(json)) ? Faults.resetBefore : undefined
       )
-      yield* another.pipe(
+      yield* another().pipe(
         Effect.flatMap(({ log, store }) =>
           Effect.forEach([long, justNow], (process) =>
             Effect.gen(function* () {
@@ -203,7 +209,7 @@ describe("the mirror", () => {
       )
       faults.choose(undefined)
       assert.isFalse(yield* isDone(long.id))
-      yield* another
+      yield* another()
       yield* until(isDone(long.id))
       assert.deepStrictEqual(yield* readStream(long.id), events.map(encode))
       // Its own service may be at it.
@@ -213,8 +219,8 @@ describe("the mirror", () => {
 
   it.live("is left to the service that has taken the process over", () =>
     Effect.gen(function* () {
-      const first = yield* another
-      const second = yield* another
+      const first = yield* another()
+      const second = yield* another()
       const process = yield* first.store.insertProcess(leasedProcess())
       yield* first.log.append(process.id, 1, [chunk(process, 1, "one")])
       yield* until(Effect.map(first.store.getProcess(process.id), ({ streamId }) => streamId !== undefined))
@@ -230,6 +236,26 @@ describe("the mirror", () => {
         (yield* readStream(process.id)).map(({ seq }) => seq),
         [1, 2, 3]
       )
+    }).pipe(Effect.provide(server))
+  )
+
+  it.live("is of one namespace, also where another one has a process of that id", () =>
+    Effect.gen(function* () {
+      const staging = yield* another({ namespace: "staging" })
+      const production = yield* another({ namespace: "production" })
+      const process = leasedProcess()
+      const events = [chunk(process, 1, "of staging"), chunk(process, 2, "its end", 10)]
+      for (const { store } of [staging, production]) yield* store.insertProcess(process)
+      yield* staging.log.append(process.id, 1, events.slice(0, 1))
+      const streamId = yield* staging.log.streamOf(process.id)
+      yield* production.log.append(process.id, 1, [chunk(process, 1, "of production")], { status: "exited" })
+      // Once it is known that it gets none.
+      assert.strictEqual((yield* production.log.streamOf(process.id))._tag, "None")
+      assert.isFalse(yield* isDone(process.id))
+      yield* staging.log.append(process.id, 1, events.slice(1), { status: "exited" })
+      yield* until(isDone(process.id))
+      assert.deepStrictEqual(yield* readStream(process.id), events.map(encode))
+      assert.deepInclude(yield* streamOf(process.id), { id: streamId._tag === "Some" ? streamId.value : "" })
     }).pipe(Effect.provide(server))
   )
 

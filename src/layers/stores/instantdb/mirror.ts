@@ -65,9 +65,14 @@ export const lineOf = (event: ProcessEvent): string => `${JSON.stringify(Event.e
 
 const weightOf = (event: ProcessEvent): number => (Event.isOutput(event) ? event.bytes.length : 0) + 200
 
-/** A UUID that only those who have the secret can make. */
-const tokenOf = (secret: string, processId: ProcessId): string => {
-  const hex = createHmac("sha256", secret).update(clientIdOf(processId)).digest("hex")
+/**
+ * A UUID that only those who have the secret can make. Of each namespace another, as both may have a process of one id: the stream is
+ * then the first one's, and the other has none.
+ */
+const tokenOf = (secret: string, namespace: string, processId: ProcessId): string => {
+  const hex = createHmac("sha256", secret)
+    .update(JSON.stringify([namespace, clientIdOf(processId)]))
+    .digest("hex")
   return [hex.slice(0, 8), hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join(
     "-"
   )
@@ -182,7 +187,11 @@ export const make = ({
 
     /** One connection: until the end is kept, or it breaks. */
     const session = Effect.fnUntraced(function* (processId: ProcessId, copy: Copy) {
-      const writer = yield* Transport.open(transport, clientIdOf(processId), tokenOf(secret, processId))
+      const writer = yield* Transport.open(
+        transport,
+        clientIdOf(processId),
+        tokenOf(secret, database.namespace, processId)
+      )
       yield* announce(processId, writer)
       yield* Deferred.succeed(copy.located, undefined)
       const from = copy.before(writer.offset)

@@ -124,10 +124,12 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
     // Not `HttpClient`: the SDK's queries fail as `fetch` does, and are told apart by that.
     const fetch = yield* FetchHttpClient.Fetch
     const db = impersonation === undefined ? typed : typed.asUser(impersonation)
+    const userToken = impersonation !== undefined && "token" in impersonation ? impersonation.token : undefined
+    const scrub = scrubOf(adminToken, userToken)
     const client = yield* Client.make({
       sdk: { ...admin, ...own },
       db: { query: db.query, transact: transact(core, fetch, db, own.schema) },
-      scrub: scrubOf(adminToken),
+      scrub,
       requestTimeout
     })
     const namespace = options.namespace ?? (yield* keptNamespace(client))
@@ -152,7 +154,7 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
               apiURI,
               appId,
               headers: headersOf(db),
-              scrub: scrubOf(adminToken),
+              scrub,
               requestTimeout
             },
             secret: adminToken,
