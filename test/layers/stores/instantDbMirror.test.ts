@@ -1,7 +1,7 @@
 /** The copy of a log in an Instant stream, read with the vendor's own reader. */
 import { init } from "@instantdb/admin"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Schema, Stream } from "effect"
+import { Context, Effect, Fiber, Layer, Logger, Schema, Stream } from "effect"
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
@@ -214,6 +214,34 @@ describe("the mirror", () => {
       assert.deepStrictEqual(yield* readStream(long.id), events.map(encode))
       // Its own service may be at it.
       assert.isFalse(yield* isDone(justNow.id))
+    }).pipe(Effect.provide(server))
+  )
+
+  it.live("is ended once by services that do it at once, and none of them complains", () =>
+    Effect.gen(function* () {
+      const { holdFlushes } = yield* Server
+      const warnings: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void warnings.push(message))
+      const process = leasedProcess({ updatedAt: 1 })
+      const events = [chunk(process, 1, "one"), chunk(process, 2, "two", 3)]
+      yield* Effect.gen(function* () {
+        const { log, store } = yield* another()
+        yield* store.insertProcess(process)
+        yield* log.append(process.id, 1, events.slice(0, 1))
+        yield* log.streamOf(process.id)
+        const release = holdFlushes()
+        yield* log.append(process.id, 1, events.slice(1), { status: "exited" })
+        // Whose clocks, as it were, go ahead.
+        const others = yield* Effect.forEach([1, 2], () => Effect.forkScoped(another()))
+        yield* Effect.forEach(others, Fiber.join)
+        yield* Effect.sleep("50 millis")
+        release()
+        yield* until(isDone(process.id))
+        // Whoever has lost it connects anew, and is told.
+        yield* Effect.sleep("600 millis")
+      }).pipe(Effect.provide(Logger.layer([logger])), Effect.scoped)
+      assert.deepStrictEqual(yield* readStream(process.id), events.map(encode))
+      assert.deepStrictEqual(warnings, [])
     }).pipe(Effect.provide(server))
   )
 

@@ -813,6 +813,12 @@ describe("values that InstantDB would change", () => {
       const upper = chunk(process, events.length + 1, "ABCDEF00-1234-4ABC-8DEF-ABCDEF012345")
       yield* log.append(process.id, 1, [upper])
       assert.deepStrictEqual(yield* Stream.runCollect(log.read(process.id, { after: events.length })), [upper])
+      // As JSON it would be six times as long, and too long.
+      const { seq, stdout } = yield* log.lastPosition(process.id)
+      const control = "\u0001".repeat(3_000_000)
+      yield* log.append(process.id, 1, [chunk(process, seq + 1, control, stdout)])
+      const [large] = yield* Stream.runCollect(log.read(process.id, { after: seq }))
+      assert.strictEqual(large?._tag === "stdout" ? Buffer.from(large.bytes).toString() === control : large, true)
     }).pipe(Effect.provide(store()))
   )
 })

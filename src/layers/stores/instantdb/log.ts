@@ -76,9 +76,14 @@ const textOf = (bytes: Uint8Array): string | undefined => {
   }
 }
 
+/** Whether JSON is so much longer that base64 is the shorter: control characters take six each. Not asked of what is small anyway. */
+const isLong = (text: string, bytes: Uint8Array): boolean =>
+  bytes.length > rowBytes && JSON.stringify(text).length > 2 * bytes.length
+
 const pack = (event: Events.StoredEvent): Packed => {
   const { at, bytes, data, key, offset, seq, type } = event
-  const text = bytes === null ? undefined : textOf(bytes)
+  const whole = bytes === null ? undefined : textOf(bytes)
+  const text = bytes === null || whole === undefined || isLong(whole, bytes) ? undefined : whole
   return {
     seq,
     type,

@@ -245,7 +245,8 @@ export const make = ({
         const failure = result.failure
         if (copy.sent > sent) wait = yield* restart
         const isFinal = "isFinal" in failure && failure.isFinal
-        if (isFinal && copy.endSent) return
+        // Its end was kept and the answer lost, or another service has sent it.
+        if (isFinal && (copy.endSent || (copy.hasEnded && "isClosed" in failure && failure.isClosed === true))) return
         if (isFinal || !(yield* Effect.isSuccess(wait(undefined)))) {
           const why = "detail" in failure ? failure.detail : failure.message
           return yield* Effect.logWarning(`the Instant stream of a process ends early: ${why}`)
