@@ -362,7 +362,8 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         const process = yield* insert()
         const size = 256 * 1024
         for (let batch = 0; batch < 10; batch++) {
-          const bytes = range(1, 8).map((index) => new Uint8Array(size).fill(batch * 8 + index))
+          // Printable: what a log makes of other bytes is another test's.
+          const bytes = range(1, 8).map((index) => new Uint8Array(size).fill(40 + batch * 8 + index))
           yield* log.append(process.id, 1, chunks(process, batch * 8 + 1, bytes, batch * 8 * size))
         }
         // Many small ones in one append, behind the large ones.

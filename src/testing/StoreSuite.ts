@@ -281,7 +281,7 @@ export const suite = <E, R = never>(
             yield* Effect.yieldNow
             return yield* store.updateSandbox(id, record.version ?? 0, { vcpus: (record.vcpus ?? 0) + 1 })
           }).pipe(Effect.retry({ while: isConflict }))
-          yield* Effect.forEach(Array.from({ length: 200 }), () => increment, { concurrency: 50, discard: true })
+          yield* Effect.forEach(Array.from({ length: 200 }), () => increment, { concurrency: 20, discard: true })
           assert.deepInclude(yield* store.getSandbox(id), { vcpus: 200, version: 201 })
         }),
       // Over a network each conflict is two more requests.

@@ -238,6 +238,7 @@ export const wrapLog = (state: State, log: ProcessLog["Service"]): ProcessLog["S
       call(site(id), "append", [id, epoch, all, patch], log.append(id, epoch, all, patch)),
     read: (id, options) => stream(site(id), "read", [id, options], log.read(id, options), events),
     lastPosition: (id) => call(site(id), "lastPosition", [id], log.lastPosition(id)),
-    findKey: (id, key) => call(site(id), "findKey", [id, key], log.findKey(id, key))
+    findKey: (id, key) => call(site(id), "findKey", [id, key], log.findKey(id, key)),
+    streamOf: log.streamOf
   })
 }
