@@ -72,7 +72,6 @@ const certain =
   (sql: SqlClient, patience: Duration.Duration) =>
   <A, E>(body: Effect.Effect<A, E>): Effect.Effect<A, E | SqlError> =>
     Effect.suspend(() => {
-      let failed: Cause.Cause<E | SqlError> | undefined
       let reached: { readonly value: A; readonly xid: string | null } | undefined
 
       const whole = Effect.gen(function* () {
@@ -80,13 +79,7 @@ const certain =
         const [row] = yield* sql<{ xid: string | null }>`SELECT pg_current_xact_id_if_assigned()::text AS xid`
         reached = { value, xid: row?.xid ?? null }
         return value
-      }).pipe(
-        Effect.tapCause((cause) =>
-          Effect.sync(() => {
-            failed = cause
-          })
-        )
-      )
+      })
 
       const settle = ({ value, xid }: NonNullable<typeof reached>, cause: Cause.Cause<E | SqlError>) => {
         // Nothing was written.
@@ -107,16 +100,14 @@ const certain =
         )
       }
 
-      return Effect.catchCause(sql.withTransaction(whole), (cause) => {
-        // The ROLLBACK of a session that is gone is a defect of its own; what counts is why it was rolled back.
-        if (failed !== undefined) return Effect.failCause(failed)
-        return reached === undefined || Option.isNone(Cause.findErrorOption(cause))
+      return Effect.catchCause(sql.withTransaction(whole), (cause) =>
+        reached === undefined || Option.isNone(Cause.findErrorOption(cause))
           ? Effect.failCause(sessionGone(cause))
           : settle(reached, cause)
-      })
+      )
     })
 
-/** The failure that a client made a defect of, as it does with that of a statement which nobody waits for. */
+/** The ROLLBACK of a session that is gone fails as a defect; what it means is that the session is gone. */
 const sessionGone = <E>(cause: Cause.Cause<E>): Cause.Cause<E | SqlError> => {
   const defect = Cause.squash(cause)
   return defect instanceof SqlError ? Cause.fail(defect) : cause
