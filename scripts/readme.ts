@@ -143,6 +143,7 @@ const stores = (): string =>
     [
       ["`Memory.layer`", "no", "no"],
       ["`Sql.layerSqlite`", "yes", "yes, one file on one machine"],
+      ["`Postgres.layer`", "yes", "yes, from anywhere"],
       ["`InstantDb.layer`", "yes", "yes, from anywhere"]
     ]
   )

@@ -6,14 +6,15 @@
 import { Effect, Redacted, Scope, Exit } from "effect"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import { Reactivity } from "effect/reactivity"
-import { type ChildProcess, spawn } from "node:child_process"
+import { type ChildProcess, execFile, spawn } from "node:child_process"
 import { randomUUID } from "node:crypto"
 import { once } from "node:events"
-import { chmod, chown, cp, mkdtemp, stat, writeFile } from "node:fs/promises"
+import { cp, mkdtemp, stat, writeFile } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
+import { promisify } from "node:util"
 import { afterAll, beforeAll } from "vitest"
 
 const superuser = "admin"
@@ -65,10 +66,9 @@ const start = async (password: string, tries = 3): Promise<{ readonly child: Chi
     if (!(await isReachable(native))) {
       await cp(native, join(directory, "native"), { recursive: true, verbatimSymlinks: true })
       native = join(directory, "native")
-      await chmod(native, 0o755)
     }
-    await chown(join(directory, "password"), nobody.uid, nobody.gid)
-    await chown(directory, nobody.uid, nobody.gid)
+    // Who starts the server also removes what it needed.
+    await promisify(execFile)("chown", ["-R", `${nobody.uid}:${nobody.gid}`, directory])
   }
   const port = await freePort()
   const child = spawn("sh", ["-c", script, "sh", join(native, "bin"), directory, String(port)], {

@@ -13,6 +13,7 @@ import type { SqlClient } from "effect/sql/SqlClient"
 import { SqlError, UnknownError } from "effect/sql/SqlError"
 import type { Fragment } from "effect/sql/Statement"
 import type { ProcessId } from "../../model/Ids.ts"
+import { storeKind } from "./sqlErrors.ts"
 
 export interface Dialect {
   /** For spans and errors. */
@@ -72,6 +73,7 @@ const certain =
   (sql: SqlClient, patience: Duration.Duration) =>
   <A, E>(body: Effect.Effect<A, E>): Effect.Effect<A, E | SqlError> =>
     Effect.suspend(() => {
+      const soon = Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: patience }))
       let reached: { readonly value: A; readonly xid: string | null } | undefined
 
       const whole = Effect.gen(function* () {
@@ -85,11 +87,9 @@ const certain =
         // Nothing was written.
         if (xid === null) return Effect.succeed(value)
         return sql<{ status: string | null }>`SELECT pg_xact_status(${xid}::text::xid8) AS status`.pipe(
-          // The server may not have noticed yet that the session is gone.
-          Effect.repeat({
-            schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: patience })),
-            while: ([row]) => row?.status === "in progress"
-          }),
+          // The server may not have noticed yet that the session is gone, or is on its way back.
+          Effect.repeat({ schedule: soon, while: ([row]) => row?.status === "in progress" }),
+          Effect.retry({ schedule: soon, while: (error) => storeKind(error) === "Unavailable" }),
           Effect.exit,
           Effect.flatMap((exit): Effect.Effect<A, E | SqlError> => {
             const status = Exit.isSuccess(exit) ? exit.value[0]?.status : undefined

@@ -306,7 +306,8 @@ describe("a write to Postgres whose answer is lost", () => {
     Effect.gen(function* () {
       const database = yield* server.database
       const between = yield* proxy(server.port())
-      const { store } = yield* backend(server.url({ database: database.name, port: between.port }))
+      const url = server.url({ database: database.name, port: between.port })
+      const { store } = yield* backend(url, { busyTimeout: "200 millis" })
       const sandbox = yield* store.insertSandbox(sandboxRecord())
       between.mode = "mute"
       const error = yield* Effect.flip(store.updateSandbox(sandbox.id, 1, { purpose: "x" }))
