@@ -22,9 +22,12 @@ const superuser = "admin"
 /** $1: binaries, $2: directory, $3: port. It lives until its stdin ends. */
 const script = `
 umask 077
-"$1/initdb" -D "$2/data" -U ${superuser} --pwfile="$2/password" -A scram-sha-256 --no-locale -E UTF8 --no-sync --no-instructions >&2 &&
-  "$1/postgres" -D "$2/data" -p "$3" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off \\
-    -c full_page_writes=off -c synchronous_commit=off -c autovacuum=off -c jit=off -c shared_buffers=32MB -c max_connections=80 &
+"$1/initdb" -D "$2/data" -U ${superuser} --pwfile="$2/password" -A scram-sha-256 --no-locale -E UTF8 --no-sync --no-instructions >&2 || {
+  rm -rf "$2"
+  exit 1
+}
+"$1/postgres" -D "$2/data" -p "$3" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off \\
+  -c full_page_writes=off -c synchronous_commit=off -c autovacuum=off -c jit=off -c shared_buffers=32MB -c max_connections=80 &
 server=$!
 read -r _
 kill -INT $server
@@ -82,7 +85,7 @@ const start = async (password: string, tries = 3): Promise<{ readonly child: Chi
       said += data.toString()
       if (said.includes("ready to accept connections")) resolve()
       // The shell waits for the end of its input: it has none to run any more.
-      if (/FATAL|initdb: error|sh: /.test(said)) child.stdin?.end()
+      if (/FATAL|sh: /.test(said)) child.stdin?.end()
     })
     child.on("close", () => reject(new Error(`Postgres did not start: ${said}`)))
   }).catch((error: unknown) => {
