@@ -8,6 +8,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { SqlError, UnknownError } from "effect/sql/SqlError"
@@ -25,11 +26,19 @@ export interface Dialect {
   /** Text that is only compared, in a form that an index takes whatever its length. */
   readonly indexed: (value: string) => string
   /** One statement that writes. */
-  readonly write: <A, E>(body: Effect.Effect<A, E>) => Effect.Effect<A, E | SqlError>
+  readonly write: <A, E>(body: (note: Note) => Effect.Effect<A, E>) => Effect.Effect<A, E | SqlError>
   /** Several statements that write, all or none. */
-  readonly transaction: <A, E>(body: Effect.Effect<A, E>) => Effect.Effect<A, E | SqlError>
-  /** Behind an UPDATE of a process's row: tells other processes of it once it is committed. */
+  readonly transaction: <A, E>(body: (note: Note) => Effect.Effect<A, E>) => Effect.Effect<A, E | SqlError>
+}
+
+/** What the last statement that writes says of its transaction. */
+export interface Note {
+  /** Behind `RETURNING` and a column. */
+  readonly column: Fragment
+  /** In place of `RETURNING`, for the row of a process: also tells other processes of it, once it is committed. */
   readonly announced: (processId: ProcessId) => Fragment
+  /** Takes the rows of that statement, and yields them. */
+  readonly take: <Rows extends ReadonlyArray<object>>(rows: Rows) => Rows
 }
 
 /** The channel on which appends are announced; the payload is the process's id. */
@@ -71,21 +80,31 @@ const completionUnknown = (cause: unknown): SqlError =>
  */
 const certain =
   (sql: SqlClient, patience: Duration.Duration) =>
-  <A, E>(body: Effect.Effect<A, E>): Effect.Effect<A, E | SqlError> =>
+  <A, E>(body: (note: Note) => Effect.Effect<A, E>): Effect.Effect<A, E | SqlError> =>
     Effect.suspend(() => {
       const soon = Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: patience }))
-      let reached: { readonly value: A; readonly xid: string | null } | undefined
+      let xid: string | undefined
+      let reached: { readonly value: A } | undefined
 
-      const whole = Effect.gen(function* () {
-        const value = yield* body
-        const [row] = yield* sql<{ xid: string | null }>`SELECT pg_current_xact_id_if_assigned()::text AS xid`
-        reached = { value, xid: row?.xid ?? null }
-        return value
-      })
+      const note: Note = {
+        column: sql`, pg_current_xact_id()::text AS xid`,
+        announced: (processId) =>
+          sql`RETURNING pg_notify(${channel}, ${processId})::text AS announced, pg_current_xact_id()::text AS xid`,
+        take: (rows) => {
+          const [row] = rows
+          if (Predicate.hasProperty(row, "xid") && typeof row.xid === "string") xid = row.xid
+          return rows
+        }
+      }
+      const whole = Effect.tap(body(note), (value) =>
+        Effect.sync(() => {
+          reached = { value }
+        })
+      )
 
-      const settle = ({ value, xid }: NonNullable<typeof reached>, cause: Cause.Cause<E | SqlError>) => {
+      const settle = ({ value }: { readonly value: A }, cause: Cause.Cause<E | SqlError>) => {
         // Nothing was written.
-        if (xid === null) return Effect.succeed(value)
+        if (xid === undefined) return Effect.succeed(value)
         return sql<{ status: string | null }>`SELECT pg_xact_status(${xid}::text::xid8) AS status`.pipe(
           // The server may not have noticed yet that the session is gone, or is on its way back.
           Effect.repeat({ schedule: soon, while: ([row]) => row?.status === "in progress" }),
@@ -116,6 +135,7 @@ const sessionGone = <E>(cause: Cause.Cause<E>): Cause.Cause<E | SqlError> => {
 /** The dialect of a client; `patience` is how long a lost answer is looked for. */
 export const make = (sql: SqlClient, patience: Duration.Duration): Dialect => {
   const plain = (value: string) => value
+  const silent: Note = { column: sql``, announced: () => sql``, take: (rows) => rows }
   const transaction = certain(sql, patience)
   return sql.onDialectOrElse({
     pg: (): Dialect => ({
@@ -124,17 +144,15 @@ export const make = (sql: SqlClient, patience: Duration.Duration): Dialect => {
       fromText: fromPostgresText,
       indexed: toPostgresIndexed,
       write: transaction,
-      transaction,
-      announced: (processId) => sql`RETURNING pg_notify(${channel}, ${processId})::text AS announced`
+      transaction
     }),
     orElse: (): Dialect => ({
       kind: sql.onDialectOrElse({ sqlite: () => "sqlite", orElse: () => "sql" }),
       text: plain,
       fromText: plain,
       indexed: plain,
-      write: (body) => body,
-      transaction: sql.withTransaction,
-      announced: () => sql``
+      write: (body) => Effect.suspend(() => body(silent)),
+      transaction: (body) => sql.withTransaction(body(silent))
     })
   })
 }

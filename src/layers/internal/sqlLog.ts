@@ -13,7 +13,7 @@ import { ProcessEventType } from "../../model/ProcessEvent.ts"
 import type { LogPage, Primitives } from "../../services/ProcessLog.ts"
 import type { ProcessPatch } from "../../services/SandboxStore.ts"
 import { encodeProcessPatch } from "../../services/SandboxStore.ts"
-import type { Dialect } from "./sqlDialect.ts"
+import type { Dialect, Note } from "./sqlDialect.ts"
 import { storeKind, toSandboxError } from "./sqlErrors.ts"
 import { tables } from "./sqlMigrations.ts"
 import type { News } from "./sqlNews.ts"
@@ -129,6 +129,7 @@ export const make = (database: Database, news: News): Primitives => {
   })
 
   const appendOnce = Effect.fnUntraced(function* (
+    note: Note,
     processId: ProcessId,
     epoch: number,
     added: ReadonlyArray<ProcessEvent>,
@@ -165,8 +166,10 @@ export const make = (database: Database, news: News): Primitives => {
       Object.assign(changes, changedColumns(processColumns(before, dialect), processColumns(after, dialect)))
     }
     if (Object.keys(changes).length === 0) return
-    yield* sql`UPDATE ${processes} SET ${sql.update(changes)} WHERE namespace = ${namespace} AND id = ${processId}
-      ${dialect.announced(processId)}`
+    note.take(
+      yield* sql<object>`UPDATE ${processes} SET ${sql.update(changes)} WHERE namespace = ${namespace} AND id = ${processId}
+        ${note.announced(processId)}`
+    )
     yield* sql.afterCommit(news.notify(processId))
   })
 
@@ -197,7 +200,11 @@ export const make = (database: Database, news: News): Primitives => {
   return {
     kind: dialect.kind,
     append: (processId, epoch, added, patch) =>
-      run("append", processId, dialect.transaction(appendOnce(processId, epoch, added, patch))),
+      run(
+        "append",
+        processId,
+        dialect.transaction((note) => appendOnce(note, processId, epoch, added, patch))
+      ),
     page: (processId, after) => run("read", processId, page(processId, after)),
     lastPosition: (processId) =>
       run(

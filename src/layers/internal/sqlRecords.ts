@@ -100,14 +100,15 @@ const make = <Filter>(database: Database, entity: Entity<Filter>): RecordBackend
     run(
       "insert",
       row.id,
-      Effect.suspend(() =>
-        dialect.write(
-          sql`INSERT INTO ${table} ${sql.insert({
+      dialect.write((note) =>
+        Effect.map(
+          sql<object>`INSERT INTO ${table} ${sql.insert({
             namespace,
             id: dialect.text(row.id),
             ...entity.columns(row, dialect),
             ...entity.initial
-          })}`
+          })} RETURNING id${note.column}`,
+          note.take
         )
       )
     ).pipe(Effect.asVoid)
@@ -135,8 +136,14 @@ const make = <Filter>(database: Database, entity: Entity<Filter>): RecordBackend
         const after = Rows.applyPatch(before, patch)
         const changed = changedColumns(entity.columns(before, dialect), entity.columns(after, dialect))
         // The version decides once more, now in the same step as the write.
-        const written = yield* dialect.write(sql`UPDATE ${table} SET ${sql.update(changed)}
-          WHERE namespace = ${namespace} AND id = ${dialect.text(id)} AND version = ${expectedVersion} RETURNING id`)
+        const written = yield* dialect.write((note) =>
+          Effect.map(
+            sql<object>`UPDATE ${table} SET ${sql.update(changed)}
+              WHERE namespace = ${namespace} AND id = ${dialect.text(id)} AND version = ${expectedVersion}
+              RETURNING id${note.column}`,
+            note.take
+          )
+        )
         if (written.length === 0) return yield* conflict
         return Option.some(after)
       })
