@@ -133,14 +133,12 @@ describe("followers of a log in Postgres", () => {
       yield* log.append(process.id, 1, [chunk(process, 1, "x")])
       const { seen } = yield* followed(log, process)
       assert.strictEqual(yield* Queue.take(seen), 1)
-      const sessions = yield* listeners(database)
-      yield* until(Effect.map(sessions, (pids) => pids.length === 1)).pipe(TestClock.withLive)
       const sql = yield* server.client(database)
       yield* sql`INSERT INTO sandbox_process_events (namespace, process_id, seq, type, at, size, byte_offset, bytes)
         SELECT namespace, process_id, 2, type, at, size, 1, bytes FROM sandbox_process_events`
-      assert.strictEqual(yield* Queue.size(seen), 0)
-      yield* TestClock.adjust("5 seconds")
-      assert.strictEqual(yield* Queue.take(seen), 2)
+      // Nobody is told of that. A read that is under way now may still find it, or else the next one.
+      const passing = Effect.forever(Effect.andThen(TestClock.adjust("5 seconds"), TestClock.withLive(Effect.sleep(5))))
+      assert.strictEqual(yield* Effect.raceFirst(Queue.take(seen), passing), 2)
     })
   )
 })
@@ -259,7 +257,7 @@ describe("several backends on one Postgres database", () => {
   it.live("wait for a row that another holds, for the busy timeout, and hold none for longer themselves", () =>
     Effect.gen(function* () {
       const database = yield* server.database
-      const { log, store } = yield* backend(database.url, { busyTimeout: "200 millis" })
+      const { log, store } = yield* backend(database.url, { busyTimeout: "1 second" })
       const process = yield* store.insertProcess(leasedProcess())
       const sql = yield* server.client(database)
       const append = log.append(process.id, 1, [chunk(process, 1, "x")])
@@ -275,7 +273,7 @@ describe("several backends on one Postgres database", () => {
         INSERT INTO seen VALUES (current_setting('idle_in_transaction_session_timeout')); RETURN NULL; END $$`)
       yield* sql`CREATE TRIGGER see AFTER UPDATE ON sandbox_processes EXECUTE FUNCTION see()`
       yield* append
-      assert.deepStrictEqual(yield* sql`SELECT value FROM seen`, [{ value: "200ms" }])
+      assert.deepStrictEqual(yield* sql`SELECT value FROM seen`, [{ value: "1s" }])
     })
   )
 })
@@ -307,7 +305,7 @@ describe("a write to Postgres whose answer is lost", () => {
       const database = yield* server.database
       const between = yield* proxy(server.port())
       const url = server.url({ database: database.name, port: between.port })
-      const { store } = yield* backend(url, { busyTimeout: "200 millis" })
+      const { store } = yield* backend(url, { busyTimeout: "1 second" })
       const sandbox = yield* store.insertSandbox(sandboxRecord())
       between.mode = "mute"
       const error = yield* Effect.flip(store.updateSandbox(sandbox.id, 1, { purpose: "x" }))
