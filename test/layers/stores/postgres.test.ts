@@ -3,10 +3,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Context, Effect, Fiber, Layer, Queue, Redacted, Schedule, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
+import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Embedded from "../../../src/Embedded.ts"
 import type { SandboxError } from "../../../src/errors.ts"
 import { fromPostgresText, toPostgresText } from "../../../src/layers/internal/sqlDialect.ts"
 import * as Postgres from "../../../src/layers/stores/Postgres.ts"
+import * as Sql from "../../../src/layers/stores/Sql.ts"
 import type { ProcessRecord } from "../../../src/model/Process.ts"
 import { ProcessLog } from "../../../src/services/ProcessLog.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
@@ -139,6 +141,25 @@ describe("followers of a log in Postgres", () => {
       // Nobody is told of that. A read that is under way now may still find it, or else the next one.
       const passing = Effect.forever(Effect.andThen(TestClock.adjust("5 seconds"), TestClock.withLive(Effect.sleep(5))))
       assert.strictEqual(yield* Effect.raceFirst(Queue.take(seen), passing), 2)
+    })
+  )
+})
+
+describe("Sql.layer over a client of the user's", () => {
+  it.live("keeps the same records, unprepared too, and its followers poll", () =>
+    Effect.gen(function* () {
+      const database = yield* server.database
+      const there = yield* backend(database.url)
+      const client = PgClient.layer({ url: database.url, prepare: false })
+      const context = yield* Layer.build(Layer.fresh(Sql.layer()).pipe(Layer.provide(client)))
+      const log = Context.get(context, ProcessLog)
+      const process = yield* Context.get(context, SandboxStore).insertProcess(leasedProcess())
+      const { fiber, seen } = yield* followed(log, process)
+      yield* there.log.append(process.id, 1, [chunk(process, 1, "x")])
+      assert.strictEqual(yield* Queue.take(seen), 1)
+      yield* log.append(process.id, 1, [chunk(process, 2, "x", 1)], { status: "exited" })
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(yield* Effect.flatten(listeners(database)), [])
     })
   )
 })
