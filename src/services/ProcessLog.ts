@@ -114,7 +114,7 @@ export const make = (primitives: Primitives): ProcessLog["Service"] => {
         const next: Pull.Pull<readonly [ProcessEvent, ...Array<ProcessEvent>], SandboxError> = Effect.gen(function* () {
           while (true) {
             // Registered before the read, so that an append in between is not missed.
-            const changed = yield* primitives.changed(processId)
+            const changed = follow ? yield* primitives.changed(processId) : Effect.void
             const page = yield* primitives.page(processId, last)
             const [first, ...rest] = page.events
             if (first !== undefined) {

@@ -49,8 +49,22 @@ const everyKind = (process: ProcessRecord): Array<ProcessEvent> => {
   ]
 }
 
+/** What the suite may be told of the store. */
+export interface Options {
+  /** How many appends 20 followers read as they come; default 300. Each read may be a request over a network. */
+  readonly quickAppends?: number | undefined
+  /** How many appends race for the same seq, 20 at a time; default 100. */
+  readonly racingAppends?: number | undefined
+}
+
 /** Registers the tests under `name`. */
-export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStore | ProcessLog | R, E>): void => {
+export const suite = <E, R = never>(
+  name: string,
+  layer: Layer.Layer<SandboxStore | ProcessLog | R, E>,
+  options: Options = {}
+): void => {
+  const quick = options.quickAppends ?? 300
+  const racing = options.racingAppends ?? 100
   sharedLayer(layer)(`ProcessLog: ${name}`, (it) => {
     it.effect("every kind of event comes back as it was", () =>
       Effect.gen(function* () {
@@ -193,11 +207,11 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
             yield* Effect.yieldNow
             yield* log.append(process.id, 1, [chunk(process, seq + 1, `<${index}>`, stdout)])
           }).pipe(Effect.retry({ while: ({ reason }) => reason._tag === "Store" && reason.kind === "LogConflict" }))
-        yield* Effect.forEach(range(1, 100), appendOne, { concurrency: 20, discard: true })
+        yield* Effect.forEach(range(1, racing), appendOne, { concurrency: 20, discard: true })
         const events = (yield* Stream.runCollect(log.read(process.id))).filter(isOutput)
-        assert.deepStrictEqual(seqs(events), range(1, 100))
+        assert.deepStrictEqual(seqs(events), range(1, racing))
         const texts = events.map((event) => new TextDecoder().decode(event.bytes))
-        assert.strictEqual(new Set(texts).size, 100, "nothing is there twice")
+        assert.strictEqual(new Set(texts).size, racing, "nothing is there twice")
         let offset = 0
         for (const event of events) {
           assert.strictEqual(event.offset, offset)
@@ -449,14 +463,14 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
             Effect.forkChild({ startImmediately: true })
           )
         )
-        for (const seq of range(1, 300)) {
+        for (const seq of range(1, quick)) {
           yield* log.append(process.id, 1, [chunk(process, seq, "x")])
           if (seq % 7 === 0) yield* Effect.yieldNow
         }
-        yield* log.append(process.id, 1, [chunk(process, 301, "end")], { status: "exited" })
+        yield* log.append(process.id, 1, [chunk(process, quick + 1, "end")], { status: "exited" })
         for (const follower of followers) {
           const [after, read] = yield* Fiber.join(follower)
-          assert.deepStrictEqual(read, range(after + 1, 301))
+          assert.deepStrictEqual(read, range(after + 1, quick + 1))
         }
       })
     )
