@@ -564,7 +564,7 @@ describe("answers that get lost", () => {
         if (endpoint === "transact") assert.strictEqual((yield* store.getSandbox(id)).version, ++version)
 
         hangs(endpoint)
-        const quick = yield* another({ requestTimeout: "100 millis", namespace: yield* store.namespace })
+        const quick = yield* another({ requestTimeout: "1 second", namespace: yield* store.namespace })
         if (endpoint === "query") assert.strictEqual(yield* failure(ask(quick.store)), "Store(Unavailable)")
         // What it finds then is its own.
         else yield* ask(quick.store)
@@ -600,7 +600,7 @@ describe("answers that get lost", () => {
       assert.strictEqual(yield* failure(store.getSandbox(id)), "Store(Unavailable)")
       assert.strictEqual(yield* failure(store.updateSandbox(id, 1, { purpose: "a" })), "Store(OutcomeUnknown)")
       // Three requests' time for a write, one for a read.
-      assert.isBelow(performance.now() - began, 1500)
+      assert.isBelow(performance.now() - began, 6000)
       faults.clear()
     }).pipe(Effect.provide(store({ requestTimeout: "200 millis" })))
   )
