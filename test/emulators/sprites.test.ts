@@ -278,12 +278,15 @@ describe("sprites emulator", () => {
             new Promise<void>((resolve) =>
               ChildProcess.execFile(
                 "curl",
-                ["-s", "--unix-socket", Path.join(state.root, ".sprite/api.sock"), ...args, "http://sprite/v1/tasks/t"],
+                ["-s", "--unix-socket", Path.join(state.root, ".sprite/api.sock"), ...args],
                 () => resolve()
               )
             )
         )
-      yield* task("-X", "PUT", "-d", '{"name":"t","expire":"5m"}')
+      yield* task("-X", "PUT", "-d", '{"expire":"5m"}', "http://sprite/v1/tasks/t")
+      assert.strictEqual(state.tasks.size, 0)
+      yield* task("-X", "POST", "-d", '{"name":"t","expire":"1m"}', "http://sprite/v1/tasks")
+      yield* task("-X", "PUT", "-d", '{"expire":"5m"}', "http://sprite/v1/tasks/t")
       assert.strictEqual(state.tasks.size, 1)
       yield* TestClock.adjust("5 minutes")
       assert.strictEqual(state.status, "running")

@@ -125,10 +125,16 @@ export class Sprite {
   async #task(request: Http.IncomingMessage, response: Http.ServerResponse): Promise<void> {
     const chunks: Array<Buffer> = []
     for await (const chunk of request) chunks.push(chunk)
-    const name = decodeURIComponent((request.url ?? "").replace(/^\/v1\/tasks\/?/, ""))
+    const body: unknown = JSON.parse(Buffer.concat(chunks).toString() || "{}")
+    const told = typeof body === "object" && body !== null && "name" in body ? String(body.name) : ""
+    const name = decodeURIComponent((request.url ?? "").replace(/^\/v1\/tasks\/?/, "")) || told
+    if (request.method === "PUT" && !this.tasks.has(name)) {
+      // It renews; whether it makes one as well is not documented.
+      response.writeHead(404).end()
+      return
+    }
     if (request.method === "DELETE") this.tasks.delete(name)
     else {
-      const body: unknown = JSON.parse(Buffer.concat(chunks).toString() || "{}")
       const expire = typeof body === "object" && body !== null && "expire" in body ? String(body.expire) : "1h"
       const millis = Math.min(durationOf(expire), 3_600_000)
       this.tasks.set(name, this.world.now() + millis)

@@ -62,7 +62,7 @@ export const make = Effect.fnUntraced(function* (
   const { sprite, tags } = there
   const ref = Lifecycle.refOf(there)
   const place = Lifecycle.placeOf(api, there, sandboxId)
-  const guest = yield* Guest.enter(place, context.directory, operation)
+  const guest = yield* Guest.enter(place, context, operation)
   // One that was somebody's before may have another's.
   if (config !== undefined && (config.env !== undefined || tags.generation > 1)) {
     yield* Processes.provideEnvironment(guest, config.env ?? {})
@@ -99,7 +99,10 @@ export const make = Effect.fnUntraced(function* (
     const services =
       port === defaultPort
         ? []
-        : yield* api.json(guest.question("portUrl"), HttpClientRequest.get(pathOf(sprite.name, "services")), Services)
+        : yield* Effect.catch(
+            api.json(guest.question("portUrl"), HttpClientRequest.get(pathOf(sprite.name, "services")), Services),
+            (error) => Effect.flatMap(guest.explain(error), Effect.fail)
+          )
     if (port !== defaultPort && services?.some((service) => service.http_port === port) !== true) {
       const detail = `the url of a sprite leads to port ${defaultPort}, or to the one service that has an http_port, which is not ${port}`
       return yield* fail("portUrl", new UnsupportedCapability({ capability: "ports", detail }))
@@ -117,8 +120,8 @@ export const make = Effect.fnUntraced(function* (
     workspaceRoot: guest.home,
     metadata: {},
     start: Effect.fnUntraced(function* (command) {
-      if (command.lifetime === "recorded" && !guest.canHold) {
-        const detail = "the machine lacks curl, with which a recorded process holds it awake"
+      if (command.lifetime === "recorded" && guest.cannotHold !== "") {
+        const detail = `the machine lacks ${guest.cannotHold}, with which a recorded process holds it awake`
         return yield* fail("start", new UnsupportedCapability({ capability: "recorded processes", detail }))
       }
       const end = yield* leaseEnd()
