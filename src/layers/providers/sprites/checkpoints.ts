@@ -258,14 +258,15 @@ export const create = Effect.fnUntraced(function* (
  * Gives a sprite the disk of a checkpoint, and says hello to it as the next generation. What could fail without it being touched
  * comes first. A mark on the disk of before tells afterwards whether there is another one now.
  */
-export const restore = Effect.fnUntraced(function* (
+export const restore = Effect.fnUntraced(function* <A>(
   context: Context,
   id: string,
   request: CreateRequest,
   plan: Plan,
   ref: Option.Option<MachineRef>,
-  ready: RecoverySchedule
-): Effect.fn.Return<Found, SandboxError> {
+  ready: RecoverySchedule,
+  enter: (there: Found) => Effect.Effect<A, SandboxError>
+): Effect.fn.Return<A, SandboxError> {
   const { api } = context
   const { missingSecrets = [], namespace, sandboxId } = request
   const operation = "restoreCheckpoint"
@@ -284,17 +285,21 @@ export const restore = Effect.fnUntraced(function* (
   // That it is said to be done is no more than that it can be looked at.
   const told = yield* Effect.result(ended(api, asked, lines))
   if (told._tag === "Failure" && isFinal(told.failure)) return yield* told.failure
-  const restored = yield* Guest.lacks({ api, name }, { ...inGuest, effects: false }, context.directory, marker).pipe(
-    Effect.retry({ schedule: ready, while: (error) => error.isRetryable })
-  )
-  if (!restored) {
-    return yield* api.fail(
-      operation,
-      new Unavailable({ accepted: "unknown", detail: "the disk is the one of before" }),
-      sandboxId
+  return yield* Effect.gen(function* () {
+    const restored = yield* Lifecycle.patiently(
+      ready,
+      Guest.lacks({ api, name }, { ...inGuest, effects: false }, context.directory, marker)
     )
-  }
-  // Where the vendor keeps it nobody says; nothing runs on the other disk without it.
-  yield* Lifecycle.restrict(api, operation, name, sandboxId, plan)
-  return yield* Lifecycle.next(api, operation, there.value, sandboxId)
+    if (!restored) {
+      return yield* api.fail(
+        operation,
+        new Unavailable({ accepted: "unknown", detail: "the disk is the one of before" }),
+        sandboxId
+      )
+    }
+    // Where the vendor keeps it nobody says; nothing runs on the other disk without it.
+    yield* Lifecycle.patiently(context.retry, Lifecycle.restrict(api, operation, name, sandboxId, plan))
+    const next = yield* Lifecycle.patiently(context.retry, Lifecycle.next(api, operation, there.value, sandboxId))
+    return yield* Lifecycle.patiently(context.retry, enter(next))
+  }).pipe(Effect.mapError(Lifecycle.begun))
 })

@@ -10,9 +10,19 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type { SandboxError, SandboxErrorReason } from "../../../errors.ts"
-import { ConfigMismatch, Gone, NameInUse, NotRunning, Superseded, Unavailable } from "../../../errors.ts"
+import type { SandboxErrorReason } from "../../../errors.ts"
+import {
+  ConfigMismatch,
+  Gone,
+  NameInUse,
+  NotRunning,
+  OutcomeUnknown,
+  SandboxError,
+  Superseded,
+  Unavailable
+} from "../../../errors.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
+import type { RecoverySchedule } from "../../../services/RecoveryPolicy.ts"
 import type { CreateRequest, MachineInfo, MachineRef } from "../../../services/SandboxProvider.ts"
 import type { Api, Question } from "./api.ts"
 import { pathOf } from "./api.ts"
@@ -44,6 +54,8 @@ const Page = Schema.Struct({
 /** How a provider works in every machine. */
 export interface Context {
   readonly api: Api
+  /** When what can be asked for twice is asked again. */
+  readonly retry: RecoverySchedule
   /** Where we keep things in a machine; may be relative to the working directory. */
   readonly directory: string
   readonly grace: number
@@ -377,6 +389,25 @@ const takeOver = <A>(
   }).pipe(Effect.onError(() => Effect.ignore(release)))
 }
 
+/** What a failure is once something has been changed: it must not read as if nothing had happened. */
+export const begun = (error: SandboxError): SandboxError => {
+  if (!error.provesNotAccepted) return error
+  const detail = error.reason.message
+  const reason = error.isRetryable
+    ? new Unavailable({
+        accepted: "unknown",
+        detail,
+        cause: error,
+        ...(error.retryAfter === undefined ? {} : { retryAfter: error.retryAfter })
+      })
+    : new OutcomeUnknown({ detail, cause: error })
+  return new SandboxError({ ...error, reason })
+}
+
+/** Asks again for what can be asked for twice. */
+export const patiently = <A>(retry: RecoverySchedule, asked: Effect.Effect<A, SandboxError>) =>
+  Effect.retry(asked, { schedule: retry, while: (error) => error.isRetryable })
+
 /** Fields in which a sprite that is there differs from what is asked for, and that nothing could change. */
 const mismatches = ({ tags }: Found, plan: Plan): ReadonlyArray<string> =>
   tags.sandboxId !== undefined && tags.ephemeral === plan.persistent ? ["persistent"] : []
@@ -386,7 +417,7 @@ const mismatches = ({ tags }: Found, plan: Plan): ReadonlyArray<string> =>
  * sent again if it is not there.
  */
 export const create = Effect.fnUntraced(function* <A>(
-  api: Api,
+  { api, retry }: Context,
   request: CreateRequest,
   plan: Plan,
   enter: (there: Found) => Effect.Effect<A, SandboxError>
@@ -409,11 +440,11 @@ export const create = Effect.fnUntraced(function* <A>(
     return own
   })
 
-  const made = Effect.map(post(api, request, plan, name, tags), (sprite) => ({ sprite, tags, own: true }))
+  const made = Effect.map(post(api, request, plan, name, tags), (sprite) => ({ sprite, tags, own: true, fresh: true }))
   /** To everybody who had it before it is another machine now; to a lost attempt of ours nobody had it. */
   const taken = Effect.fnUntraced(function* (there: Found) {
     const own = yield* isOwn(there)
-    const { generation, others, stopped } = there.tags
+    const { generation, others, pending, stopped } = there.tags
     return {
       sprite: there.sprite,
       tags: {
@@ -421,7 +452,9 @@ export const create = Effect.fnUntraced(function* <A>(
         generation: own && !stopped ? generation : generation + 1,
         others: [...new Set([...others, ...tags.others])]
       },
-      own
+      own,
+      // Nobody was ever given it.
+      fresh: own && pending
     }
   })
   const attempt = made.pipe(
@@ -448,13 +481,25 @@ export const create = Effect.fnUntraced(function* <A>(
         schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(3)])
       })
   if (!there.own) return yield* takeOver(api, request, plan, there, enter)
-  const settled = yield* settle(api, sandboxId, there.sprite, there.tags, plan.auth)
-  // Before anybody's command runs in it.
-  yield* restrict(api, "create", name, sandboxId, plan)
-  const done = { sprite: settled.sprite, tags: { ...settled.tags, pending: false } }
-  const entered = yield* enter(done)
-  yield* settle(api, sandboxId, settled.sprite, done.tags, plan.auth)
-  return entered
+  return yield* Effect.gen(function* () {
+    const settled = yield* patiently(retry, settle(api, sandboxId, there.sprite, there.tags, plan.auth))
+    // Before anybody's command runs in it.
+    yield* patiently(retry, restrict(api, "create", name, sandboxId, plan))
+    const done = { sprite: settled.sprite, tags: { ...settled.tags, pending: false } }
+    const entered = yield* patiently(retry, enter(done))
+    yield* patiently(retry, settle(api, sandboxId, settled.sprite, done.tags, plan.auth))
+    return entered
+  }).pipe(
+    Effect.catch((error) =>
+      // What says that nothing was accepted has to be true of the whole: capacity may be elsewhere, and nobody looks here again.
+      there.fresh && error.provesNotAccepted
+        ? Effect.matchEffect(remove(api, there.sprite, sandboxId), {
+            onFailure: () => Effect.fail(begun(error)),
+            onSuccess: () => Effect.fail(error)
+          })
+        : Effect.fail(begun(error))
+    )
+  )
 })
 
 /** Of a sprite whose label is the tag of this namespace, if one was asked for: from the label alone it cannot be read. */

@@ -25,8 +25,6 @@ import * as Processes from "./processes.ts"
 export interface Context extends Lifecycle.Context {
   /** The provider's registered name. */
   readonly name: string
-  /** When output that was cut is asked for again. */
-  readonly retry: RecoverySchedule
   /** When a machine that comes up is asked again. */
   readonly ready: RecoverySchedule
   readonly killGrace: Duration.Input | undefined
@@ -80,6 +78,8 @@ export const make = Effect.fnUntraced(function* (
 
   /** When the lease ends: the labels know of one that was extended elsewhere, and are asked once ours is over. */
   let lease = tags.lease
+  /** Ends that the lease has no more, and processes may have still: to move them has failed. */
+  const behind = new Set<number>()
   const leaseEnd = Effect.fnUntraced(function* (): Effect.fn.Return<number | undefined, SandboxError> {
     const now = yield* Clock.currentTimeMillis
     if (lease === undefined || lease.end > now) return lease?.end
@@ -143,7 +143,12 @@ export const make = Effect.fnUntraced(function* (
         const before = yield* Lifecycle.extend(api, guest, end)
         lease = { duration: before?.duration ?? Duration.toMillis(duration), end }
         // What the old end would end goes on, whoever started it.
-        if (before !== undefined) yield* Guest.moveDeadlines(guest, before.end, end)
+        if (before !== undefined) behind.add(before.end)
+        for (const from of behind) {
+          const moved = Lifecycle.patiently(context.retry, Guest.moveDeadlines(guest, from, end))
+          yield* Effect.mapError(moved, Lifecycle.begun)
+          behind.delete(from)
+        }
         return end
       })
     ),

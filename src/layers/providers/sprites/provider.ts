@@ -110,7 +110,7 @@ const primitives = (
     create: (request) =>
       planFor("create", request).pipe(
         Effect.flatMap((plan) =>
-          Lifecycle.create(api, request, plan, machine("create", request.sandboxId, request.config))
+          Lifecycle.create(context, request, plan, machine("create", request.sandboxId, request.config))
         )
       ),
     connect: (ref, { boot, sandboxId }) =>
@@ -122,8 +122,17 @@ const primitives = (
       list: (id, ref) => Checkpoints.list(api, id, ref),
       restore: (id, request, ref) =>
         planFor("restoreCheckpoint", request).pipe(
-          Effect.flatMap((plan) => Checkpoints.restore(context, id, request, plan, ref, context.ready)),
-          Effect.flatMap(machine("restoreCheckpoint", request.sandboxId, request.config))
+          Effect.flatMap((plan) =>
+            Checkpoints.restore(
+              context,
+              id,
+              request,
+              plan,
+              ref,
+              context.ready,
+              machine("restoreCheckpoint", request.sandboxId, request.config)
+            )
+          )
         ),
       remove: (id, sandboxId, ref) => Checkpoints.remove(api, id, sandboxId, ref)
     })
