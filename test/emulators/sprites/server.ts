@@ -68,6 +68,7 @@ export const make = Effect.fnUntraced(function* (
       path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
       coldAfter: 600_000,
       linger: 50,
+      pongs: true,
       ...options
     },
     sprites: new Map(),
@@ -82,7 +83,12 @@ export const make = Effect.fnUntraced(function* (
   const requests = new Requests()
   const faults = new Faults()
   const connections = new Set<Duplex>()
-  const upgrades = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: 32 * 1024 })
+  const upgrades = new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    maxPayload: 32 * 1024,
+    autoPong: world.options.pongs
+  })
   const served: Served = { world, requests, faults, upgrades }
 
   const server = yield* Effect.acquireRelease(
@@ -224,7 +230,9 @@ const serve = async (served: Served, request: Http.IncomingMessage, response: Ht
       throw error
     }
     if (route === undefined) return text("404 page not found", 404)
-    return act(served, route, { params: route.params, query, json: parse(bytes), bytes }, fault, gone)
+    // The contents of a file are no JSON, and long.
+    const json = route.endpoint === "fs.write" ? {} : parse(bytes)
+    return act(served, route, { params: route.params, query, json, bytes }, fault, gone)
   }
   if (fault?._tag === "Late") await gone
   const skipped = (fault?._tag === "Answer" || fault?._tag === "Reset" || fault?._tag === "Hang") && !fault.executed

@@ -43,6 +43,8 @@ export interface Options {
   readonly path?: string
   /** How long the machine stays warm before it is cold, in ms. */
   readonly coldAfter?: number
+  /** Whether pings are answered. */
+  readonly pongs?: boolean
   /** How long the connection of a command stays open behind its exit, in native ms. */
   readonly linger?: number
 }
@@ -237,7 +239,7 @@ export class Sprite {
     const id = auto ? `auto-${this.checkpoints.length}` : `v${this.#nextCheckpoint++}`
     const directory = Path.join(this.world.directory, `${Path.basename(this.root)}-${id}`)
     await FsPromises.mkdir(directory)
-    for (const part of ["home", "var"]) await copyTree(Path.join(this.root, part), directory)
+    await Promise.all(["home", "var"].map((part) => copyTree(Path.join(this.root, part), directory)))
     const checkpoint = { id, createdAt: this.world.now(), comment, auto, directory }
     this.checkpoints.push(checkpoint)
     return checkpoint
