@@ -184,7 +184,7 @@ export const standingOf = (api: Api, name: string): Effect.Effect<Standing, Sand
 /** What a handle of this generation acts on. */
 export const placeOf = (api: Api, { sprite, tags }: Found, sandboxId: SandboxId): Place => {
   const { name } = sprite
-  const { generation } = tags
+  const { generation, namespace: own } = tags
   const over = (reason: SandboxErrorReason): Standing => ({ _tag: "Over", reason })
   const incarnation = refOf({ sprite, tags }).incarnation
   return {
@@ -201,7 +201,8 @@ export const placeOf = (api: Api, { sprite, tags }: Found, sandboxId: SandboxId)
         return rest === undefined ? { _tag: "There", status: there.value.sprite.status } : over(rest)
       }
       // One that was made anew has another name.
-      const others = yield* Stream.runHead(Stream.filter(find(api, sandboxId, undefined), (info) => info.running))
+      const running = Stream.filter(tagged(api, sandboxId, own), (one) => !one.tags.stopped)
+      const others = yield* Stream.runHead(running)
       return over(Option.isSome(others) ? new Superseded({ incarnation }) : gone(name))
     })
   }
@@ -373,14 +374,9 @@ const takeOver = <A>(
       : Effect.void
   )
   return Effect.gen(function* () {
-    const written = yield* Effect.result(put({ labels: Labels.write(claimed) }))
-    if (written._tag === "Failure" && written.failure.provesNotAccepted) return yield* written.failure
+    yield* put({ labels: Labels.write(claimed) })
     const now = yield* Effect.delay(get(api, "create", name, sandboxId), claimSettles)
-    if (!isOurs(now)) {
-      return yield* written._tag === "Failure"
-        ? written.failure
-        : api.fail("create", new NameInUse({ name }), sandboxId)
-    }
+    if (!isOurs(now)) return yield* api.fail("create", new NameInUse({ name }), sandboxId)
     yield* restrict(api, "create", name, sandboxId, plan)
     const done = { ...tags, pending: false }
     const made = yield* enter({ sprite: { ...sprite, url_settings: { auth: plan.auth } }, tags: done })
@@ -557,6 +553,14 @@ const everything = (api: Api, operation: string): Stream.Stream<Found, SandboxEr
     Stream.map((one) => one.value)
   )
 
+const tagged = (api: Api, sandboxId: SandboxId, namespace: string | undefined): Stream.Stream<Found, SandboxError> =>
+  Stream.filter(
+    everything(api, "find"),
+    ({ tags }) =>
+      tags.sandboxId === sandboxId &&
+      (namespace === undefined || tags.namespace === undefined || tags.namespace === namespace)
+  )
+
 /** Every sprite of a sandbox; with a namespace none of another one's, which may have a sandbox of the same id. */
 export const find = (
   api: Api,
@@ -564,13 +568,7 @@ export const find = (
   namespace: string | undefined
 ): Stream.Stream<MachineInfo, SandboxError> => {
   const tag = namespace === undefined ? undefined : Labels.namespaceTag(namespace)
-  return everything(api, "find").pipe(
-    Stream.filter(
-      ({ tags }) =>
-        tags.sandboxId === sandboxId && (tag === undefined || tags.namespace === undefined || tags.namespace === tag)
-    ),
-    Stream.map(infoOf(namespace))
-  )
+  return Stream.map(tagged(api, sandboxId, tag), infoOf(namespace))
 }
 
 /** Every sprite of a namespace. One that is only claimed is somebody else's still. */

@@ -1,6 +1,6 @@
 /** What goes wrong at Sprites, one trap of the facts after the other, and what the user gets. */
 import { assert, describe, it } from "@effect/vitest"
-import { type Duration, Effect, Fiber, Option, Schedule, type Scope, Stream } from "effect"
+import { Duration, Effect, Fiber, Option, Schedule, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
@@ -8,7 +8,7 @@ import * as Fault from "../../../emulators/sprites/faults.ts"
 import { full } from "../../../support/full.ts"
 import { applets, busybox } from "../../../support/guests.ts"
 import { provider, service, Vendor } from "./support.ts"
-import { commandOf, until } from "./waiting.ts"
+import { commandOf, deadlineIn, until } from "./waiting.ts"
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
 
@@ -466,6 +466,16 @@ describe("Sprites: time", () => {
 })
 
 describe("Sprites: a machine", () => {
+  it.live("without the socket of what holds it awake has no recorded processes", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* machineUnder({}, { taskSocket: "none.sock" })
+      const error = yield* Effect.flip(P.run(machine, "true", [], { lifetime: "recorded" }))
+      assert.strictEqual(error.reason._tag, "UnsupportedCapability")
+      assert.include(error.message, "none.sock")
+      assert.deepStrictEqual((yield* P.run(machine, "true")).exit, P.exited(0))
+    })
+  )
+
   it.live.skipIf(busybox === "")("without curl, which holds it awake, has no recorded processes", () =>
     Effect.gen(function* () {
       const path = yield* applets
@@ -474,6 +484,26 @@ describe("Sprites: a machine", () => {
       const error = yield* Effect.flip(P.run(machine, "true", [], { lifetime: "recorded" }))
       assert.strictEqual(error.reason._tag, "UnsupportedCapability")
       assert.include(error.message, "curl")
+    })
+  )
+})
+
+describe("Sprites: a lease that is extended", () => {
+  it.live("only in part takes what runs along the next time", () =>
+    Effect.gen(function* () {
+      const once = { connect: Schedule.max([Schedule.spaced("1 milli"), Schedule.recurs(0)]) }
+      const { emulator, provider: made } = yield* provider({}, { recovery: once })
+      const machine = yield* made.create(yield* P.request(made, { timeout: Duration.hours(1) }, "tests"))
+      const { root } = emulator.sprite(machine.ref.externalId)
+      yield* Effect.scoped(P.start(machine, "sleep", ["300"], { lifetime: "recorded" }))
+      const extend = yield* P.power(machine.extendTimeout)
+      emulator.faults.inject("exec", Fault.notReady(0))
+      const error = yield* Effect.flip(extend(Duration.hours(2)))
+      // The labels have the new end.
+      assert.isFalse(error.provesNotAccepted)
+      const end = yield* extend(Duration.hours(3))
+      assert.strictEqual(yield* deadlineIn(root), end)
+      yield* machine.stop("delete")
     })
   )
 })

@@ -355,6 +355,8 @@ describe("the layers of Sprites", () => {
       yield* build({ SPRITE_TOKEN: "t", SPRITES_API_URL: "http://there" })
       const malformed = yield* Effect.flip(build({ SPRITE_TOKEN: "t", SANDBOX_SPRITES_DELETE_ON_STOP: "maybe" }))
       assert.strictEqual(malformed.reason._tag, "MissingSetting")
+      const nowhere = yield* Effect.flip(build({ SPRITE_TOKEN: "t", SPRITES_API_URL: "nowhere" }))
+      assert.strictEqual(nowhere.reason._tag, "InvalidArgument")
     })
   )
 })
