@@ -140,7 +140,7 @@ layer(embedded, { excludeTestServices: true, timeout: "60 seconds" })("SandboxSe
         yield* sandboxes.stopSandbox(stopped)
         assert.strictEqual((yield* Fiber.join(ofStop)).reason._tag, "OutcomeUnknown")
 
-        const { sandboxId: leased } = yield* sandboxes.createSandbox({ timeout: "1 second" })
+        const { sandboxId: leased } = yield* sandboxes.createSandbox({ timeout: "5 seconds" })
         const { reason } = yield* Fiber.join(yield* begun(leased))
         assert.isTrue(reason._tag === "Timeout" && reason.clock === "sandbox")
       })

@@ -214,7 +214,7 @@ export const assertGone = (machine: Machine, pids: ReadonlyArray<string>): Effec
       return isAlive(machine, pid).pipe(
         Effect.repeat({
           while: (alive) => alive,
-          schedule: Schedule.max([Schedule.spaced("20 millis"), Schedule.recurs(100)])
+          schedule: Schedule.max([Schedule.spaced("20 millis"), Schedule.recurs(500)])
         }),
         Effect.andThen(isAlive(machine, pid)),
         Effect.map((alive) => assert.isFalse(alive, `process ${pid} is still there`))

@@ -101,7 +101,7 @@ describe.skipIf(!mountable)("local: on a full disk", () => {
     Effect.gen(function* () {
       const root = yield* small
       const local = yield* provider(root)
-      const { machine, sandboxId } = yield* create(local, { timeout: Duration.millis(1500) })
+      const { machine, sandboxId } = yield* create(local, { timeout: Duration.seconds(5) })
       yield* P.startSh(machine, "sleep 1000", { lifetime: "recorded" })
       yield* P.text(machine, fill)
       yield* eventually("its processes are ended", () => processesOf(root).length === 0)

@@ -58,7 +58,7 @@ describe("local: supervisor", () => {
   it.live("a lease ends on time with no service there; what is not persistent is gone then", () =>
     Effect.gen(function* () {
       const root = yield* localRoot
-      const config = { timeout: Duration.millis(1_200) }
+      const config = { timeout: Duration.seconds(5) }
       const [kept, lost] = yield* Effect.scoped(
         Effect.gen(function* () {
           const local = yield* provider(root)
@@ -90,10 +90,10 @@ describe("local: supervisor", () => {
     Effect.gen(function* () {
       const root = yield* localRoot
       const local = yield* provider(root)
-      const { machine, sandboxId } = yield* create(local, { timeout: Duration.seconds(2) })
+      const { machine, sandboxId } = yield* create(local, { timeout: Duration.seconds(5) })
       yield* (yield* P.power(machine.extendTimeout))(Duration.seconds(60))
       // Another that began after it, and is not extended.
-      const other = yield* create(local, { timeout: Duration.seconds(2) })
+      const other = yield* create(local, { timeout: Duration.seconds(5) })
       yield* eventually("that one ended", () => !Fs.existsSync(Path.join(directoryOf(root, other.sandboxId), "run")))
       assert.deepStrictEqual((yield* P.run(machine, "true")).exit, P.exited(0))
       yield* (yield* P.power(machine.extendTimeout))(Duration.millis(100))
@@ -140,7 +140,7 @@ describe("local: supervisor", () => {
         Effect.gen(function* () {
           yield* ready(yield* service(root, machine.ref, "recorded", processId))
           yield* ready(yield* service(root, machine.ref, "scoped"))
-          yield* (yield* P.power(machine.extendTimeout))(Duration.millis(500))
+          yield* (yield* P.power(machine.extendTimeout))(Duration.seconds(2))
           yield* kill(supervisorPid(root))
         })
       )

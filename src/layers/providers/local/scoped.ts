@@ -146,10 +146,29 @@ class Output {
     this.started = true
     for (const source of this.sources) {
       if (!source.open) continue
-      const socket = new Net.Socket({ fd: source.fd, readable: true, writable: false })
+      // Beside Node's stream machinery, which costs a large output as much as the reading itself.
+      let buffer = Buffer.allocUnsafeSlow(readAhead)
+      const socket = new Net.Socket({
+        fd: source.fd,
+        readable: true,
+        writable: false,
+        onread: {
+          buffer: () => buffer,
+          callback: (length) => {
+            // A full buffer is handed on and replaced. Of less a copy is, lest whoever keeps it keeps all of the buffer.
+            if (length < readAhead) this.received(source, new Uint8Array(buffer.subarray(0, length)))
+            else {
+              const bytes = buffer
+              buffer = Buffer.allocUnsafeSlow(readAhead)
+              this.received(source, bytes)
+            }
+            return true
+          }
+        }
+      })
       source.socket = socket
       if (!this.referenced) socket.unref()
-      socket.on("data", (bytes: Uint8Array) => this.received(source, bytes))
+      socket.resume()
       socket.on("error", (error) => {
         this.failure ??= error
         this.ended(source)
