@@ -3,13 +3,18 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Option, Redacted, type Scope, Stream } from "effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as Sprites from "../../../../src/layers/providers/Sprites.ts"
+import * as Reconcile from "../../../../src/programs/reconcile.ts"
+import type { ProviderRegistry } from "../../../../src/services/ProviderRegistry.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
+import type { SandboxStore } from "../../../../src/services/SandboxStore.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
 import * as Fault from "../../../emulators/sprites/faults.ts"
 import { optionsFor, service, Vendor } from "./support.ts"
 import { until } from "./waiting.ts"
 
-const live = (name: string, body: () => Effect.Effect<void, unknown, SandboxService | Vendor | Scope.Scope>) =>
+type Services = SandboxService | SandboxStore | ProviderRegistry | Vendor | Scope.Scope
+
+const live = (name: string, body: () => Effect.Effect<void, unknown, Services>) =>
   it.live(name, () => Effect.scoped(Effect.provide(body(), service())), 60_000)
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
@@ -150,6 +155,25 @@ describe("Sprites: somebody else's", () => {
       })
     )
   }
+
+  live("sprite of the same id is not deleted with what a creation that was cut off has left", () =>
+    Effect.gen(function* () {
+      const { provider, sandboxes, vendor } = yield* world
+      const sandboxId = P.newSandboxId()
+      const resolved = yield* provider.resolve({})
+      vendor.faults.inject("sprite.create", Fault.hang)
+      const fiber = yield* Effect.forkChild(sandboxes.createSandbox({}, { sandboxId }))
+      yield* until("it was asked for", () => vendor.requests.count("sprite.create") > 0)
+      yield* Fiber.interrupt(fiber)
+      const { ref } = yield* provider.create({ sandboxId, version: 1, namespace: "production", config: {}, resolved })
+      const { steps } = yield* Reconcile.run({ grace: "1 milli" })
+      assert.deepStrictEqual(
+        steps.map(({ outcome, step }) => [step._tag, outcome._tag]),
+        [["CreationCutOff", "done"]]
+      )
+      assert.strictEqual(vendor.sprite(ref.externalId).name, ref.externalId)
+    })
+  )
 
   live("sprite that got the name of a lost one is not touched by a handle, nor by a ref without an incarnation", () =>
     Effect.gen(function* () {
