@@ -312,7 +312,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
         const isCutOff = record.status === "creating" || (record.status === "error" && record.stopPending !== undefined)
         if (!isCutOff) return yield* left
         const namespace = yield* store.namespace
-        yield* provider.find(id).pipe(
+        yield* provider.find(id, namespace).pipe(
           Stream.filter((info) => info.namespace === undefined || info.namespace === namespace),
           Stream.filter((info) => core.mayBeMadeFor(record, info)),
           // A sandbox that was active once may have checkpoints on its machine.

@@ -300,8 +300,11 @@ export interface Primitives {
   readonly create: (request: CreateRequest) => Effect.Effect<Machine, SandboxError>
   /** `boot: false` boots nothing: a machine that does not run is `NotRunning`, one that does not exist `Gone`. */
   readonly connect: (ref: MachineRef, options: ConnectOptions) => Effect.Effect<Machine, SandboxError>
-  /** Every machine with this tag, also of earlier incarnations. */
-  readonly find: (id: SandboxId) => Stream.Stream<MachineInfo, SandboxError>
+  /**
+   * Every machine with this tag, also of earlier incarnations. With a `namespace` none that is known to be of another one, be it left
+   * out or told by its `MachineInfo.namespace`.
+   */
+  readonly find: (id: SandboxId, namespace?: string) => Stream.Stream<MachineInfo, SandboxError>
   /** All machines of a namespace. Fails rather than yield a part that looks whole. */
   readonly list: (namespace: string) => Stream.Stream<MachineInfo, SandboxError>
   /** Ends a machine that may not run and is not booted for it; one that does not exist is no error. */
@@ -404,8 +407,8 @@ export const make = (primitives: Primitives): SandboxProvider => {
         options.boot ? slow : request,
         options.sandboxId
       )(Effect.map(primitives.connect(ref, options), guard)),
-    find: (id) =>
-      Stream.withSpan(primitives.find(id), "SandboxProvider.find", {
+    find: (id, namespace) =>
+      Stream.withSpan(primitives.find(id, namespace), "SandboxProvider.find", {
         kind: "client",
         attributes: { ...attributes, "sandbox.id": id }
       }),

@@ -1,11 +1,13 @@
 /** The emulator under the vendor's own client: what each endpoint does, and how that client takes it. */
 import { assert, describe, it } from "@effect/vitest"
 import { SpritesClient, type Sprite, type SpriteCommand } from "@fly/sprites"
-import { Effect } from "effect"
+import * as NodeWS from "@effect/platform-node/NodeWS"
+import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as ChildProcess from "node:child_process"
 import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
+import * as Net from "node:net"
 import * as Path from "node:path"
 import { make, type Options } from "./sprites/server.ts"
 import * as Fault from "./sprites/faults.ts"
@@ -209,6 +211,108 @@ describe("sprites emulator", () => {
     })
   )
 
+  it.live("commands run over plain HTTP and over the control socket, with their input, output and code", () =>
+    Effect.gen(function* () {
+      const { create, emulator } = yield* emulated()
+      const sprite = yield* create("one")
+      const post = (query: string, input = "") =>
+        sdk(async () => {
+          const response = await fetch(`${emulator.origin}/v1/sprites/one/exec?${query}`, {
+            method: "POST",
+            headers: { authorization: `Bearer ${emulator.token}` },
+            body: input
+          })
+          return [response.status, Buffer.from(await response.arrayBuffer()).toString("latin1")] as const
+        })
+      const script = encodeURIComponent('printf %s "$(cat)$A"; exit 42')
+      // Frames without lengths: the client tells them apart by where chunks end, which gets lost, so that it is given but one.
+      assert.deepStrictEqual(yield* post(`cmd=sh&cmd=-c&cmd=${script}&stdin=true&env=A%3Db&env=PATH%3D/bin`, "in"), [
+        200,
+        "\u0001inb\u0003*"
+      ])
+      assert.strictEqual((yield* post("cmd=true&tty=true"))[0], 400)
+      assert.strictEqual((yield* sdk(() => sprite.execFileHTTP("true"))).exitCode, 0)
+      assert.include((yield* failing(() => sprite.execFileHTTP("sh", ["-c", "exit 42"]))).message, "42")
+      // What runs ends with its request.
+      const fiber = yield* Effect.forkChild(
+        Effect.promise((signal) => sprite.execFileHTTP("sleep", ["1000"], { signal }))
+      )
+      yield* settled(() => emulator.sprite("one").processes().length > 0)
+      yield* Fiber.interrupt(fiber)
+      yield* settled(() => emulator.sprite("one").processes().length === 0 && emulator.sprite("one").busy === 0)
+
+      const controlled = new SpritesClient(emulator.token, { baseURL: emulator.origin, controlMode: true }).sprite(
+        "one"
+      )
+      const said = yield* sdk(() => controlled.execFile("sh", ["-c", "pwd; echo err >&2"]))
+      assert.deepStrictEqual([said.stdout, said.stderr], [`${emulator.sprite("one").home}\n`, "err\n"])
+      assert.strictEqual((yield* sdk(() => controlled.execFile("echo", ["again"]))).stdout, "again\n")
+      // One socket, and no command beside it.
+      assert.deepStrictEqual(
+        ["control", "exec"].map((name) => emulator.requests.names.filter((one) => one === name).length),
+        [1, 0]
+      )
+      // The client does not survive the loss of one that idles.
+      controlled.closeControlConnection()
+      yield* settled(() => emulator.sprite("one").busy === 0)
+    })
+  )
+
+  it.live("a port is reached through the proxy, and files are watched", () =>
+    Effect.gen(function* () {
+      const { create, emulator } = yield* emulated()
+      const sprite = yield* create("one")
+      const server = yield* Effect.acquireRelease(
+        sdk(
+          () =>
+            new Promise<Net.Server>((resolve) => {
+              const made: Net.Server = Net.createServer((socket) => socket.pipe(socket))
+              made.listen(0, "127.0.0.1", () => resolve(made))
+            })
+        ),
+        (made) => Effect.sync(() => made.close())
+      )
+      const portOf = (made: Net.Server | null) => {
+        const address = made?.address()
+        return typeof address === "object" && address !== null && address !== undefined ? address.port : 0
+      }
+      const session = yield* sdk(() => sprite.proxyPort(0, portOf(server)))
+      const local = Number(/:(\d+)$/.exec(session.localAddr() ?? "")?.[1])
+      const echoed = yield* sdk(
+        () =>
+          new Promise<string>((resolve) => {
+            const socket: Net.Socket = Net.connect(local, "localhost", () => socket.write("there and back"))
+            socket.once("data", (bytes) => {
+              resolve(bytes.toString())
+              socket.end()
+            })
+          })
+      )
+      assert.strictEqual(echoed, "there and back")
+      session.close()
+      // The client waits ten seconds for a word where there is none: how it is closed says it.
+      const closed = yield* sdk(
+        () =>
+          new Promise<number>((resolve) => {
+            const socket = new NodeWS.WebSocket(`${emulator.origin.replace("http", "ws")}/v1/sprites/one/proxy`, {
+              headers: { authorization: `Bearer ${emulator.token}` }
+            })
+            socket.once("open", () => socket.send(JSON.stringify({ host: "localhost", port: 1 })))
+            socket.once("close", resolve)
+          })
+      )
+      assert.strictEqual(closed, 1011)
+
+      const watcher = yield* sdk(() => sprite.filesystem(emulator.sprite("one").home).watch("."))
+      assert.strictEqual((yield* sdk(() => watcher.next()))?.type, "subscribed")
+      Fs.writeFileSync(Path.join(emulator.sprite("one").home, "new"), "x")
+      const event = yield* sdk(() => watcher.next())
+      assert.deepInclude(event, { type: "event", event: "create", path: Path.join(emulator.sprite("one").home, "new") })
+      watcher.close()
+      yield* settled(() => emulator.sprite("one").busy === 0)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("services and policies are kept, in the answers that the client insists on", () =>
     Effect.gen(function* () {
       const { create } = yield* emulated()
@@ -278,12 +382,15 @@ describe("sprites emulator", () => {
             new Promise<void>((resolve) =>
               ChildProcess.execFile(
                 "curl",
-                ["-s", "--unix-socket", Path.join(state.root, ".sprite/api.sock"), ...args, "http://sprite/v1/tasks/t"],
+                ["-s", "--unix-socket", Path.join(state.root, ".sprite/api.sock"), ...args],
                 () => resolve()
               )
             )
         )
-      yield* task("-X", "PUT", "-d", '{"name":"t","expire":"5m"}')
+      yield* task("-X", "PUT", "-d", '{"expire":"5m"}', "http://sprite/v1/tasks/t")
+      assert.strictEqual(state.tasks.size, 0)
+      yield* task("-X", "POST", "-d", '{"name":"t","expire":"1m"}', "http://sprite/v1/tasks")
+      yield* task("-X", "PUT", "-d", '{"expire":"5m"}', "http://sprite/v1/tasks/t")
       assert.strictEqual(state.tasks.size, 1)
       yield* TestClock.adjust("5 minutes")
       assert.strictEqual(state.status, "running")

@@ -132,7 +132,7 @@ export const machinesOf = (
 ): Stream.Stream<MachineInfo, SandboxError> =>
   Stream.unwrap(
     Effect.map(self.store.namespace, (own) =>
-      Stream.filter(provider.find(id), ({ namespace }) => namespace === undefined || namespace === own)
+      Stream.filter(provider.find(id, own), ({ namespace }) => namespace === undefined || namespace === own)
     )
   )
 

@@ -188,7 +188,8 @@ export const wrapProvider = (state: State, provider: SandboxProvider): SandboxPr
         (machine) => wrapMachine(here, provider, machine)
       )
     },
-    find: (sandboxId) => stream({ ...site, sandboxId }, "find", [sandboxId], provider.find(sandboxId), whole),
+    find: (sandboxId, namespace) =>
+      stream({ ...site, sandboxId }, "find", [sandboxId], provider.find(sandboxId, namespace), whole),
     list: (namespace) => stream(site, "list", [namespace], provider.list(namespace), whole),
     stop: (ref, mode) => call({ ...site, vanish: deleting(provider, ref) }, mode, [ref], provider.stop(ref, mode)),
     checkpoints: Option.map(provider.checkpoints, (checkpoints) => wrapCheckpoints(site, provider, checkpoints))

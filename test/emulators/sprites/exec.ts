@@ -7,7 +7,8 @@ import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import type { Readable } from "node:stream"
+import { once } from "node:events"
+import { PassThrough, type Readable } from "node:stream"
 import { setTimeout as delay } from "node:timers/promises"
 import type { Fault } from "./faults.ts"
 import { durationOf, refuseText } from "./http.ts"
@@ -60,8 +61,8 @@ const environ = (pid: number): string => {
   }
 }
 
-/** Starts what the query asks for. */
-export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Session> => {
+/** Starts what the query asks for, in its own process group. `kill` is for that and, where the machine is told to, all that came of it. */
+const spawn = async (sprite: Sprite, query: URLSearchParams) => {
   const { world } = sprite
   const [command = query.get("path") ?? "bash", ...args] = query.getAll("cmd")
   const program = query.get("path") ?? command
@@ -74,8 +75,6 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
       ? baseEnv(sprite)
       : // It replaces all there is.
         Object.fromEntries(given.map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]))
-  const maxRun = durationOf(query.get("max_run_after_disconnect") ?? (tty ? "0" : "10s"))
-  const forever = maxRun === 0 || query.get("detachable") === "true"
   const child = ChildProcess.spawn(program, args, {
     argv0: command,
     cwd: query.get("dir") ?? sprite.home,
@@ -88,19 +87,14 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
     child.once("error", reject)
   }).catch((error: Error) => refuseText(500, `failed to start command: ${error.message}`))
   const pid = child.pid ?? NaN
-  const id = String(pid)
   // One that reads no more is no failure of ours.
   child.stdin?.on("error", () => {})
-
-  const sockets = new Map<WebSocket, { fault: Fault | undefined; sent: number }>()
-  const kept: Array<Buffer> = []
-  let keptBytes = 0
-  let cancel: (() => void) | undefined
-  let code: number | undefined
-  let sent = 0
-  let pings = 0
-
-  const killAll = () => {
+  const exited = new Promise<number>((resolve) => {
+    const done = () => resolve(child.exitCode ?? 128 + Os.constants.signals[child.signalCode ?? "SIGKILL"])
+    if (child.exitCode !== null || child.signalCode !== null) done()
+    else child.once("exit", done)
+  })
+  const kill = () => {
     const pids = [
       -pid,
       ...(mark[cookie] === undefined
@@ -115,6 +109,110 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
       }
     }
   }
+  return { child, command: [program, ...args].join(" "), exited, kill, pid, tty }
+}
+
+type Spawned = Awaited<ReturnType<typeof spawn>>
+
+/** What a command without a terminal says, as frames without lengths, the exit last. */
+const framesOf = ({ child, exited }: Spawned): PassThrough => {
+  const frames = new PassThrough({ objectMode: true, highWaterMark: 4 })
+  const pump = async (from: Readable | null, type: 1 | 2): Promise<void> => {
+    if (from === null) return
+    for await (const chunk of from) {
+      if (!frames.write(Buffer.concat([Buffer.of(type), chunk]))) await once(frames, "drain")
+    }
+  }
+  void Promise.all([exited, pump(child.stdout, 1), pump(child.stderr, 2)]).then(
+    ([code]) => frames.end(Buffer.of(3, Math.min(code, 255))),
+    // Whoever read them has gone.
+    () => frames.destroy()
+  )
+  return frames
+}
+
+/** A command over plain HTTP: its input is the body; it is over, with its process group, when the request is. */
+export const overHttp = async (sprite: Sprite, query: URLSearchParams, input: Buffer): Promise<Readable> => {
+  const odd = ["tty", "id", "detachable", "cc"].find((name) => query.has(name))
+  if (odd !== undefined) return refuseText(400, `${odd} is not supported over HTTP`)
+  const release = sprite.hold()
+  const spawned = await spawn(sprite, query).catch((error: unknown) => {
+    release()
+    throw error
+  })
+  spawned.child.stdin?.end(input)
+  const frames = framesOf(spawned)
+  frames.once("close", () => {
+    release()
+    spawned.kill()
+  })
+  return frames
+}
+
+const field = (value: unknown, name: string): unknown =>
+  typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined
+
+/** The control socket: one command after the other, framed as on a connection of its own. */
+export const control = (sprite: Sprite, socket: WebSocket): void => {
+  const release = sprite.hold()
+  let current: Spawned | undefined
+  const tell = (type: string, args: object) => socket.send(`control:${JSON.stringify({ type, args })}`)
+  const run = async (args: unknown): Promise<void> => {
+    const query = new URLSearchParams()
+    for (const name of ["cmd", "env"]) {
+      const words = field(args, name)
+      for (const word of Array.isArray(words) ? words : []) query.append(name, String(word))
+    }
+    for (const name of ["dir", "stdin"]) {
+      const value = field(args, name)
+      if (value !== undefined) query.set(name, String(value))
+    }
+    const spawned = await spawn(sprite, query)
+    current = spawned
+    for await (const frame of framesOf(spawned)) await new Promise<void>((sent) => socket.send(frame, () => sent()))
+    current = undefined
+    tell("op.complete", { exitCode: await spawned.exited })
+  }
+  socket.on("message", (data: Buffer, isBinary: boolean) => {
+    if (isBinary) {
+      if (data[0] === 0) current?.child.stdin?.write(data.subarray(1))
+      else if (data[0] === 4) current?.child.stdin?.end()
+      return
+    }
+    const said = /^control:(.*)$/s.exec(data.toString())?.[1]
+    const message: unknown = said === undefined ? undefined : JSON.parse(said)
+    if (field(message, "type") !== "op.start") return
+    if (current !== undefined) return tell("op.error", { error: "an operation is in progress" })
+    if (field(message, "op") !== "exec" || field(field(message, "args"), "tty") === "true") {
+      return tell("op.error", { error: "the emulator has only commands without a terminal" })
+    }
+    run(field(message, "args")).catch((error: unknown) => {
+      current = undefined
+      tell("op.error", { error: String(error) })
+    })
+  })
+  socket.on("error", () => {})
+  socket.once("close", () => {
+    release()
+    current?.kill()
+  })
+}
+
+/** Starts what the query asks for, on a connection of its own. */
+export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Session> => {
+  const { world } = sprite
+  const { child, command, exited, kill: killAll, pid, tty } = await spawn(sprite, query)
+  const maxRun = durationOf(query.get("max_run_after_disconnect") ?? (tty ? "0" : "10s"))
+  const forever = maxRun === 0 || query.get("detachable") === "true"
+  const id = String(pid)
+
+  const sockets = new Map<WebSocket, { fault: Fault | undefined; sent: number }>()
+  const kept: Array<Buffer> = []
+  let keptBytes = 0
+  let cancel: (() => void) | undefined
+  let ended: number | undefined
+  let sent = 0
+  let pings = 0
 
   const send = (socket: WebSocket, data: Buffer | string): Promise<void> =>
     // With the callback a frame is with the kernel: the client's pace is ours.
@@ -146,17 +244,8 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
   }
   const pumps = Promise.all([pump(child.stdout, 1), pump(child.stderr, 2)])
 
-  const exited = new Promise<number>((resolve) => {
-    const done = () => {
-      code = child.exitCode ?? 128 + Os.constants.signals[child.signalCode ?? "SIGKILL"]
-      resolve(code)
-    }
-    if (child.exitCode !== null || child.signalCode !== null) done()
-    else child.once("exit", done)
-  })
-
   const finish = async (): Promise<void> => {
-    const code = await exited
+    const code = (ended = await exited)
     const silent: ReadonlyArray<string | undefined> = ["CloseEarly", "NoExit", "Deaf"]
     const texts = [...sockets].filter(([, { fault }]) => !silent.includes(fault?._tag))
     for (const [socket] of texts) await send(socket, JSON.stringify({ type: "exit", exit_code: code }))
@@ -199,7 +288,7 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
 
   const session: Session = {
     id,
-    command: [program, ...args].join(" "),
+    command,
     created: world.now(),
     tty,
     sent: () => sent,
@@ -235,7 +324,7 @@ export const start = async (sprite: Sprite, query: URLSearchParams): Promise<Ses
       socket.once("close", () => {
         sockets.delete(socket)
         release()
-        if (sockets.size > 0 || code !== undefined || forever) return
+        if (sockets.size > 0 || ended !== undefined || forever) return
         cancel = world.after(maxRun, killAll)
       })
       if (fault?._tag === "Deaf") {

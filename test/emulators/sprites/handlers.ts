@@ -2,7 +2,7 @@
 import * as Fs from "node:fs"
 import * as FsPromises from "node:fs/promises"
 import * as Path from "node:path"
-import { signalOf } from "./exec.ts"
+import { overHttp, signalOf } from "./exec.ts"
 import type { Fault } from "./faults.ts"
 import {
   type Call,
@@ -117,6 +117,7 @@ export const handlers = {
     sprite.wake()
     return json({ sprite_name: sprite.name, machine_id: sprite.id, message: "restarted" })
   },
+  "exec.http": async ({ bytes, query }, sprite) => ({ _tag: "Bytes", stream: await overHttp(sprite, query, bytes) }),
   "exec.list": (_, sprite) =>
     json({
       count: sprite.sessions.size,

@@ -4,10 +4,11 @@
  *
  * Its time is the Clock of the fiber that makes it: under a `TestClock` machines idle in virtual time. It needs `/proc`.
  *
- * Not emulated: commands over plain HTTP, the control socket, the proxy, watching of files, ports and sprites, what services run, enforcement of policies,
- * terminals (a command with `tty` has pipes). What the live service does where its documentation is silent nobody here knows.
+ * Not emulated, because nothing says enough of it: watching of ports and of sprites, operations of the control socket besides commands,
+ * what services run, enforcement of policies, terminals (a command with `tty` has pipes). What the live service does where its
+ * documentation is silent nobody here knows.
  */
-import { WebSocketServer } from "@effect/platform-node/NodeWS"
+import { type WebSocket, WebSocketServer } from "@effect/platform-node/NodeWS"
 import { Clock, Effect, FiberSet, type Scope } from "effect"
 import * as FsPromises from "node:fs/promises"
 import * as Http from "node:http"
@@ -16,13 +17,14 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import type { Duplex } from "node:stream"
 import { pipeline } from "node:stream/promises"
-import { type Session, start } from "./exec.ts"
+import { control, start } from "./exec.ts"
 import { type Fault, Faults } from "./faults.ts"
 import { create, handlerOf, list } from "./handlers.ts"
 import { type Call, Refusal, refuse, refuseText, type Reply, text } from "./http.ts"
 import { type Recorded, Requests } from "./requests.ts"
 import { type Endpoint, isInGuest, routeOf } from "./routes.ts"
 import { type Options, type Sprite, spriteOf, type World } from "./state.ts"
+import { proxy, watch } from "./tunnels.ts"
 
 export type { Options } from "./state.ts"
 
@@ -66,6 +68,7 @@ export const make = Effect.fnUntraced(function* (
       path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
       coldAfter: 600_000,
       linger: 50,
+      pongs: true,
       ...options
     },
     sprites: new Map(),
@@ -80,7 +83,12 @@ export const make = Effect.fnUntraced(function* (
   const requests = new Requests()
   const faults = new Faults()
   const connections = new Set<Duplex>()
-  const upgrades = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: 32 * 1024 })
+  const upgrades = new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    maxPayload: 32 * 1024,
+    autoPong: world.options.pongs
+  })
   const served: Served = { world, requests, faults, upgrades }
 
   const server = yield* Effect.acquireRelease(
@@ -222,7 +230,9 @@ const serve = async (served: Served, request: Http.IncomingMessage, response: Ht
       throw error
     }
     if (route === undefined) return text("404 page not found", 404)
-    return act(served, route, { params: route.params, query, json: parse(bytes), bytes }, fault, gone)
+    // The contents of a file are no JSON, and long.
+    const json = route.endpoint === "fs.write" ? {} : parse(bytes)
+    return act(served, route, { params: route.params, query, json, bytes }, fault, gone)
   }
   if (fault?._tag === "Late") await gone
   const skipped = (fault?._tag === "Answer" || fault?._tag === "Reset" || fault?._tag === "Hang") && !fault.executed
@@ -326,14 +336,28 @@ const upgrade = async (served: Served, request: Http.IncomingMessage, socket: Du
   const { query, route } = recorded
   const gone = new Promise<void>((resolve) => socket.once("close", () => resolve()))
   const fault = route === undefined ? undefined : served.faults.take(route.endpoint)
-  const open = async (): Promise<Session> => {
+  const open = async (): Promise<(webSocket: WebSocket) => void> => {
     authorize(served, request)
     const sprite = spriteOf(served.world, route?.params[0])
     return sprite.held(async () => {
       await admit(sprite, route?.endpoint ?? "exec", gone)
-      if (route?.endpoint === "exec") return start(sprite, query)
-      const id = route?.endpoint === "exec.attach" ? (route.params[1] ?? "") : ""
-      return sprite.sessions.get(id) ?? refuseText(404, `session not found: ${id}`)
+      switch (route?.endpoint) {
+        case "control":
+          return (webSocket) => control(sprite, webSocket)
+        case "proxy":
+          return (webSocket) => proxy(sprite, webSocket)
+        case "fs.watch":
+          return (webSocket) => watch(sprite, webSocket)
+        case "exec": {
+          const session = await start(sprite, query)
+          return (webSocket) => session.attach(webSocket, fault)
+        }
+        default: {
+          const id = route?.endpoint === "exec.attach" ? (route.params[1] ?? "") : ""
+          const session = sprite.sessions.get(id) ?? refuseText(404, `session not found: ${id}`)
+          return (webSocket) => session.attach(webSocket, fault)
+        }
+      }
     })
   }
   try {
@@ -351,10 +375,10 @@ const upgrade = async (served: Served, request: Http.IncomingMessage, socket: Du
       socket.destroy()
       return
     }
-    const session = await open()
+    const attach = await open()
     if (socket.destroyed) return
     recorded.status = 101
-    served.upgrades.handleUpgrade(request, socket, first, (webSocket) => session.attach(webSocket, fault))
+    served.upgrades.handleUpgrade(request, socket, first, attach)
   } catch (error) {
     const reply = error instanceof Refusal ? error.reply : text(`emulator defect: ${String(error)}`, 501)
     recorded.status = reply._tag === "Json" || reply._tag === "Text" ? reply.status : 500

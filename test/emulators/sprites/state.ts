@@ -43,6 +43,8 @@ export interface Options {
   readonly path?: string
   /** How long the machine stays warm before it is cold, in ms. */
   readonly coldAfter?: number
+  /** Whether pings are answered. */
+  readonly pongs?: boolean
   /** How long the connection of a command stays open behind its exit, in native ms. */
   readonly linger?: number
 }
@@ -125,10 +127,16 @@ export class Sprite {
   async #task(request: Http.IncomingMessage, response: Http.ServerResponse): Promise<void> {
     const chunks: Array<Buffer> = []
     for await (const chunk of request) chunks.push(chunk)
-    const name = decodeURIComponent((request.url ?? "").replace(/^\/v1\/tasks\/?/, ""))
+    const body: unknown = JSON.parse(Buffer.concat(chunks).toString() || "{}")
+    const told = typeof body === "object" && body !== null && "name" in body ? String(body.name) : ""
+    const name = decodeURIComponent((request.url ?? "").replace(/^\/v1\/tasks\/?/, "")) || told
+    if (request.method === "PUT" && !this.tasks.has(name)) {
+      // It renews; whether it makes one as well is not documented.
+      response.writeHead(404).end()
+      return
+    }
     if (request.method === "DELETE") this.tasks.delete(name)
     else {
-      const body: unknown = JSON.parse(Buffer.concat(chunks).toString() || "{}")
       const expire = typeof body === "object" && body !== null && "expire" in body ? String(body.expire) : "1h"
       const millis = Math.min(durationOf(expire), 3_600_000)
       this.tasks.set(name, this.world.now() + millis)
@@ -231,7 +239,7 @@ export class Sprite {
     const id = auto ? `auto-${this.checkpoints.length}` : `v${this.#nextCheckpoint++}`
     const directory = Path.join(this.world.directory, `${Path.basename(this.root)}-${id}`)
     await FsPromises.mkdir(directory)
-    for (const part of ["home", "var"]) await copyTree(Path.join(this.root, part), directory)
+    await Promise.all(["home", "var"].map((part) => copyTree(Path.join(this.root, part), directory)))
     const checkpoint = { id, createdAt: this.world.now(), comment, auto, directory }
     this.checkpoints.push(checkpoint)
     return checkpoint

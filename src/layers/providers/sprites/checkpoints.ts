@@ -11,17 +11,18 @@ import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { SandboxError, SandboxErrorReason } from "../../../errors.ts"
-import { NotFound, OutcomeUnknown, Unavailable } from "../../../errors.ts"
+import { NotFound, OutcomeUnknown, SecretsRequired, Unavailable } from "../../../errors.ts"
 import type { Checkpoint } from "../../../model/Checkpoint.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
 import type { RecoverySchedule } from "../../../services/RecoveryPolicy.ts"
-import type { MachineRef } from "../../../services/SandboxProvider.ts"
+import type { CreateRequest, MachineRef } from "../../../services/SandboxProvider.ts"
 import type { Api, Progress, Question } from "./api.ts"
 import { pathOf } from "./api.ts"
 import type { Guest as GuestOf } from "./guest.ts"
 import * as Guest from "./guest.ts"
 import type { Context, Found } from "./lifecycle.ts"
 import * as Lifecycle from "./lifecycle.ts"
+import type { Plan } from "./plan.ts"
 
 const Listed = Schema.Struct({
   id: Schema.String,
@@ -64,29 +65,67 @@ const listedOf =
   ({ comment, create_time, id }: Listed): Checkpoint =>
     checkpointOf(sandboxId, id, comment ?? "", millis(create_time) ?? 0)
 
+const isNoSprite = ({ reason }: SandboxError): boolean => reason._tag === "NotFound" && reason.kind === "machine"
+
+/**
+ * What the supervisor of a sprite answers. That there is no such sprite is asked for again before it is believed (undefined), and
+ * one that runs and answers nothing is told from one that is slow.
+ */
+const answered = <A>(
+  api: Api,
+  operation: string,
+  name: string,
+  answer: Effect.Effect<A, SandboxError>
+): Effect.Effect<A | undefined, SandboxError> =>
+  answer.pipe(
+    Effect.catchIf(isNoSprite, () =>
+      Effect.flatMap(Lifecycle.get(api, operation, name), (there) =>
+        Option.isSome(there) ? answer : Effect.succeed(undefined)
+      )
+    ),
+    Effect.catch((error) =>
+      Effect.flatMap(Guest.judged({ api, name, standing: Lifecycle.standingOf(api, name) }, error), Effect.fail)
+    )
+  )
+
 /** What the vendor lists of a sprite, but for what is no checkpoint: the present, and what cannot be restored. */
 const ofSprite = (api: Api, name: string, operation: string, sandboxId: SandboxId) =>
-  api
-    .json(
-      question(operation, name, sandboxId, { about: "guest" }),
-      HttpClientRequest.get(pathOf(name, "checkpoints")),
-      List
-    )
-    .pipe(
-      Effect.map((all) => (all ?? []).filter(({ health, id }) => id !== "Current" && health !== "mount_failed")),
-      Effect.catchIf(
-        (error) => error.reason._tag === "NotFound",
-        () => Effect.succeed([])
+  Effect.map(
+    answered(
+      api,
+      operation,
+      name,
+      api.json(
+        question(operation, name, sandboxId, { about: "guest" }),
+        HttpClientRequest.get(pathOf(name, "checkpoints")),
+        List
       )
-    )
+    ),
+    (all) => (all ?? []).filter(({ health, id }) => id !== "Current" && health !== "mount_failed")
+  )
 
-/** The sprites that may have checkpoints of this sandbox. */
-const sprites = (api: Api, operation: string, sandboxId: SandboxId, ref: Option.Option<MachineRef>) =>
-  Option.isSome(ref)
-    ? Effect.map(Lifecycle.ofRef(api, operation, ref.value, sandboxId), (there) =>
-        Option.toArray(Option.map(there, ({ sprite }) => sprite.name))
+/**
+ * The sprites that may have checkpoints of this sandbox. Those of a record that names no machine went with it, unless its
+ * namespace says which of the sandbox's id are its own.
+ */
+const sprites = (
+  api: Api,
+  operation: string,
+  sandboxId: SandboxId,
+  ref: Option.Option<MachineRef>,
+  namespace?: string
+): Effect.Effect<ReadonlyArray<string>, SandboxError> => {
+  if (Option.isSome(ref)) {
+    return Effect.map(Lifecycle.ofRef(api, operation, ref.value, sandboxId), (there) =>
+      Option.toArray(Option.map(there, ({ sprite }) => sprite.name))
+    )
+  }
+  return namespace === undefined
+    ? Effect.succeed([])
+    : Effect.map(Stream.runCollect(Lifecycle.find(api, sandboxId, namespace)), (all) =>
+        all.map((info) => info.ref.externalId)
       )
-    : Effect.map(Stream.runCollect(Lifecycle.find(api, sandboxId)), (all) => all.map((info) => info.ref.externalId))
+}
 
 /** Newest first. */
 export const list = (
@@ -118,20 +157,22 @@ const holder = Effect.fnUntraced(function* (
   operation: string,
   id: string,
   sandboxId: SandboxId,
-  ref: Option.Option<MachineRef>
+  ref: Option.Option<MachineRef>,
+  namespace?: string
 ): Effect.fn.Return<string, SandboxError> {
   if (isId(id) && id !== "Current") {
-    for (const name of yield* sprites(api, operation, sandboxId, ref)) {
-      const there = yield* api
-        .json(question(operation, id, sandboxId), HttpClientRequest.get(pathOf(name, "checkpoints", id)), Listed)
-        .pipe(
-          Effect.as(true),
-          Effect.catchIf(
-            (error) => error.reason._tag === "NotFound",
-            () => Effect.succeed(false)
-          )
-        )
-      if (there) return name
+    for (const name of yield* sprites(api, operation, sandboxId, ref, namespace)) {
+      const asked = api.json(
+        question(operation, id, sandboxId),
+        HttpClientRequest.get(pathOf(name, "checkpoints", id)),
+        Listed
+      )
+      const there = yield* Effect.catchIf(
+        answered(api, operation, name, asked),
+        (error) => error.reason._tag === "NotFound",
+        () => Effect.succeed(undefined)
+      )
+      if (there !== undefined) return name
     }
   }
   return yield* missing(api, operation, id, sandboxId)
@@ -217,16 +258,23 @@ export const create = Effect.fnUntraced(function* (
  * Gives a sprite the disk of a checkpoint, and says hello to it as the next generation. What could fail without it being touched
  * comes first. A mark on the disk of before tells afterwards whether there is another one now.
  */
-export const restore = Effect.fnUntraced(function* (
+export const restore = Effect.fnUntraced(function* <A>(
   context: Context,
   id: string,
-  sandboxId: SandboxId,
+  request: CreateRequest,
+  plan: Plan,
   ref: Option.Option<MachineRef>,
-  ready: RecoverySchedule
-): Effect.fn.Return<Found, SandboxError> {
+  ready: RecoverySchedule,
+  enter: (there: Found) => Effect.Effect<A, SandboxError>
+): Effect.fn.Return<A, SandboxError> {
   const { api } = context
+  const { missingSecrets = [], namespace, sandboxId } = request
   const operation = "restoreCheckpoint"
-  const name = yield* holder(api, operation, id, sandboxId, ref)
+  // The environment lies on the disk, and the checkpoint's may be none of this sandbox's.
+  if (missingSecrets.length > 0) {
+    return yield* api.fail(operation, new SecretsRequired({ names: [...missingSecrets] }), sandboxId)
+  }
+  const name = yield* holder(api, operation, id, sandboxId, ref, namespace)
   const there = yield* Lifecycle.get(api, operation, name, sandboxId)
   if (Option.isNone(there)) return yield* missing(api, operation, id, sandboxId)
   const inGuest = question(operation, name, sandboxId, { about: "guest", deadline: Lifecycle.slow })
@@ -237,15 +285,21 @@ export const restore = Effect.fnUntraced(function* (
   // That it is said to be done is no more than that it can be looked at.
   const told = yield* Effect.result(ended(api, asked, lines))
   if (told._tag === "Failure" && isFinal(told.failure)) return yield* told.failure
-  const restored = yield* Guest.lacks({ api, name }, { ...inGuest, effects: false }, context.directory, marker).pipe(
-    Effect.retry({ schedule: ready, while: (error) => error.isRetryable })
-  )
-  if (!restored) {
-    return yield* api.fail(
-      operation,
-      new Unavailable({ accepted: "unknown", detail: "the disk is the one of before" }),
-      sandboxId
+  return yield* Effect.gen(function* () {
+    const restored = yield* Lifecycle.patiently(
+      ready,
+      Guest.lacks({ api, name }, { ...inGuest, effects: false }, context.directory, marker)
     )
-  }
-  return yield* Lifecycle.next(api, operation, there.value, sandboxId)
+    if (!restored) {
+      return yield* api.fail(
+        operation,
+        new Unavailable({ accepted: "unknown", detail: "the disk is the one of before" }),
+        sandboxId
+      )
+    }
+    // Where the vendor keeps it nobody says; nothing runs on the other disk without it.
+    yield* Lifecycle.patiently(context.retry, Lifecycle.restrict(api, operation, name, sandboxId, plan))
+    const next = yield* Lifecycle.patiently(context.retry, Lifecycle.next(api, operation, there.value, sandboxId))
+    return yield* Lifecycle.patiently(context.retry, enter(next))
+  }).pipe(Effect.mapError(Lifecycle.begun))
 })

@@ -111,9 +111,12 @@ const open = (api: Api, url: string) => {
 /** Ends a connection that does not answer any more. One that is not read from on purpose cannot. */
 const watch = (ws: NodeWS.WebSocket): Effect.Effect<never> => {
   let unanswered = 0
-  ws.on("pong", () => {
-    unanswered = 0
-  })
+  // A pong comes behind what was sent before it, which a slow consumer may take long for.
+  for (const sign of ["pong", "message"]) {
+    ws.on(sign, () => {
+      unanswered = 0
+    })
+  }
   return Effect.forever(
     Effect.andThen(
       Effect.sleep(heartbeat),

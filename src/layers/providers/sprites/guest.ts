@@ -30,6 +30,8 @@ export interface Place {
   readonly api: Api
   readonly name: string
   readonly sandboxId: SandboxId
+  /** Of the sprite, whose name may be another's later. */
+  readonly identity: string
   readonly generation: number
   /** What has become of the machine of this generation. */
   readonly standing: Effect.Effect<Standing, SandboxError>
@@ -39,8 +41,8 @@ export interface Place {
 export interface Guest extends Place {
   /** The default working directory of commands. */
   readonly home: string
-  /** Whether it has what holds it awake. */
-  readonly canHold: boolean
+  /** What it lacks to be held awake; "" for nothing. */
+  readonly cannotHold: string
   /** Absolute: where we keep things. */
   readonly directory: string
   /** The link of this generation, to the root of the file system. */
@@ -65,7 +67,7 @@ const briefly = "1s"
 
 /**
  * Makes the machine one of this generation, and tells where it is. $1 is our directory, maybe relative to the working directory, $2
- * the generation. Older ones end here; of a newer one this says so and changes nothing. What scoped processes of a service that died
+ * the generation, $3 the socket of the Tasks API. Older ones end here; of a newer one this says so and changes nothing. What scoped processes of a service that died
  * left behind more than a day ago goes.
  */
 const hello = `
@@ -91,9 +93,10 @@ fi
 find . -maxdepth 1 -name 's-*' -mmin +1440 2>/dev/null | while IFS= read -r p; do
   if [ -s "$p/exit" ]; then rm -rf "$p"; fi
 done
-a=no
-if command -v curl >/dev/null 2>&1; then a=yes; fi
-printf '%s\\n' "$s" "missing:$m" "$h" "$d" "$a"
+a=
+command -v curl >/dev/null 2>&1 || a=curl
+cd "$h" && [ -S "$3" ] || a=\${a:-$3}
+printf '%s\\n' "$s" "missing:$m" "$h" "$d" "holds:$a"
 echo ${done}
 `
 
@@ -214,7 +217,7 @@ export const lacks = (
 /** Says hello to the machine of a sprite: wakes it, and makes it one of this generation. */
 export const enter = Effect.fnUntraced(function* (
   place: Place,
-  directory: string,
+  { directory, taskSocket }: { readonly directory: string; readonly taskSocket: string },
   operation: string
 ): Effect.fn.Return<Guest, SandboxError> {
   const { api, generation, name, sandboxId, standing } = place
@@ -227,7 +230,7 @@ export const enter = Effect.fnUntraced(function* (
     ...fields
   })
   const fail = (reason: SandboxErrorReason) => api.fail(operation, reason, sandboxId)
-  const lines = yield* anyway(place, question(operation), hello, [directory, String(generation)]).pipe(
+  const lines = yield* anyway(place, question(operation), hello, [directory, String(generation), taskSocket]).pipe(
     Effect.catch((error) => Effect.flatMap(judged(place, error), Effect.fail))
   )
   const [state, missing, home, own, holds] = lines
@@ -261,7 +264,7 @@ export const enter = Effect.fnUntraced(function* (
   return {
     ...place,
     home,
-    canHold: holds === "yes",
+    cannotHold: (holds ?? "").replace(/^holds:/, ""),
     directory: own,
     fence,
     question,
@@ -282,7 +285,11 @@ export const enter = Effect.fnUntraced(function* (
  * What a failure means: a sprite that was not found is looked for again, and one that answers nothing is told from one that is slow.
  * Costs nothing while there is no such failure.
  */
-const judged = (place: Place, error: SandboxError, probe = probed(place)): Effect.Effect<SandboxError> => {
+export const judged = (
+  place: Pick<Place, "api" | "name" | "standing">,
+  error: SandboxError,
+  probe = probed(place)
+): Effect.Effect<SandboxError> => {
   const { reason } = error
   const as = (other: SandboxErrorReason) => new SandboxError({ ...error, reason: other })
   const late = reason._tag === "Timeout" && reason.clock === "request"
@@ -306,7 +313,7 @@ const judged = (place: Place, error: SandboxError, probe = probed(place)): Effec
 }
 
 /** Whether a command is answered, in time or at all. */
-const probed = (place: Place): Effect.Effect<"answer" | "silence" | "failure"> =>
+const probed = (place: Pick<Place, "api" | "name">): Effect.Effect<"answer" | "silence" | "failure"> =>
   Effect.match(answers(place, { operation: "probe", about: "guest", id: place.name, effects: false }), {
     onFailure: ({ reason }) => (reason._tag === "Timeout" ? "silence" : "failure"),
     onSuccess: () => "answer"

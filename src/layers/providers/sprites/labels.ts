@@ -11,12 +11,16 @@ const prefix = "effect-sandbox-"
 export interface Tags {
   /** Absent on a sprite that is not ours. */
   readonly sandboxId: SandboxId | undefined
+  /** Who is about to take over a sprite that was there before: it is not ours yet, and is given back where that fails. */
+  readonly claim: SandboxId | undefined
   /** Of the namespace: see {@link namespaceTag}. */
   readonly namespace: string | undefined
   /** Counts what is a new machine to us although the vendor's sprite is the same: a start after a stop, a restored disk. */
   readonly generation: number
   /** Somebody stopped it; it sleeps, and we act as if it was off. */
   readonly stopped: boolean
+  /** Its creation is not finished: it lacks its network policy or its environment. */
+  readonly pending: boolean
   /** Its disk ends with a stop. */
   readonly ephemeral: boolean
   /** In ms: how long a boot may live, and when this one ends. */
@@ -46,14 +50,16 @@ export const read = (labels: ReadonlyArray<string>): Tags => {
     }
     return undefined
   }
-  const id = of("id-", /^.*$/)?.[0]
+  const idIn = (text: string | undefined) => (text !== undefined && isUuid(text) ? text : undefined)
   const lease = of("lease-", /^(\d{1,14})-(\d{1,15})$/)
   const port = of("port-", /^\d{1,5}$/)?.[0]
   return {
-    sandboxId: id !== undefined && isUuid(id) ? id : undefined,
+    sandboxId: idIn(of("id-", /^.*$/)?.[0]),
+    claim: idIn(of("claim-", /^.*$/)?.[0]),
     namespace: of("ns-", /^[0-9a-f]+$/)?.[0],
     generation: Number(of("generation-", /^\d{1,9}$/)?.[0] ?? "1"),
     stopped: of("stopped", /^$/) !== undefined,
+    pending: of("pending", /^$/) !== undefined,
     ephemeral: of("ephemeral", /^$/) !== undefined,
     lease: lease === undefined ? undefined : { duration: Number(lease[1]), end: Number(lease[2]) },
     port: port === undefined ? undefined : Number(port),
@@ -63,12 +69,14 @@ export const read = (labels: ReadonlyArray<string>): Tags => {
 
 /** The labels that say this. */
 export const write = (tags: Tags): ReadonlyArray<string> => {
-  const { ephemeral, generation, lease, namespace, others, port, sandboxId, stopped } = tags
+  const { claim, ephemeral, generation, lease, namespace, others, pending, port, sandboxId, stopped } = tags
   const own = [
     ...(sandboxId === undefined ? [] : [`id-${sandboxId}`]),
+    ...(claim === undefined ? [] : [`claim-${claim}`]),
     ...(namespace === undefined ? [] : [`ns-${namespace}`]),
     `generation-${generation}`,
     ...(stopped ? ["stopped"] : []),
+    ...(pending ? ["pending"] : []),
     ...(ephemeral ? ["ephemeral"] : []),
     ...(lease === undefined ? [] : [`lease-${Math.ceil(lease.duration)}-${Math.ceil(lease.end)}`]),
     ...(port === undefined ? [] : [`port-${port}`])

@@ -10,9 +10,19 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type { SandboxError, SandboxErrorReason } from "../../../errors.ts"
-import { ConfigMismatch, Gone, NameInUse, NotRunning, Superseded, Unavailable } from "../../../errors.ts"
+import type { SandboxErrorReason } from "../../../errors.ts"
+import {
+  ConfigMismatch,
+  Gone,
+  NameInUse,
+  NotRunning,
+  OutcomeUnknown,
+  SandboxError,
+  Superseded,
+  Unavailable
+} from "../../../errors.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
+import type { RecoverySchedule } from "../../../services/RecoveryPolicy.ts"
 import type { CreateRequest, MachineInfo, MachineRef } from "../../../services/SandboxProvider.ts"
 import type { Api, Question } from "./api.ts"
 import { pathOf } from "./api.ts"
@@ -44,6 +54,8 @@ const Page = Schema.Struct({
 /** How a provider works in every machine. */
 export interface Context {
   readonly api: Api
+  /** When what can be asked for twice is asked again. */
+  readonly retry: RecoverySchedule
   /** Where we keep things in a machine; may be relative to the working directory. */
   readonly directory: string
   readonly grace: number
@@ -58,6 +70,9 @@ export interface Found {
 
 /** How long a creation, a deletion, a wake or a restore may take in one call. */
 export const slow = Duration.minutes(4)
+
+/** The processes are ended all at once, each within its grace. */
+const closeWithin = Duration.minutes(2)
 
 /** The vendor is known to answer 404 for what is there: nothing is gone before it has said so twice, with this time in between. */
 const again = Duration.seconds(2)
@@ -146,27 +161,37 @@ export const extend = Effect.fnUntraced(function* (
 export const own = Effect.fnUntraced(function* (
   api: Api,
   operation: string,
-  { generation, name, sandboxId }: Pick<Place, "generation" | "name" | "sandboxId">
+  { generation, identity, name, sandboxId }: Pick<Place, "generation" | "identity" | "name" | "sandboxId">
 ): Effect.fn.Return<Found, SandboxError> {
   const there = yield* get(api, operation, name, sandboxId)
   const fail = (reason: SandboxErrorReason) => api.fail(operation, reason, sandboxId)
   if (Option.isNone(there)) return yield* fail(gone(name))
+  if (identityOf(there.value.sprite) !== identity) {
+    return yield* fail(new Gone({ evidence: `another sprite has the name ${name} now` }))
+  }
   if (there.value.tags.generation !== generation) {
-    return yield* fail(new Superseded({ incarnation: `${identityOf(there.value.sprite)}.${generation}` }))
+    return yield* fail(new Superseded({ incarnation: `${identity}.${generation}` }))
   }
   return there.value
 })
 
+/** What has become of what has this name, whichever sprite that is. */
+export const standingOf = (api: Api, name: string): Effect.Effect<Standing, SandboxError> =>
+  Effect.map(get(api, "get", name), (there): Standing =>
+    Option.isSome(there) ? { _tag: "There", status: there.value.sprite.status } : { _tag: "Over", reason: gone(name) }
+  )
+
 /** What a handle of this generation acts on. */
 export const placeOf = (api: Api, { sprite, tags }: Found, sandboxId: SandboxId): Place => {
   const { name } = sprite
-  const { generation } = tags
+  const { generation, namespace: own } = tags
   const over = (reason: SandboxErrorReason): Standing => ({ _tag: "Over", reason })
   const incarnation = refOf({ sprite, tags }).incarnation
   return {
     api,
     name,
     sandboxId,
+    identity: identityOf(sprite),
     generation,
     standing: Effect.gen(function* () {
       const there = yield* get(api, "get", name, sandboxId)
@@ -176,7 +201,8 @@ export const placeOf = (api: Api, { sprite, tags }: Found, sandboxId: SandboxId)
         return rest === undefined ? { _tag: "There", status: there.value.sprite.status } : over(rest)
       }
       // One that was made anew has another name.
-      const others = yield* Stream.runHead(Stream.filter(find(api, sandboxId), (info) => info.running))
+      const running = Stream.filter(tagged(api, sandboxId, own), (one) => !one.tags.stopped)
+      const others = yield* Stream.runHead(running)
       return over(Option.isSome(others) ? new Superseded({ incarnation }) : gone(name))
     })
   }
@@ -186,6 +212,10 @@ export const placeOf = (api: Api, { sprite, tags }: Found, sandboxId: SandboxId)
 const isOfRef = ({ sprite }: Found, ref: MachineRef): boolean =>
   // Records of `@ekairos/sandbox` have no incarnation.
   ref.incarnation === "" || ref.incarnation.startsWith(`${identityOf(sprite)}.`)
+
+/** A ref without an incarnation is no more than a name: what has our labels has got it since. */
+const isNobodysOrNamed = ({ tags }: Found, { incarnation }: MachineRef): boolean =>
+  incarnation !== "" || tags.sandboxId === undefined
 
 /** The sprite of a ref, if that is this sandbox's. */
 export const ofRef = Effect.fnUntraced(function* (
@@ -232,6 +262,8 @@ export const connect = Effect.fnUntraced(function* (
   if (!isOfRef(there.value, ref) || (tags.sandboxId !== undefined && tags.sandboxId !== sandboxId)) {
     return yield* fail(new Gone({ evidence: `another sandbox has the name ${sprite.name} now` }))
   }
+  // Its creation is begun anew, which makes another one or goes on with this.
+  if (tags.pending) return yield* fail(new Gone({ evidence: "its creation was never finished" }))
   const rest = restOf(tags, yield* Clock.currentTimeMillis)
   if (boot) return rest === undefined ? there.value : yield* next(api, "connect", there.value, sandboxId)
   if (ref.incarnation !== "" && refOf(there.value).incarnation !== ref.incarnation) {
@@ -243,9 +275,12 @@ export const connect = Effect.fnUntraced(function* (
 /** What a creation says of itself at the vendor. */
 const tagsOf = (request: CreateRequest, plan: Plan, now: number): Tags => ({
   sandboxId: request.sandboxId,
+  claim: undefined,
   namespace: Labels.namespaceTag(request.namespace),
   generation: 1,
   stopped: false,
+  // Who finds it by its labels before the creation is over must not take it for finished.
+  pending: plan.rules !== undefined || request.config.env !== undefined,
   ephemeral: !plan.persistent,
   lease: leaseFrom(now, plan.timeout === undefined ? undefined : Duration.toMillis(plan.timeout)),
   port: plan.port,
@@ -266,83 +301,166 @@ const post = (api: Api, request: CreateRequest, plan: Plan, name: string, tags: 
     Sprite
   )
 
-/** Applies what a creation asks for where the vendor has not: labels and url settings older servers ignore. */
+/** Sets labels and url settings where the sprite, as the vendor last told it, has others. */
 const settle = Effect.fnUntraced(function* (
+  api: Api,
+  sandboxId: SandboxId,
+  sprite: Sprite,
+  tags: Tags,
+  auth: string
+): Effect.fn.Return<Found, SandboxError> {
+  const labels = Labels.write(tags)
+  const labelled = [...(sprite.labels ?? [])].sort().join() === [...labels].sort().join()
+  const open = sprite.url_settings?.auth === auth
+  if (!labelled || !open) {
+    const body = { ...(labelled ? {} : { labels }), ...(open ? {} : { url_settings: { auth } }) }
+    yield* api.done(
+      question("create", sprite.name, { sandboxId }),
+      HttpClientRequest.put(pathOf(sprite.name)).pipe(HttpClientRequest.bodyJsonUnsafe(body))
+    )
+  }
+  return { sprite: { ...sprite, labels, url_settings: { auth } }, tags }
+})
+
+/** Sets what a sprite may reach. */
+export const restrict = (
+  api: Api,
+  operation: string,
+  name: string,
+  sandboxId: SandboxId,
+  plan: Plan
+): Effect.Effect<void, SandboxError> =>
+  plan.rules === undefined
+    ? Effect.void
+    : api.done(
+        question(operation, name, { sandboxId, about: "guest", deadline: slow }),
+        HttpClientRequest.post(pathOf(name, "policy/network")).pipe(
+          HttpClientRequest.bodyJsonUnsafe({ rules: plan.rules })
+        )
+      )
+
+/** Longer than somebody else takes from looking at a sprite that nobody owns to writing labels on it. */
+const claimSettles = Duration.seconds(1)
+
+/**
+ * Takes over a sprite that was there before. Until all of that is done it has only our claim: nobody finds it as ours without its
+ * network policy, and what comes of it only in part leaves it as it was, because it is not what a failed creation has left behind.
+ * The vendor has no write on a condition, so of two that claim it at once the last one wins, and the other sees that in time.
+ */
+const takeOver = <A>(
   api: Api,
   request: CreateRequest,
   plan: Plan,
-  { sprite, tags }: Found
-): Effect.fn.Return<Found, SandboxError> {
+  { sprite, tags }: Found,
+  enter: (there: Found) => Effect.Effect<A, SandboxError>
+): Effect.Effect<A, SandboxError> => {
   const { sandboxId } = request
   const { name } = sprite
-  const wanted = Labels.write(tags)
-  const labelled = [...(sprite.labels ?? [])].sort().join() === [...wanted].sort().join()
-  const open = sprite.url_settings?.auth === plan.auth
-  if (!labelled || !open) {
-    const body = { ...(labelled ? {} : { labels: wanted }), ...(open ? {} : { url_settings: { auth: plan.auth } }) }
-    yield* api.done(
+  const before = sprite.url_settings?.auth
+  const claimed: Tags = { ...tags, sandboxId: undefined, claim: sandboxId, pending: false }
+  const isOurs = (there: Option.Option<Found>) =>
+    Option.isSome(there) &&
+    identityOf(there.value.sprite) === identityOf(sprite) &&
+    (there.value.tags.claim === sandboxId || there.value.tags.sandboxId === sandboxId)
+  const put = (body: object) =>
+    api.done(
       question("create", name, { sandboxId }),
       HttpClientRequest.put(pathOf(name)).pipe(HttpClientRequest.bodyJsonUnsafe(body))
     )
-  }
-  if (plan.rules !== undefined) {
-    // Before anybody's command runs in it.
-    yield* api.done(
-      question("create", name, { sandboxId, about: "guest", deadline: slow }),
-      HttpClientRequest.post(pathOf(name, "policy/network")).pipe(
-        HttpClientRequest.bodyJsonUnsafe({ rules: plan.rules })
-      )
-    )
-  }
-  return { sprite, tags }
-})
+  // Unless somebody else has it by now.
+  const release = Effect.flatMap(get(api, "create", name, sandboxId), (there) =>
+    isOurs(there)
+      ? put({ labels: sprite.labels ?? [], ...(before === undefined ? {} : { url_settings: { auth: before } }) })
+      : Effect.void
+  )
+  return Effect.gen(function* () {
+    yield* put({ labels: Labels.write(claimed) })
+    const now = yield* Effect.delay(get(api, "create", name, sandboxId), claimSettles)
+    if (!isOurs(now)) return yield* api.fail("create", new NameInUse({ name }), sandboxId)
+    yield* restrict(api, "create", name, sandboxId, plan)
+    const done = { ...tags, pending: false }
+    const made = yield* enter({ sprite: { ...sprite, url_settings: { auth: plan.auth } }, tags: done })
+    yield* settle(api, sandboxId, { ...sprite, labels: Labels.write(claimed) }, done, plan.auth)
+    return made
+  }).pipe(Effect.onError(() => Effect.ignore(release)))
+}
+
+/** What a failure is once something has been changed: it must not read as if nothing had happened. */
+export const begun = (error: SandboxError): SandboxError => {
+  if (!error.provesNotAccepted) return error
+  const detail = error.reason.message
+  const reason = error.isRetryable
+    ? new Unavailable({
+        accepted: "unknown",
+        detail,
+        cause: error,
+        ...(error.retryAfter === undefined ? {} : { retryAfter: error.retryAfter })
+      })
+    : new OutcomeUnknown({ detail, cause: error })
+  return new SandboxError({ ...error, reason })
+}
+
+/** Asks again for what can be asked for twice. */
+export const patiently = <A>(retry: RecoverySchedule, asked: Effect.Effect<A, SandboxError>) =>
+  Effect.retry(asked, { schedule: retry, while: (error) => error.isRetryable })
 
 /** Fields in which a sprite that is there differs from what is asked for, and that nothing could change. */
 const mismatches = ({ tags }: Found, plan: Plan): ReadonlyArray<string> =>
   tags.sandboxId !== undefined && tags.ephemeral === plan.persistent ? ["persistent"] : []
 
 /**
- * Makes a sprite. The name makes it happen once: a creation whose outcome is not known is looked for by its name, and sent again if
- * it is not there.
+ * Makes a sprite, and enters it. The name makes it happen once: a creation whose outcome is not known is looked for by its name, and
+ * sent again if it is not there.
  */
-export const create = Effect.fnUntraced(function* (
-  api: Api,
+export const create = Effect.fnUntraced(function* <A>(
+  { api, retry }: Context,
   request: CreateRequest,
-  plan: Plan
-): Effect.fn.Return<Found, SandboxError> {
+  plan: Plan,
+  enter: (there: Found) => Effect.Effect<A, SandboxError>
+): Effect.fn.Return<A, SandboxError> {
   const { sandboxId } = request
   const name = plan.name ?? nameOf(request)
   const tags = tagsOf(request, plan, yield* Clock.currentTimeMillis)
   const fail = (reason: SandboxErrorReason) => api.fail("create", reason, sandboxId)
 
-  /** Our own of an attempt whose answer was lost, or with `reuse` one that nobody's record owns. */
-  const adopt = Effect.fnUntraced(function* (there: Found): Effect.fn.Return<Found, SandboxError> {
+  /** Whether it is our own, of an attempt whose answer was lost; with `reuse` it may be one that nobody's record owns. */
+  const isOwn = Effect.fnUntraced(function* (there: Found): Effect.fn.Return<boolean, SandboxError> {
     const { tags: its } = there
-    if (its.sandboxId !== sandboxId && its.sandboxId !== undefined) {
-      const foreign = its.namespace !== tags.namespace
-      if (foreign || plan.name === undefined || !plan.reuse) return yield* fail(new NameInUse({ name }))
-    } else if (its.sandboxId === undefined && plan.name !== undefined && !plan.reuse) {
-      return yield* fail(new NameInUse({ name }))
-    }
+    // Another deployment may have a sandbox of the same id.
+    const foreign = its.namespace === undefined ? its.sandboxId !== undefined : its.namespace !== tags.namespace
+    // Nobody's that has the name of ours is one that an older server gave no labels.
+    const own = its.sandboxId === sandboxId || (its.sandboxId === undefined && plan.name === undefined)
+    if (foreign || (!own && (plan.name === undefined || !plan.reuse))) return yield* fail(new NameInUse({ name }))
     const fields = mismatches(there, plan)
     if (fields.length > 0) return yield* fail(new ConfigMismatch({ fields }))
-    // To everybody who had it before it is another machine now; to a lost attempt of ours nobody had it.
-    const generation = its.sandboxId === sandboxId && !its.stopped ? its.generation : its.generation + 1
-    return {
-      sprite: there.sprite,
-      tags: { ...tags, generation, others: [...new Set([...its.others, ...tags.others])] }
-    }
+    return own
   })
 
-  const made = Effect.map(post(api, request, plan, name, tags), (sprite): Found => ({ sprite, tags }))
-  const attempt: Effect.Effect<Found, SandboxError> = made.pipe(
+  const made = Effect.map(post(api, request, plan, name, tags), (sprite) => ({ sprite, tags, own: true, fresh: true }))
+  /** To everybody who had it before it is another machine now; to a lost attempt of ours nobody had it. */
+  const taken = Effect.fnUntraced(function* (there: Found) {
+    const own = yield* isOwn(there)
+    const { generation, others, pending, stopped } = there.tags
+    return {
+      sprite: there.sprite,
+      tags: {
+        ...tags,
+        generation: own && !stopped ? generation : generation + 1,
+        others: [...new Set([...others, ...tags.others])]
+      },
+      own,
+      // Nobody was ever given it.
+      fresh: own && pending
+    }
+  })
+  const attempt = made.pipe(
     Effect.catch((error) =>
       Effect.gen(function* () {
         // Either is how the vendor says that the name is taken.
         const refused = error.reason._tag === "InvalidArgument" || error.reason._tag === "Busy"
         if (error.provesNotAccepted && !refused) return yield* error
         const there = yield* Effect.mapError(get(api, "create", name, sandboxId), () => error)
-        if (Option.isSome(there)) return yield* adopt(there.value)
+        if (Option.isSome(there)) return yield* taken(there.value)
         // Taken, and not there to be seen: it is being made, or its deletion is not over.
         return yield* error.reason._tag === "Busy"
           ? fail(new Unavailable({ accepted: "unknown", detail: `the name ${name} is not free yet` }))
@@ -353,23 +471,47 @@ export const create = Effect.fnUntraced(function* (
   const existing =
     plan.name !== undefined && plan.reuse ? yield* look(api, "create", name, sandboxId) : Option.none<Found>()
   const there = Option.isSome(existing)
-    ? yield* adopt(existing.value)
+    ? yield* taken(existing.value)
     : yield* Effect.retry(attempt, {
         while: (error) => error.isRetryable && !error.provesNotAccepted,
         schedule: Schedule.max([Schedule.exponential("500 millis"), Schedule.recurs(3)])
       })
-  return yield* settle(api, request, plan, there)
+  if (!there.own) return yield* takeOver(api, request, plan, there, enter)
+  return yield* Effect.gen(function* () {
+    const settled = yield* patiently(retry, settle(api, sandboxId, there.sprite, there.tags, plan.auth))
+    // Before anybody's command runs in it.
+    yield* patiently(retry, restrict(api, "create", name, sandboxId, plan))
+    const done = { sprite: settled.sprite, tags: { ...settled.tags, pending: false } }
+    const entered = yield* patiently(retry, enter(done))
+    yield* patiently(retry, settle(api, sandboxId, settled.sprite, done.tags, plan.auth))
+    return entered
+  }).pipe(
+    Effect.catch((error) =>
+      // What says that nothing was accepted has to be true of the whole: capacity may be elsewhere, and nobody looks here again.
+      there.fresh && error.provesNotAccepted
+        ? Effect.matchEffect(remove(api, there.sprite, sandboxId), {
+            onFailure: () => Effect.fail(begun(error)),
+            onSuccess: () => Effect.fail(error)
+          })
+        : Effect.fail(begun(error))
+    )
+  )
 })
 
-const infoOf = (there: Found): MachineInfo => {
-  const created = Date.parse(there.sprite.created_at ?? "")
-  return {
-    ref: refOf(there),
-    ...(there.tags.sandboxId === undefined ? {} : { sandboxId: there.tags.sandboxId }),
-    running: !there.tags.stopped,
-    ...(Number.isNaN(created) ? {} : { createdAt: created })
+/** Of a sprite whose label is the tag of this namespace, if one was asked for: from the label alone it cannot be read. */
+const infoOf =
+  (namespace: string | undefined) =>
+  (there: Found): MachineInfo => {
+    const { sandboxId } = there.tags
+    const created = Date.parse(there.sprite.created_at ?? "")
+    return {
+      ref: refOf(there),
+      ...(sandboxId === undefined ? {} : { sandboxId }),
+      ...(namespace === undefined || there.tags.namespace === undefined ? {} : { namespace }),
+      running: !there.tags.stopped,
+      ...(Number.isNaN(created) ? {} : { createdAt: created })
+    }
   }
-}
 
 /** Every sprite of the organization, page by page; a page that cannot be had fails the whole. */
 const everything = (api: Api, operation: string): Stream.Stream<Found, SandboxError> =>
@@ -383,12 +525,20 @@ const everything = (api: Api, operation: string): Stream.Stream<Found, SandboxEr
         Page
       )
       .pipe(
-        Effect.map((page) => [
-          page.sprites ?? [],
-          page.has_more === false
-            ? Option.none()
-            : Option.filter(Option.fromNullishOr(page.next_continuation_token), (next) => next !== "")
-        ])
+        Effect.flatMap((page) => {
+          const next =
+            page.has_more === false
+              ? Option.none<string>()
+              : Option.filter(Option.fromNullishOr(page.next_continuation_token), (one) => one !== "")
+          return Option.isSome(next) && next.value === token
+            ? Effect.fail(
+                api.failure(
+                  { _tag: "Undecodable", error: "a page that is its own next" },
+                  question(operation, "sprites")
+                )
+              )
+            : Effect.succeed([page.sprites ?? [], next] as const)
+        })
       )
   ).pipe(
     Stream.mapEffect(
@@ -403,29 +553,44 @@ const everything = (api: Api, operation: string): Stream.Stream<Found, SandboxEr
     Stream.map((one) => one.value)
   )
 
-/** Every sprite of a sandbox. */
-export const find = (api: Api, sandboxId: SandboxId): Stream.Stream<MachineInfo, SandboxError> =>
-  everything(api, "find").pipe(
-    Stream.filter(({ tags }) => tags.sandboxId === sandboxId),
-    Stream.map(infoOf)
+const tagged = (api: Api, sandboxId: SandboxId, namespace: string | undefined): Stream.Stream<Found, SandboxError> =>
+  Stream.filter(
+    everything(api, "find"),
+    ({ tags }) =>
+      tags.sandboxId === sandboxId &&
+      (namespace === undefined || tags.namespace === undefined || tags.namespace === namespace)
   )
 
-/** Every sprite of a namespace. */
+/** Every sprite of a sandbox; with a namespace none of another one's, which may have a sandbox of the same id. */
+export const find = (
+  api: Api,
+  sandboxId: SandboxId,
+  namespace: string | undefined
+): Stream.Stream<MachineInfo, SandboxError> => {
+  const tag = namespace === undefined ? undefined : Labels.namespaceTag(namespace)
+  return Stream.map(tagged(api, sandboxId, tag), infoOf(namespace))
+}
+
+/** Every sprite of a namespace. One that is only claimed is somebody else's still. */
 export const list = (api: Api, namespace: string): Stream.Stream<MachineInfo, SandboxError> => {
   const tag = Labels.namespaceTag(namespace)
   return everything(api, "list").pipe(
-    Stream.filter(({ tags }) => tags.namespace === tag),
-    Stream.map(infoOf)
+    Stream.filter(({ tags }) => tags.namespace === tag && tags.claim === undefined),
+    Stream.map(infoOf(namespace))
   )
 }
 
 /** Deletes a sprite. That it is not there is believed when it was said twice. */
-const remove = (api: Api, name: string, sandboxId: SandboxId | undefined): Effect.Effect<void, SandboxError> => {
+const remove = (api: Api, sprite: Sprite, sandboxId: SandboxId | undefined): Effect.Effect<void, SandboxError> => {
+  const { name } = sprite
   const asked = question("stop", name, { sandboxId, effects: true, deadline: slow })
   const call = api.done(asked, HttpClientRequest.delete(pathOf(name)))
   return Effect.catchIf(call, isMissing, () =>
     Effect.flatMap(get(api, "stop", name, sandboxId), (there) =>
-      Option.isNone(there) ? Effect.void : Effect.catchIf(call, isMissing, () => Effect.void)
+      // Another one may have the name by then.
+      Option.isNone(there) || identityOf(there.value.sprite) !== identityOf(sprite)
+        ? Effect.void
+        : Effect.catchIf(call, isMissing, () => Effect.void)
     )
   )
 }
@@ -442,10 +607,13 @@ const end = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, SandboxError> {
   const { api, directory, grace, launcher } = context
   const { sprite, tags } = there
-  if (mode === "delete" || tags.ephemeral) return yield* remove(api, sprite.name, sandboxId)
+  if (mode === "delete" || tags.ephemeral) return yield* remove(api, sprite, sandboxId)
   if (tags.stopped) return
-  const asked = question("stop", sprite.name, { about: "guest", sandboxId, deadline: slow })
-  const survivors = yield* Guest.close({ api, name: sprite.name }, asked, { directory, grace, launcher })
+  const { name } = sprite
+  const asked = question("stop", name, { about: "guest", sandboxId, deadline: closeWithin })
+  const survivors = yield* Effect.catch(Guest.close({ api, name }, asked, { directory, grace, launcher }), (error) =>
+    Effect.flatMap(Guest.judged({ api, name, standing: standingOf(api, name) }, error), Effect.fail)
+  )
   if (survivors.length > 0) {
     const detail = `${survivors.length} processes survived SIGKILL`
     return yield* api.fail("stop", new Unavailable({ accepted: "unknown", detail }), sandboxId)
@@ -456,7 +624,9 @@ const end = Effect.fnUntraced(function* (
 /** Ends what a ref stands for. What is not there, or is somebody else's by now, needs no end. */
 export const stop = (context: Context, ref: MachineRef, mode: "stop" | "delete"): Effect.Effect<void, SandboxError> =>
   Effect.flatMap(get(context.api, "stop", ref.externalId), (there) =>
-    Option.isSome(there) && isOfRef(there.value, ref) ? end(context, there.value, mode, undefined) : Effect.void
+    Option.isSome(there) && isOfRef(there.value, ref) && isNobodysOrNamed(there.value, ref)
+      ? end(context, there.value, mode, undefined)
+      : Effect.void
   )
 
 /** Ends the machine of this handle and no later one. */

@@ -25,8 +25,6 @@ import * as Processes from "./processes.ts"
 export interface Context extends Lifecycle.Context {
   /** The provider's registered name. */
   readonly name: string
-  /** When output that was cut is asked for again. */
-  readonly retry: RecoverySchedule
   /** When a machine that comes up is asked again. */
   readonly ready: RecoverySchedule
   readonly killGrace: Duration.Input | undefined
@@ -62,7 +60,7 @@ export const make = Effect.fnUntraced(function* (
   const { sprite, tags } = there
   const ref = Lifecycle.refOf(there)
   const place = Lifecycle.placeOf(api, there, sandboxId)
-  const guest = yield* Guest.enter(place, context.directory, operation)
+  const guest = yield* Guest.enter(place, context, operation)
   // One that was somebody's before may have another's.
   if (config !== undefined && (config.env !== undefined || tags.generation > 1)) {
     yield* Processes.provideEnvironment(guest, config.env ?? {})
@@ -80,6 +78,8 @@ export const make = Effect.fnUntraced(function* (
 
   /** When the lease ends: the labels know of one that was extended elsewhere, and are asked once ours is over. */
   let lease = tags.lease
+  /** Ends that the lease has no more, and processes may have still: to move them has failed. */
+  const behind = new Set<number>()
   const leaseEnd = Effect.fnUntraced(function* (): Effect.fn.Return<number | undefined, SandboxError> {
     const now = yield* Clock.currentTimeMillis
     if (lease === undefined || lease.end > now) return lease?.end
@@ -99,7 +99,10 @@ export const make = Effect.fnUntraced(function* (
     const services =
       port === defaultPort
         ? []
-        : yield* api.json(guest.question("portUrl"), HttpClientRequest.get(pathOf(sprite.name, "services")), Services)
+        : yield* Effect.catch(
+            api.json(guest.question("portUrl"), HttpClientRequest.get(pathOf(sprite.name, "services")), Services),
+            (error) => Effect.flatMap(guest.explain(error), Effect.fail)
+          )
     if (port !== defaultPort && services?.some((service) => service.http_port === port) !== true) {
       const detail = `the url of a sprite leads to port ${defaultPort}, or to the one service that has an http_port, which is not ${port}`
       return yield* fail("portUrl", new UnsupportedCapability({ capability: "ports", detail }))
@@ -117,8 +120,8 @@ export const make = Effect.fnUntraced(function* (
     workspaceRoot: guest.home,
     metadata: {},
     start: Effect.fnUntraced(function* (command) {
-      if (command.lifetime === "recorded" && !guest.canHold) {
-        const detail = "the machine lacks curl, with which a recorded process holds it awake"
+      if (command.lifetime === "recorded" && guest.cannotHold !== "") {
+        const detail = `the machine lacks ${guest.cannotHold}, with which a recorded process holds it awake`
         return yield* fail("start", new UnsupportedCapability({ capability: "recorded processes", detail }))
       }
       const end = yield* leaseEnd()
@@ -140,7 +143,12 @@ export const make = Effect.fnUntraced(function* (
         const before = yield* Lifecycle.extend(api, guest, end)
         lease = { duration: before?.duration ?? Duration.toMillis(duration), end }
         // What the old end would end goes on, whoever started it.
-        if (before !== undefined) yield* Guest.moveDeadlines(guest, before.end, end)
+        if (before !== undefined) behind.add(before.end)
+        for (const from of behind) {
+          const moved = Lifecycle.patiently(context.retry, Guest.moveDeadlines(guest, from, end))
+          yield* Effect.mapError(moved, Lifecycle.begun)
+          behind.delete(from)
+        }
         return end
       })
     ),

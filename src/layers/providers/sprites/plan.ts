@@ -46,6 +46,9 @@ export const defaultPort = 8080
 export const nameOf = (request: Pick<CreateRequest, "sandboxId" | "version">): string =>
   `sbx-${request.sandboxId}-${request.version}`
 
+/** True for the name of a sandbox that its user did not name: it says whose it is. */
+const isNameOfOurs = (name: string): boolean => /^sbx-[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}-\d+$/.test(name)
+
 /** A part of a host name. */
 const isLabel = (name: string): boolean => /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(name)
 
@@ -89,6 +92,9 @@ const problemOf = (config: SandboxConfig): InvalidConfig | UnsupportedCapability
     return invalid(
       `sprites.name: expected up to ${limits.nameLength} of a-z, 0-9 and -, with no - at an end: it is a part of a host name`
     )
+  }
+  if (name !== undefined && isNameOfOurs(name)) {
+    return invalid(`sprites.name: ${name} looks like the name of a sandbox that has none of its user's`)
   }
   const odd = Object.keys(config.env ?? {}).find((one) => !isShellName(one))
   if (odd !== undefined) return invalid(`env.${odd}: a sprite's own environment has names that a shell can export`)

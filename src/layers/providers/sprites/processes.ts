@@ -53,21 +53,18 @@ export const provideEnvironment = (guest: GuestOf, env: Env): Effect.Effect<void
 
 const plain = (value: Env[string]): string => (Redacted.isRedacted(value) ? Redacted.value(value) : value)
 
-/** The command that holds the sprite awake, which only the sprite itself can: the vendor's Tasks API is on a socket in it. */
+/**
+ * The command that holds the sprite awake, which only the sprite itself can: the vendor's Tasks API is on a socket in it. A task is
+ * renewed under its name; where that is not how one is made, too, it is made first.
+ */
 const holding = (socket: string): ReadonlyArray<string> => [
-  "curl",
-  "--silent",
-  "--max-time",
-  "20",
-  "--unix-socket",
+  "sh",
+  "-c",
+  `ask() { curl --silent --fail --max-time 20 --unix-socket "$1" --request "$2" --header "content-type: application/json" --data "$4" "http://sprite/v1/tasks$3"; }
+ask "$1" PUT /effect-sandbox "$2" || ask "$1" POST "" "$2"`,
+  "sh",
   socket,
-  "--request",
-  "PUT",
-  "--header",
-  "content-type: application/json",
-  "--data",
-  JSON.stringify({ name: "effect-sandbox", expire: holdFor }),
-  "http://sprite/v1/tasks/effect-sandbox"
+  JSON.stringify({ name: "effect-sandbox", expire: holdFor })
 ]
 
 /** What a sprite can do for the launcher. */

@@ -6,8 +6,7 @@ import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
-import type { SandboxError } from "../../../errors.ts"
-import { Gone } from "../../../errors.ts"
+import { Gone, InvalidArgument, SandboxError } from "../../../errors.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
 import type { SandboxConfig } from "../../../model/SandboxConfig.ts"
 import type { RecoverySchedules } from "../../../services/RecoveryPolicy.ts"
@@ -110,20 +109,30 @@ const primitives = (
     resolve: (config) => Effect.map(planned(config), resolved),
     create: (request) =>
       planFor("create", request).pipe(
-        Effect.flatMap((plan) => Lifecycle.create(api, request, plan)),
-        Effect.flatMap(machine("create", request.sandboxId, request.config))
+        Effect.flatMap((plan) =>
+          Lifecycle.create(context, request, plan, machine("create", request.sandboxId, request.config))
+        )
       ),
     connect: (ref, { boot, sandboxId }) =>
       Effect.flatMap(Lifecycle.connect(api, ref, sandboxId, boot), machine("connect", sandboxId)),
-    find: (id) => Lifecycle.find(api, id),
+    find: (id, namespace) => Lifecycle.find(api, id, namespace),
     list: (namespace) => Lifecycle.list(api, namespace),
     stop: (ref, mode) => Lifecycle.stop(context, ref, mode),
     checkpoints: Option.some({
       list: (id, ref) => Checkpoints.list(api, id, ref),
       restore: (id, request, ref) =>
-        Effect.flatMap(
-          Checkpoints.restore(context, id, request.sandboxId, ref, context.ready),
-          machine("restoreCheckpoint", request.sandboxId, request.config)
+        planFor("restoreCheckpoint", request).pipe(
+          Effect.flatMap((plan) =>
+            Checkpoints.restore(
+              context,
+              id,
+              request,
+              plan,
+              ref,
+              context.ready,
+              machine("restoreCheckpoint", request.sandboxId, request.config)
+            )
+          )
         ),
       remove: (id, sandboxId, ref) => Checkpoints.remove(api, id, sandboxId, ref)
     })
@@ -154,10 +163,15 @@ export const make = Effect.fnUntraced(function* (
   )
   const policy = yield* RecoveryPolicy
   const name = options.name ?? "sprites"
+  const baseUrl = options.baseUrl ?? settings.publicApi
+  if (!URL.canParse(baseUrl) || !/^https?:$/.test(new URL(baseUrl).protocol)) {
+    const reason = new InvalidArgument({ argument: "baseUrl", problem: "it is no url of http or https" })
+    return yield* new SandboxError({ operation: `${name}.make`, provider: name, reason })
+  }
   const api = ApiPart.make({
     name,
     token: options.token,
-    baseUrl: options.baseUrl ?? settings.publicApi,
+    baseUrl,
     client: yield* HttpClient.HttpClient,
     requestTimeout
   })

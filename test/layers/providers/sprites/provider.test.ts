@@ -1,6 +1,7 @@
 /** The provider suite over Sprites: requests and WebSockets against the emulator. */
 import { Effect } from "effect"
 import { suite } from "../../../../src/testing/ProviderSuite.ts"
+import { full } from "../../../support/full.ts"
 import { provider } from "./support.ts"
 
 suite(
@@ -28,3 +29,6 @@ suite(
     bindingModes: process.getuid?.() !== 0
   }
 )
+
+// Files and programs are derived as they are over a local guest; here each of their commands costs a connection.
+if (full) await import("./platform.cases.ts")

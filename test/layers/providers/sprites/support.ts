@@ -1,5 +1,5 @@
 /** The provider over the emulator. */
-import { ConfigProvider, Context, Effect, Layer, Redacted, Schedule } from "effect"
+import { ConfigProvider, Context, Effect, Layer, Schedule } from "effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as Sprites from "../../../../src/layers/providers/Sprites.ts"
 import * as Memory from "../../../../src/layers/stores/Memory.ts"
@@ -7,16 +7,9 @@ import * as RecoveryPolicy from "../../../../src/services/RecoveryPolicy.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as Emulator from "../../../emulators/sprites/server.ts"
 import { counting } from "../../../support/counting.ts"
+import { optionsFor } from "../../../support/sprites.ts"
 
-/** Options of the provider for this emulator. */
-export const optionsFor = (emulator: Emulator.SpritesEmulator): Sprites.Options => ({
-  token: Redacted.make(emulator.token),
-  baseUrl: emulator.origin,
-  killGrace: "500 millis",
-  // The emulator's machines share the host's directories; these are what each has for itself.
-  guestDirectory: "../../var/.effect-sandbox",
-  taskSocket: "../../.sprite/api.sock"
-})
+export { optionsFor }
 
 /** An emulator and a provider over it. */
 export const provider = (options?: Emulator.Options, more: Partial<Sprites.Options> = {}) =>

@@ -64,7 +64,14 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Sprites"
             networkPolicy: { allow: ["a.com"] }
           }
         })
-        assert.deepStrictEqual(vendor.requests.names, ["sprite.get", "sprite.create", "policy.set", "exec", "fs.write"])
+        assert.deepStrictEqual(vendor.requests.names, [
+          "sprite.get",
+          "sprite.create",
+          "policy.set",
+          "exec",
+          "fs.write",
+          "sprite.update"
+        ])
         const record = yield* sandboxes.getSandbox(sandboxId)
         assert.deepInclude(record, {
           persistent: true,
@@ -310,9 +317,14 @@ describe("Sprites, older servers", () => {
   it.live("that ignore labels and settings at a creation, list only names, and refuse a taken name with 400", () =>
     Effect.gen(function* () {
       const { sandboxes, vendor } = yield* world
-      const { ref, sandboxId } = yield* sandboxes.createSandbox({ sprites: { urlSettings: { auth: "public" } } })
+      const { ref, sandboxId } = yield* sandboxes.createSandbox({
+        ports: [8080],
+        sprites: { urlSettings: { auth: "public" } }
+      })
       const sprite = vendor.sprite(ref.externalSandboxId ?? "")
       assert.strictEqual(sprite.auth, "public")
+      // Whoever is sent a public url is not sent the token.
+      assert.deepStrictEqual((yield* sandboxes.getPortUrl(sandboxId, 8080)).headers, {})
       assert.include(sprite.labels, `effect-sandbox-id-${sandboxId}`)
       yield* Effect.promise(() =>
         fetch(`${vendor.origin}/v1/sprites`, {
@@ -343,6 +355,8 @@ describe("the layers of Sprites", () => {
       yield* build({ SPRITE_TOKEN: "t", SPRITES_API_URL: "http://there" })
       const malformed = yield* Effect.flip(build({ SPRITE_TOKEN: "t", SANDBOX_SPRITES_DELETE_ON_STOP: "maybe" }))
       assert.strictEqual(malformed.reason._tag, "MissingSetting")
+      const nowhere = yield* Effect.flip(build({ SPRITE_TOKEN: "t", SPRITES_API_URL: "nowhere" }))
+      assert.strictEqual(nowhere.reason._tag, "InvalidArgument")
     })
   )
 })

@@ -24,8 +24,8 @@ const apiOf = (origin: string, token: string): Effect.Effect<Api> =>
     })
   ).pipe(Effect.provide(FetchHttpClient.layer))
 
-const world = Effect.gen(function* () {
-  const emulator = yield* Emulator.make({ linger: 60_000 })
+const world = Effect.fnUntraced(function* (options: Emulator.Options = {}) {
+  const emulator = yield* Emulator.make({ linger: 60_000, ...options })
   const api = yield* apiOf(emulator.origin, emulator.token)
   yield* Effect.promise(() =>
     fetch(`${emulator.origin}/v1/sprites`, {
@@ -47,7 +47,7 @@ const command = (script: string): Exec.Command => ({
 describe("a command of a sprite", () => {
   it.live("ends with the binary exit, at once, however long the connection would stay", () =>
     Effect.gen(function* () {
-      const { api, emulator } = yield* world
+      const { api, emulator } = yield* world()
       const long = "x".repeat(100_000)
       const said = yield* Exec.toEnd(
         api,
@@ -67,7 +67,7 @@ describe("a command of a sprite", () => {
 
   it.live("keeps what the image has for an environment, and what comes behind the text exit", () =>
     Effect.gen(function* () {
-      const { api, sprite } = yield* world
+      const { api, sprite } = yield* world()
       const said = yield* Exec.toEnd(
         api,
         "box",
@@ -88,7 +88,7 @@ describe("a command of a sprite", () => {
   ] as const) {
     it.live(`${name}`, () =>
       Effect.gen(function* () {
-        const { api, emulator } = yield* world
+        const { api, emulator } = yield* world()
         emulator.faults.inject("exec", fault)
         const ended = yield* Effect.result(
           Exec.toEnd(api, "box", command("echo one; sleep 0.05; echo two; exit 7"), question(effects))
@@ -102,7 +102,7 @@ describe("a command of a sprite", () => {
 
   it.live("that is refused keeps status, time to wait and words, and neither token nor command", () =>
     Effect.gen(function* () {
-      const { api, emulator } = yield* world
+      const { api, emulator } = yield* world()
       emulator.faults.inject(
         "exec",
         Fault.notReady(3),
@@ -161,7 +161,7 @@ describe("a command of a sprite", () => {
 
   it.live("is held back by who does not read, and nothing of it is lost", () =>
     Effect.gen(function* () {
-      const { api, sprite } = yield* world
+      const { api, sprite } = yield* world()
       const size = 32 << 20
       const output = Exec.run(api, "box", command(`head -c ${size} /dev/zero`), question(true))
       let total = 0
@@ -191,7 +191,7 @@ describe("a command of a sprite", () => {
 
   it.effect("may be silent for hours, because its connection answers pings", () =>
     Effect.gen(function* () {
-      const { api, sprite } = yield* world
+      const { api, sprite } = yield* world()
       const fiber = yield* Effect.forkChild(
         Exec.run(
           api,
@@ -213,9 +213,29 @@ describe("a command of a sprite", () => {
     })
   )
 
+  it.effect("that says something lives, however long its answers to pings take behind that", () =>
+    Effect.gen(function* () {
+      const { api, sprite } = yield* world({ pongs: false })
+      let bytes = 0
+      const fiber = yield* Effect.forkChild(
+        Stream.runForEach(
+          Exec.run(api, "box", command("while [ ! -e go ]; do echo up; sleep 0.005; done; exit 3"), question(true)),
+          (frame) => Effect.sync(() => (bytes += frame._tag === "Output" ? frame.bytes.length : 0))
+        )
+      )
+      for (let asked = 0; asked < 5; asked++) {
+        const before = bytes
+        yield* until("it says something", () => bytes > before)
+        yield* TestClock.adjust("30 seconds")
+      }
+      yield* Effect.promise(() => import("node:fs/promises").then((fs) => fs.writeFile(`${sprite.home}/go`, "")))
+      yield* Fiber.join(fiber)
+    })
+  )
+
   it.effect("whose connection answers nothing is given up, and one that never opens", () =>
     Effect.gen(function* () {
-      const { api, emulator } = yield* world
+      const { api, emulator } = yield* world()
       emulator.faults.inject("exec", Fault.deaf, Fault.hang)
       for (const [seconds, reason] of [
         [120, "OutcomeUnknown"],
@@ -237,7 +257,7 @@ describe("a command of a sprite", () => {
 
   it.live("leaves no connection and no process when it is interrupted", () =>
     Effect.gen(function* () {
-      const { api, emulator, sprite } = yield* world
+      const { api, emulator, sprite } = yield* world()
       const fiber = yield* Effect.forkChild(
         Stream.runDrain(Exec.run(api, "box", command("echo up; exec sleep 100"), question(true)))
       )

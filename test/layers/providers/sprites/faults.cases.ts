@@ -1,6 +1,6 @@
 /** What goes wrong at Sprites, one trap of the facts after the other, and what the user gets. */
 import { assert, describe, it } from "@effect/vitest"
-import { type Duration, Effect, Fiber, Schedule, type Scope, Stream } from "effect"
+import { Duration, Effect, Fiber, Option, Schedule, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
@@ -8,7 +8,7 @@ import * as Fault from "../../../emulators/sprites/faults.ts"
 import { full } from "../../../support/full.ts"
 import { applets, busybox } from "../../../support/guests.ts"
 import { provider, service, Vendor } from "./support.ts"
-import { commandOf, until } from "./waiting.ts"
+import { commandOf, deadlineIn, until } from "./waiting.ts"
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
 
@@ -91,12 +91,39 @@ describe("Sprites: a creation", () => {
       const error = yield* Effect.flip(sandboxes.createSandbox(config))
       assert.strictEqual(error.reason._tag, "InvalidArgument")
       assert.strictEqual(vendor.requests.count("exec"), 0)
+      // Nothing is left of it: the failure says that nothing was taken up.
+      assert.deepStrictEqual(vendor.sprites(), [])
       const { sandboxId } = yield* sandboxes.createSandbox(config)
-      const sprites = vendor.sprites().filter(({ rules }) => rules.length > 0)
-      assert.strictEqual(sprites.length, 1)
+      assert.deepStrictEqual(
+        vendor.sprites().map(({ rules }) => rules.length),
+        [2]
+      )
       assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
     })
   )
+})
+
+describe("Sprites: a creation for which there is no room once it is made", () => {
+  for (const [name, fault, tag] of [
+    ["leaves nothing behind", [], "RateLimited"],
+    // The service looks for what may be there, and deletes it.
+    ["does not pass for one that never was where it cannot be deleted", [Fault.gateway(502, false)], "Unavailable"]
+  ] as const) {
+    live(
+      name,
+      () =>
+        Effect.gen(function* () {
+          const { sandboxes, vendor } = yield* world
+          const full = Array.from({ length: 21 }, () => Fault.limited("concurrent_sprite_limit_exceeded", 0))
+          vendor.faults.inject("exec", ...full)
+          vendor.faults.inject("sprite.delete", ...fault)
+          const error = yield* Effect.flip(sandboxes.createSandbox())
+          assert.strictEqual(error.reason._tag, tag)
+          assert.deepStrictEqual(vendor.sprites(), [])
+        }),
+      () => service({}, { recovery: { recreate: Schedule.max([Schedule.spaced("1 milli"), Schedule.recurs(0)]) } })
+    )
+  }
 })
 
 describe("Sprites: a command", () => {
@@ -256,6 +283,31 @@ describe("Sprites: a checkpoint", () => {
   )
 })
 
+describe("Sprites: a restore", () => {
+  live(
+    "after which the machine never answers again is not said not to have happened, and the next use finds out",
+    () =>
+      Effect.gen(function* () {
+        const { sandboxes, sandboxId, vendor, sprite } = yield* box
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "file", content: "then" }])
+        const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+        yield* sandboxes.writeFiles(sandboxId, [{ path: "file", content: "now" }])
+        const error = yield* Effect.flip(sandboxes.restoreCheckpoint(sandboxId, id))
+        assert.deepStrictEqual([error.reason._tag, error.provesNotAccepted], ["Unavailable", false])
+        assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "recreating")
+        sprite.unready = 0
+        vendor.requests.reset()
+        yield* sandboxes.reconnectToSandbox(sandboxId)
+        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "file")), "then")
+      }),
+    () =>
+      service(
+        { unready: 1_000 },
+        { recovery: { ready: Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(3)]) } }
+      )
+  )
+})
+
 describe("Sprites: a stop", () => {
   live("that meets one stray 404 deletes all the same", () =>
     Effect.gen(function* () {
@@ -305,12 +357,15 @@ describe("Sprites: time", () => {
     "a sprite that runs and answers nothing is Unresponsive, to a file and to a command, and can be deleted",
     () =>
       Effect.gen(function* () {
-        const { emulator, machine, sprite } = yield* machineUnder()
+        const { emulator, machine, provider: made, request, sprite } = yield* machineUnder()
         sprite.wedged = true
         assert.strictEqual(yield* inTime(P.reason(P.readFile(machine, "file"))), P.tag("Unresponsive"))
         assert.strictEqual(yield* inTime(P.reason(P.run(machine, "true"))), P.tag("Unresponsive"))
+        const { list } = yield* P.power(made.checkpoints)
+        const listing = Stream.runCollect(list(request.sandboxId, Option.some(machine.ref)))
+        assert.strictEqual(yield* inTime(P.reason(listing), "10 seconds"), P.tag("Unresponsive"))
         // Only the status was asked for of what is no part of it.
-        assert.isAtMost(emulator.requests.count("exec"), 6)
+        assert.isAtMost(emulator.requests.count("exec"), 7)
         yield* machine.stop("delete")
         assert.deepStrictEqual(emulator.sprites(), [])
       })
@@ -411,6 +466,16 @@ describe("Sprites: time", () => {
 })
 
 describe("Sprites: a machine", () => {
+  it.live("without the socket of what holds it awake has no recorded processes", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* machineUnder({}, { taskSocket: "none.sock" })
+      const error = yield* Effect.flip(P.run(machine, "true", [], { lifetime: "recorded" }))
+      assert.strictEqual(error.reason._tag, "UnsupportedCapability")
+      assert.include(error.message, "none.sock")
+      assert.deepStrictEqual((yield* P.run(machine, "true")).exit, P.exited(0))
+    })
+  )
+
   it.live.skipIf(busybox === "")("without curl, which holds it awake, has no recorded processes", () =>
     Effect.gen(function* () {
       const path = yield* applets
@@ -419,6 +484,26 @@ describe("Sprites: a machine", () => {
       const error = yield* Effect.flip(P.run(machine, "true", [], { lifetime: "recorded" }))
       assert.strictEqual(error.reason._tag, "UnsupportedCapability")
       assert.include(error.message, "curl")
+    })
+  )
+})
+
+describe("Sprites: a lease that is extended", () => {
+  it.live("only in part takes what runs along the next time", () =>
+    Effect.gen(function* () {
+      const once = { connect: Schedule.max([Schedule.spaced("1 milli"), Schedule.recurs(0)]) }
+      const { emulator, provider: made } = yield* provider({}, { recovery: once })
+      const machine = yield* made.create(yield* P.request(made, { timeout: Duration.hours(1) }, "tests"))
+      const { root } = emulator.sprite(machine.ref.externalId)
+      yield* Effect.scoped(P.start(machine, "sleep", ["300"], { lifetime: "recorded" }))
+      const extend = yield* P.power(machine.extendTimeout)
+      emulator.faults.inject("exec", Fault.notReady(0))
+      const error = yield* Effect.flip(extend(Duration.hours(2)))
+      // The labels have the new end.
+      assert.isFalse(error.provesNotAccepted)
+      const end = yield* extend(Duration.hours(3))
+      assert.strictEqual(yield* deadlineIn(root), end)
+      yield* machine.stop("delete")
     })
   )
 })

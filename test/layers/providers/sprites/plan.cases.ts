@@ -128,7 +128,11 @@ describe("the plan of a sprite", () => {
     const sandboxId = newSandboxId()
     const names = [1, 2, 9_999_999].map((version) => nameOf({ sandboxId, version }))
     assert.strictEqual(new Set(names).size, 3)
-    for (const name of names) assert.strictEqual(plan({ sprites: { name } }).name, name)
+    for (const name of names) assert.match(name, /^[a-z0-9]([a-z0-9-]{0,53}[a-z0-9])$/)
+    // Whoever had such a name would pass for a sandbox of ours.
+    const name = names[0] ?? ""
+    const taken = planOf(decode({ sprites: { name } }), {})
+    assert.isTrue(Result.isFailure(taken) && taken.failure._tag === "InvalidConfig")
   })
 })
 
@@ -137,7 +141,9 @@ describe("the labels of a sprite", () => {
     sandboxId: newSandboxId(),
     namespace: Labels.namespaceTag("any text: \u{1F600}"),
     generation: 7,
+    claim: newSandboxId(),
     stopped: true,
+    pending: true,
     ephemeral: true,
     lease: { duration: 60_000, end: 1_800_000_000_000 },
     port: 8080,
