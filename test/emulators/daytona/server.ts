@@ -17,7 +17,7 @@ import * as Path from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { processesOf } from "../vercel/machine.ts"
 import { type Endpoint, type Fault, Faults } from "./faults.ts"
-import { TimedOut } from "./guest.ts"
+import { type Guest, type Started, TimedOut } from "./guest.ts"
 import { parse, partHead } from "./multipart.ts"
 import { iso, Refusal, refuse, type SandboxState, type SnapshotState, type VolumeState, World } from "./state.ts"
 
@@ -63,6 +63,8 @@ export interface Options {
   readonly pageSize?: number | undefined
   /** What comes first in the `PATH` of guests. */
   readonly bin?: string | undefined
+  /** Whether the toolbox has the newer API of processes. */
+  readonly processes?: boolean | undefined
 }
 
 export interface DaytonaEmulator {
@@ -100,6 +102,7 @@ interface Call {
 type Reply =
   | { readonly _tag: "Json"; readonly status: number; readonly body: unknown }
   | { readonly _tag: "Download"; readonly path: string; readonly file: string; readonly cut: number | undefined }
+  | { readonly _tag: "Events"; readonly process: Started; readonly cut: number | undefined }
   | { readonly _tag: "DownloadError"; readonly path: string; readonly status: number; readonly message: string }
 
 const json = (body: unknown, status = 200): Reply => ({ _tag: "Json", status, body })
@@ -133,7 +136,13 @@ const volumeAnswer = (volume: VolumeState) => ({
   updatedAt: iso(volume.createdAt)
 })
 
-const routesOf = (world: World, pageSize: number): ReadonlyArray<Route> => {
+const processAnswer = ({ exit, id }: Started) => ({
+  id,
+  state: exit === undefined ? "running" : "exited",
+  ...(exit === undefined ? {} : { exitCode: exit.code, reason: exit.signal === null ? "exited" : "signaled" })
+})
+
+const routesOf = (world: World, pageSize: number, processes: boolean): ReadonlyArray<Route> => {
   const route = (endpoint: Endpoint, method: string, path: string, handler: Route["handler"]): Route => ({
     endpoint,
     method,
@@ -157,6 +166,12 @@ const routesOf = (world: World, pageSize: number): ReadonlyArray<Route> => {
       change(sandbox, call)
       return json(world.dto(sandbox))
     })
+  const modern = (call: Call): Guest => {
+    const { guest } = running(call)
+    return processes ? guest : refuse(404, "404 page not found")
+  }
+  const started = (call: Call): Started =>
+    modern(call).started.get(call.params[1] ?? "") ?? refuse(404, "process not found")
   /** What the proxy says where no daemon answers. */
   const running = (call: Call): SandboxState => {
     const id = call.params[0] ?? ""
@@ -320,6 +335,40 @@ const routesOf = (world: World, pageSize: number): ReadonlyArray<Route> => {
       await FsPromises.rm(sandbox.guest.own(call.query.get("path") ?? ""), { force: true })
       return json({}, 200)
     }),
+    route("toolbox.processes", "GET", "/toolbox/:x/processes", (call) =>
+      json({ processes: [...modern(call).started.values()].map(processAnswer) })
+    ),
+    route("toolbox.processStart", "POST", "/toolbox/:x/processes", (call) => {
+      const guest = modern(call)
+      const { argv, timeoutMs } = call.json
+      const words = Array.isArray(argv) ? argv.map(String) : []
+      const started = guest.start(words, running(call).env, typeof timeoutMs === "number" ? timeoutMs : undefined)
+      return json(processAnswer(started), 201)
+    }),
+    route("toolbox.processLogs", "GET", "/toolbox/:x/processes/:x/logs", (call): Reply => {
+      const { query } = call
+      if (query.get("follow") !== "true" || query.get("cursor") !== "start" || query.get("encoding") !== "text") {
+        return refuse(400, "the emulator only follows from the start, as text")
+      }
+      return {
+        _tag: "Events",
+        process: started(call),
+        cut: call.fault?._tag === "Cut" ? call.fault.bytes : undefined
+      }
+    }),
+    route("toolbox.processSignal", "POST", "/toolbox/:x/processes/:x/signals", (call) => {
+      const { signal } = call.json
+      const process = started(call)
+      if (signal === "SIGTERM" || signal === "SIGKILL") process.kill(signal)
+      else refuse(400, `unknown signal ${String(signal)}`)
+      return json({})
+    }),
+    route("toolbox.processDelete", "DELETE", "/toolbox/:x/processes/:x", (call) => {
+      const process = started(call)
+      process.kill("SIGKILL")
+      modern(call).started.delete(process.id)
+      return json({})
+    }),
     route("toolbox.workDir", "GET", "/toolbox/:x/work-dir", (call) => json({ dir: running(call).guest.home }))
   ]
 }
@@ -352,7 +401,7 @@ export const make = Effect.fnUntraced(function* (
   const requests = new Requests()
   const faults = new Faults()
   const apiKey = "daytona-emulator-key"
-  const routes = routesOf(world, options.pageSize ?? 100)
+  const routes = routesOf(world, options.pageSize ?? 100, options.processes ?? false)
   const sockets = new Set<unknown>()
   const server = yield* Effect.acquireRelease(
     Effect.promise(
@@ -486,12 +535,42 @@ const serve = async (
 
 const boundary = "daytona-emulator-boundary"
 
+/** What a process has written and writes, as events, at the pace of who reads them. */
+const sendEvents = async (response: Http.ServerResponse, process: Started, cut = Infinity): Promise<void> => {
+  response.writeHead(200, { "content-type": "text/event-stream" })
+  response.flushHeaders()
+  const gone = new Promise<void>((resolve) => response.once("close", resolve))
+  let left = cut
+  const event = async (name: string, data: unknown) => {
+    const text = `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
+    const written = new Promise<void>((resolve) => response.write(text.slice(0, left), () => resolve()))
+    await Promise.race([written, gone])
+    left -= text.length
+    if (left <= 0) response.destroy()
+  }
+  for (let seq = 0; !response.destroyed;) {
+    const piece = process.pieces[seq]
+    if (piece !== undefined) {
+      seq += 1
+      await event("log", { channel: "stdout", seq, cursor: String(seq), data: piece.toString(), timestamp: iso(0) })
+    } else if (process.exit === undefined) {
+      await Promise.race([process.changed(), gone])
+    } else {
+      await event("state", processAnswer(process))
+      await event("eof", {})
+      response.end()
+      return
+    }
+  }
+}
+
 const send = async (response: Http.ServerResponse, reply: Reply): Promise<void> => {
   if (reply._tag === "Json") {
     response.writeHead(reply.status, { "content-type": "application/json" })
     response.end(JSON.stringify(reply.body))
     return
   }
+  if (reply._tag === "Events") return sendEvents(response, reply.process, reply.cut)
   response.writeHead(200, { "content-type": `multipart/form-data; boundary=${boundary}` })
   if (reply._tag === "DownloadError") {
     const text = JSON.stringify({ statusCode: reply.status, message: reply.message, source: "DAYTONA_DAEMON" })

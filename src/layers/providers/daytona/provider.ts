@@ -177,7 +177,8 @@ const clientOf = (sdk: Sdk): DaytonaClient["Service"] => {
   }
 }
 
-export const make = (options: Options): Effect.Effect<Made, SandboxError, Scope.Scope> =>
+/** `turnsBefore` is for tests that want every process followed. */
+export const make = (options: Options, turnsBefore?: number): Effect.Effect<Made, SandboxError, Scope.Scope> =>
   Effect.gen(function* () {
     const environment = yield* settings.environment
     const requestTimeout = Option.getOrElse(yield* SandboxSettings.get(SandboxSettings.requestTimeout), () =>
@@ -193,7 +194,8 @@ export const make = (options: Options): Effect.Effect<Made, SandboxError, Scope.
       directory: options.guestDirectory ?? "/tmp/.effect-sandbox",
       bootDirectory: options.bootDirectory ?? "/dev/shm",
       retry,
-      killGrace: options.killGrace
+      killGrace: options.killGrace,
+      turnsBefore
     }
     return {
       provider: Provider.make({ ...primitives(context, environment, options), requestTimeout }),

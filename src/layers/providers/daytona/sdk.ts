@@ -48,6 +48,9 @@ export type CreateDto = Parameters<SandboxApi["createSandbox"]>[0]
 /** What every method of a generated client takes last. */
 export type RequestOptions = NonNullable<Parameters<SandboxApi["getSandbox"]>[3]>
 
+/** A request to a toolbox; the URL begins behind that of the toolbox. */
+export type ToolboxRequest = Parameters<ProcessApi["axios"]["request"]>[0] & { readonly url: string }
+
 /** What is used of the generated client of snapshots, whose type the SDK does not export. */
 interface SnapshotsApi {
   readonly getAllSnapshots: (
@@ -108,6 +111,10 @@ export interface Client {
   readonly processesOf: (sandbox: Sandbox) => ProcessApi
   /** What moves its files. */
   readonly filesOf: (sandbox: Sandbox) => FilesApi
+  /** Asks its toolbox for what the SDK does not have. */
+  readonly toolboxOf: (
+    sandbox: Sandbox
+  ) => (request: ToolboxRequest) => Promise<{ readonly data: unknown; readonly status: number }>
 }
 
 /** What is asked of the vendor; see {@link Asked}. */
@@ -203,7 +210,17 @@ const clientOf = (
       )
     },
     processesOf: (sandbox) => sandbox.process["apiClient"],
-    filesOf: (sandbox) => sandbox.fs["apiClient"]
+    filesOf: (sandbox) => sandbox.fs["apiClient"],
+    toolboxOf: (sandbox) => (request) => {
+      const api = sandbox.process["apiClient"]
+      const { baseOptions, basePath } = { ...api["configuration"] }
+      return api["axios"].request({
+        ...baseOptions,
+        ...request,
+        url: `${basePath}${request.url}`,
+        headers: { ...baseOptions?.headers, ...request.headers }
+      })
+    }
   }
 }
 
