@@ -183,7 +183,10 @@ export const make = (
       if (Option.isSome(own) && Lifecycle.isLater(ref, own.value)) return new Superseded({ incarnation: bootId })
       // One that was made anew has another id.
       const others = yield* Lifecycle.find(sdk, sandboxId).pipe(
-        Stream.filter((info) => info.running && info.ref.externalId !== dto.id),
+        Stream.filter(
+          (info) =>
+            info.running && info.ref.externalId !== dto.id && info.namespace === dto.labels[labelNames.namespace]
+        ),
         Stream.runHead
       )
       if (Option.isSome(others)) return new Superseded({ incarnation: bootId })

@@ -1,6 +1,6 @@
 /** What goes wrong at Daytona, one switch of the emulator after the other, and what the user gets. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Redacted, type Scope, Stream } from "effect"
+import { Effect, Fiber, Option, Redacted, type Scope, Stream } from "effect"
 import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
@@ -9,6 +9,7 @@ import { inspect } from "node:util"
 import * as Daytona from "../../../../src/layers/providers/Daytona.ts"
 import { ProviderRegistry } from "../../../../src/services/ProviderRegistry.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
+import { newSandboxId } from "../../../../src/testing/internal/stores.ts"
 import * as Fault from "../../../emulators/daytona/faults.ts"
 import * as Emulator from "../../../emulators/daytona/server.ts"
 import { full } from "../../../support/full.ts"
@@ -115,6 +116,28 @@ describe("Daytona: a creation", () => {
     })
   )
 
+  for (const [whose, labels] of [
+    ["of the same id, in another namespace,", { "sandbox-namespace": "production" }],
+    ["[full] that nobody's record owns", {}]
+  ] as const) {
+    const name = `whose name a sandbox ${whose.replace(later, "")} has is refused, and that is neither taken nor deleted`
+    live(`${whose.startsWith(later) ? later : ""}${name}`, () =>
+      Effect.gen(function* () {
+        const { sandboxes, vendor } = yield* world
+        const sandboxId = newSandboxId()
+        const own = "sandbox-namespace" in labels ? { ...labels, "sandbox-id": sandboxId } : labels
+        const theirs = vendor.world.create({ name: `sbx-${sandboxId}-1`, labels: own }, "started", "")
+        const error = yield* Effect.flip(sandboxes.createSandbox({}, { sandboxId }))
+        assert.strictEqual(error.reason._tag, "NameInUse")
+        yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+        assert.deepStrictEqual(
+          vendor.alive().map(({ id, labels }) => [id, labels]),
+          [[theirs.id, own]]
+        )
+      })
+    )
+  }
+
   live("whose volume another one makes at the same time takes that", () =>
     Effect.gen(function* () {
       const { sandboxes, vendor } = yield* world
@@ -200,14 +223,20 @@ describe("Daytona: a command", () => {
   live("on a sandbox that is destroyed says Gone, or makes a stateless one anew", () =>
     Effect.gen(function* () {
       const { id, sandboxId, sandboxes, vendor } = yield* box
+      // One of the same id is another deployment's, and no successor.
+      const labels = { "sandbox-id": sandboxId, "sandbox-namespace": "production" }
+      const foreign = vendor.world.create({ labels }, "started", "")
       vendor.world.delete(vendor.world.find(id))
       const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
       assert.strictEqual(error.reason._tag, "Gone")
       const stateless = yield* sandboxes.createSandbox()
-      const second = vendor.alive()[0]
+      const ours = () => vendor.alive().find(({ id }) => id !== foreign.id)
+      const second = ours()
       vendor.world.delete(vendor.world.find(second?.id ?? ""))
       assert.deepInclude(yield* sandboxes.runCommand(stateless.sandboxId, "sh", counted), whole)
-      assert.notStrictEqual(vendor.alive()[0]?.id, second?.id)
+      assert.notStrictEqual(ours()?.id, second?.id)
+      assert.deepStrictEqual(foreign.labels, labels)
+      assert.include(vendor.alive(), foreign)
     })
   )
 })
@@ -342,6 +371,24 @@ describe("Daytona: a checkpoint", () => {
       assert.include(error.message, "push failed")
       assert.deepStrictEqual(yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId)), [])
       assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+    })
+  )
+})
+
+describe("Daytona: a restore", () => {
+  live("makes no sandbox without the secrets of its environment", () =>
+    Effect.gen(function* () {
+      const { sandboxes, vendor } = yield* world
+      const { sandboxId } = yield* sandboxes.createSandbox({ env: { TOKEN: Redacted.make("t") } })
+      const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+      const before = vendor.alive()
+      const provider = yield* Effect.flatMap(ProviderRegistry, (registry) => registry.get("daytona"))
+      const { restore } = Option.getOrThrow(provider.checkpoints)
+      const resolved = yield* provider.resolve({})
+      const request = { sandboxId, version: 2, namespace: "tests", config: {}, resolved, missingSecrets: ["env:TOKEN"] }
+      const error = yield* Effect.flip(restore(id, request, Option.none()))
+      assert.deepInclude(error.reason, { _tag: "SecretsRequired", names: ["env:TOKEN"] })
+      assert.deepStrictEqual(vendor.alive(), before)
     })
   )
 })
