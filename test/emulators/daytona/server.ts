@@ -10,10 +10,12 @@
  */
 import { Clock, Duration, Effect, FiberSet, type Scope } from "effect"
 import * as Fs from "node:fs"
+import * as Crypto from "node:crypto"
 import * as FsPromises from "node:fs/promises"
 import * as Http from "node:http"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { pipeline } from "node:stream/promises"
 import { setTimeout as delay } from "node:timers/promises"
 import { processesOf } from "../vercel/machine.ts"
 import { type Endpoint, type Fault, Faults } from "./faults.ts"
@@ -95,6 +97,8 @@ interface Call {
   readonly query: URLSearchParams
   readonly json: Readonly<Record<string, unknown>>
   readonly bytes: Buffer
+  /** Where a large body is; then `bytes` is what it begins with. */
+  readonly file: string | undefined
   readonly headers: Http.IncomingHttpHeaders
   readonly fault: Fault | undefined
 }
@@ -309,6 +313,10 @@ const routesOf = (world: World, pageSize: number, processes: boolean): ReadonlyA
     }),
     route("toolbox.upload", "POST", "/toolbox/:x/files/bulk-upload", async (call) => {
       const sandbox = running(call)
+      if (call.file !== undefined) {
+        await storeLarge(call, (path) => sandbox.guest.own(path))
+        return json({})
+      }
       const parts = parse(call.bytes, String(call.headers["content-type"]))
       const limit = call.fault?._tag === "Cut" ? call.fault.bytes : Infinity
       for (const { content, name } of parts.filter((part) => part.name.endsWith(".file"))) {
@@ -408,7 +416,7 @@ export const make = Effect.fnUntraced(function* (
       () =>
         new Promise<Http.Server>((resolve) => {
           const server = Http.createServer(
-            (request, response) => void serve({ routes, requests, faults, apiKey }, request, response)
+            (request, response) => void serve({ routes, requests, faults, apiKey, directory }, request, response)
           )
           server.on("connection", (socket) => {
             sockets.add(socket)
@@ -452,26 +460,68 @@ interface Served {
   readonly requests: Requests
   readonly faults: Faults
   readonly apiKey: string
+  /** For large bodies. */
+  readonly directory: string
 }
 
-const bodyOf = async (request: Http.IncomingMessage): Promise<Buffer | undefined> => {
+/** What is larger is kept in a file: tests measure the memory of the process that this is in. */
+const inMemory = 8 * 1024 * 1024
+
+interface Body {
+  /** Of a body in a file what it begins with. */
+  readonly bytes: Buffer
+  readonly file: string | undefined
+}
+
+const bodyOf = async (request: Http.IncomingMessage, directory: string): Promise<Body | undefined> => {
+  const file = Path.join(directory, `body-${Crypto.randomBytes(6).toString("hex")}`)
+  const chunks: Array<Buffer> = []
+  let size = 0
+  let spill: FsPromises.FileHandle | undefined
   try {
-    const chunks: Array<Buffer> = []
-    for await (const chunk of request) chunks.push(chunk)
-    return Buffer.concat(chunks)
+    for await (const chunk of request) {
+      size += chunk.length
+      if (size <= inMemory) chunks.push(chunk)
+      else {
+        if (spill === undefined) {
+          spill = await FsPromises.open(file, "w")
+          await spill.writev(chunks)
+        }
+        await spill.write(chunk)
+      }
+    }
+    return { bytes: Buffer.concat(chunks), file: spill === undefined ? undefined : file }
   } catch {
     // The client left before it was complete.
+    await FsPromises.rm(file, { force: true })
     return undefined
+  } finally {
+    await spill?.close()
   }
 }
 
+/** The only file of an upload that is kept in a file. */
+const storeLarge = async ({ bytes, file = "", headers }: Call, targetOf: (path: string) => string): Promise<void> => {
+  const boundary = /boundary=(.+)$/.exec(String(headers["content-type"]))?.[1] ?? ""
+  const head = bytes.subarray(0, 64 * 1024).toString("latin1")
+  const path = /name="files\[0\]\.path"\r\n\r\n(.*)\r\n/.exec(head)?.[1] ?? ""
+  const start = head.indexOf("\r\n\r\n", head.indexOf('name="files[0].file"')) + 4
+  const { size } = await FsPromises.stat(file)
+  const end = size - `\r\n--${boundary}--\r\n`.length - 1
+  const target = targetOf(Buffer.from(path, "latin1").toString())
+  await FsPromises.mkdir(Path.dirname(target), { recursive: true })
+  await pipeline(Fs.createReadStream(file, { start, end }), Fs.createWriteStream(target))
+  await FsPromises.rm(file)
+}
+
 const serve = async (
-  { apiKey, faults, requests, routes }: Served,
+  { apiKey, directory, faults, requests, routes }: Served,
   request: Http.IncomingMessage,
   response: Http.ServerResponse
 ): Promise<void> => {
-  const bytes = await bodyOf(request)
-  if (bytes === undefined) return
+  const received = await bodyOf(request, directory)
+  if (received === undefined) return
+  const { bytes } = received
   const url = new URL(request.url ?? "/", "http://emulator")
   const isJson = (request.headers["content-type"] ?? "").startsWith("application/json")
   const body: Record<string, unknown> = isJson && bytes.length > 0 ? JSON.parse(bytes.toString()) : {}
@@ -495,7 +545,7 @@ const serve = async (
         params,
         query: url.searchParams,
         json: body,
-        bytes,
+        ...received,
         headers: request.headers,
         fault
       })
