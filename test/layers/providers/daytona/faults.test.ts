@@ -158,7 +158,7 @@ describe("Daytona: a command", () => {
     ["[full] whose start is reset before it is taken up", Fault.resetBefore],
     ["whose start is reset after it was taken up", Fault.resetAfter],
     ["[full] whose start meets 429", Fault.rateLimited(0)],
-    ["whose start meets a proxy that loses the answer", Fault.badGateway({ executed: true })],
+    ["[full] whose start meets a proxy that loses the answer", Fault.badGateway({ executed: true })],
     ["[full] whose start meets a server error", Fault.status(500, "Internal Server Error")],
     ["[full] whose start times out at a gateway", Fault.status(504, "Gateway Timeout", { executed: true })],
     ["whose start meets a proxy that does not find the sandbox", Fault.status(400, "Is the Sandbox started?")]
@@ -255,27 +255,29 @@ describe("Daytona: files", () => {
     ["is refused", Fault.status(400, JSON.stringify({ errors: ["disk full"] })), "InvalidArgument"],
     ["breaks off", Fault.resetBefore, "Unavailable"],
     ["is cut and told as a success", Fault.cut(3), "Unavailable"],
-    ["is told as a success and is not there", Fault.status(200, "no"), "Unavailable"]
+    ["[full] is told as a success and is not there", Fault.status(200, "no"), "Unavailable"]
   ] as const) {
-    live(`an upload that ${name} is no success, and leaves the file as it was`, () =>
-      Effect.gen(function* () {
-        const { sandboxId, sandboxes, vendor } = yield* box
-        const left = Effect.map(
-          sandboxes.runCommand(sandboxId, "sh", ["-c", "ls ../tmp/.effect-sandbox | grep up- || :"]),
-          ({ stdout }) => stdout
-        )
-        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "before" }])
-        vendor.faults.inject("toolbox.upload", fault, { times: 99 })
-        const error = yield* Effect.flip(sandboxes.writeFiles(sandboxId, [{ path: "f", content: "after" }]))
-        assert.strictEqual(error.reason._tag, tag)
-        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "before")
-        assert.strictEqual(yield* left, "", "no upload is left")
-        vendor.faults.clear()
-        if (tag === "InvalidArgument") return
-        vendor.faults.inject("toolbox.upload", fault)
-        yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "after" }])
-        assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "after")
-      })
+    live(
+      `${name.startsWith(later) ? later : ""}an upload that ${name.replace(later, "")} is no success, and leaves the file as it was`,
+      () =>
+        Effect.gen(function* () {
+          const { sandboxId, sandboxes, vendor } = yield* box
+          const left = Effect.map(
+            sandboxes.runCommand(sandboxId, "sh", ["-c", "ls ../tmp/.effect-sandbox | grep up- || :"]),
+            ({ stdout }) => stdout
+          )
+          yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "before" }])
+          vendor.faults.inject("toolbox.upload", fault, { times: 99 })
+          const error = yield* Effect.flip(sandboxes.writeFiles(sandboxId, [{ path: "f", content: "after" }]))
+          assert.strictEqual(error.reason._tag, tag)
+          assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "before")
+          assert.strictEqual(yield* left, "", "no upload is left")
+          vendor.faults.clear()
+          if (tag === "InvalidArgument") return
+          vendor.faults.inject("toolbox.upload", fault)
+          yield* sandboxes.writeFiles(sandboxId, [{ path: "f", content: "after" }])
+          assert.strictEqual(text(yield* sandboxes.readFile(sandboxId, "f")), "after")
+        })
     )
   }
 
@@ -450,7 +452,7 @@ describe("Daytona: a stop", () => {
   for (const [name, fault] of [
     ["whose answer is lost", Fault.resetAfter],
     ["that meets another change", Fault.status(409, "Sandbox state change in progress")],
-    ["that somebody else has made", Fault.status(400, "Sandbox is not started", { executed: true })],
+    ["[full] that somebody else has made", Fault.status(400, "Sandbox is not started", { executed: true })],
     ["[full] that meets a server error", Fault.status(500, "no")]
   ] as const) {
     live(`${name} is a stop`, () =>

@@ -24,7 +24,7 @@ const until = (reached: () => boolean): Effect.Effect<void> =>
 
 /** Says something all the time until the file is there, which gets it past its turns; then this much more, and fails with 4. */
 const lasting = (go: string, more: number) =>
-  `echo run >>runs; while [ ! -e ${go} ]; do echo x; sleep 0.05; done; seq 1 ${more}; exit 4`
+  `echo run >>runs; while [ ! -e ${go} ]; do echo x; sleep 0.2; done; seq 1 ${more}; exit 4`
 
 /** It all came, in order and once. */
 const assertWhole = (result: P.Result, more: number) => {

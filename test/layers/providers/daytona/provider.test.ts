@@ -2,6 +2,8 @@
 import { layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import * as Daytona from "../../../../src/layers/providers/daytona/provider.ts"
+import * as Machines from "../../../../src/testing/internal/providerMachines.ts"
+import * as Processes from "../../../../src/testing/internal/providerProcesses.ts"
 import * as Recorded from "../../../../src/testing/internal/providerRecorded.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
 import { type Options, suite } from "../../../../src/testing/ProviderSuite.ts"
@@ -35,11 +37,7 @@ const options: Options = {
   bindingModes: process.getuid?.() !== 0
 }
 
-suite(
-  "daytona",
-  Effect.map(provider(), (made) => made.provider),
-  options
-)
+const inTurns = Effect.map(provider(), (made) => made.provider)
 
 /** Every read is followed. */
 const followed = Effect.gen(function* () {
@@ -47,17 +45,28 @@ const followed = Effect.gen(function* () {
   return (yield* Daytona.make(optionsFor(emulator), 0)).provider
 })
 
-if (full) suite("daytona, followed", followed, options)
-else {
-  const subject = Layer.effect(
+const subject = (make: typeof inTurns) =>
+  Layer.effect(
     P.Subject,
     Effect.gen(function* () {
-      const provider = yield* followed
-      const machine = yield* provider.create(yield* P.request(provider, {}, "suite"))
-      return P.Subject.of({ provider, machine, namespace: "suite", config: {} })
+      const provider = yield* make
+      const config = options.config ?? {}
+      const machine = yield* provider.create(yield* P.request(provider, config, "suite"))
+      return P.Subject.of({ provider, machine, namespace: "suite", config })
     })
   )
-  layer(subject, { excludeTestServices: true })("recorded processes: daytona, followed", (it) =>
+
+if (full) {
+  suite("daytona", inTurns, options)
+  suite("daytona, followed", followed, options)
+} else {
+  // In short runs each case meets one of the two.
+  layer(subject(inTurns), { excludeTestServices: true })("SandboxProvider: daytona", (it) => {
+    Processes.register(it, options)
+    Machines.registerFiles(it, options)
+    Machines.registerLife(it, options)
+  })
+  layer(subject(followed), { excludeTestServices: true })("SandboxProvider: daytona, followed", (it) =>
     Recorded.register(it, options)
   )
 }
