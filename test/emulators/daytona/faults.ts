@@ -15,6 +15,7 @@ export const endpoints = [
   "sandbox.ttl",
   "sandbox.autostop",
   "sandbox.previewUrl",
+  "sandbox.toolboxUrl",
   "sandbox.signedPreviewUrl",
   "snapshot.list",
   "snapshot.get",

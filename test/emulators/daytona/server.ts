@@ -65,6 +65,8 @@ export interface Options {
   readonly pageSize?: number | undefined
   /** What comes first in the `PATH` of guests. */
   readonly bin?: string | undefined
+  /** Whether a sandbox tells where its toolbox is, as it has for long; true. */
+  readonly tellsToolbox?: boolean | undefined
   /** Whether the toolbox has the newer API of processes. */
   readonly processes?: boolean | undefined
 }
@@ -240,6 +242,10 @@ const routesOf = (world: World, pageSize: number, processes: boolean): ReadonlyA
       sandbox.autoStopInterval = Number(params[1])
       world.touch(sandbox)
     }),
+    route("sandbox.toolboxUrl", "GET", "/api/sandbox/:x/toolbox-proxy-url", (call) => {
+      known(call)
+      return json({ url: world.toolboxUrl() })
+    }),
     route("sandbox.previewUrl", "GET", "/api/sandbox/:x/ports/(\\d+)/preview-url", (call) => {
       const sandbox = active(call)
       const url = `https://${call.params[1]}-${sandbox.id}.preview.test`
@@ -404,7 +410,8 @@ export const make = Effect.fnUntraced(function* (
       return () => fiber.interruptUnsafe()
     },
     transition: Duration.toMillis(options.transition ?? "5 millis"),
-    toolboxUrl: () => `${origin}/toolbox`
+    toolboxUrl: () => `${origin}/toolbox`,
+    tellsToolbox: options.tellsToolbox ?? true
   })
   const requests = new Requests()
   const faults = new Faults()

@@ -76,6 +76,8 @@ const lastsFor = (autoStopMinutes: number): Duration.Duration =>
 export const make = (guest: Guest): Effect.Effect<Following | undefined, SandboxError> => {
   const { sdk } = guest
   let has: boolean | undefined
+  /** It has just failed: the next read is a turn, so that what goes wrong here alone ends nothing. */
+  let rests = false
   const lock = Semaphore.makeUnsafe(1)
   const lasts = lastsFor(guest.dto.autoStopInterval ?? 15)
   const asked: Question = {
@@ -98,13 +100,18 @@ export const make = (guest: Guest): Effect.Effect<Following | undefined, Sandbox
       // What else it says is about this moment.
       else if (status === 404 || status === 405 || status === 501) has = false
     }),
-    // A turn finds out better what is wrong.
-    Effect.ignore
+    // A turn finds out better what is wrong. But nobody waits for this twice.
+    Effect.catch((error) =>
+      Effect.sync(() => {
+        if (error.reason._tag === "Timeout") has = false
+      })
+    )
   )
 
-  /** An answer that is none that we know ends its use: what it is asked for can be had in turns too. */
+  /** An answer that is none that we know, or none in time, ends its use: what it is asked for can be had in turns too. */
   const refused = (error: SandboxError): Effect.Effect<never, SandboxError> => {
-    if (error.isRetryable) return Effect.fail(error)
+    rests = true
+    if (error.isRetryable && error.reason._tag !== "Timeout") return Effect.fail(error)
     has = false
     return Effect.flatMap(guest.explain(error), (why) =>
       Effect.fail(
@@ -138,6 +145,23 @@ export const make = (guest: Guest): Effect.Effect<Following | undefined, Sandbox
       })
     )
 
+  /** The events of a process; something on the way may keep back what is not complete. */
+  const opened = (id: string) =>
+    sdk.use(asked, async (client, options) => {
+      const { data } = await client.toolboxOf(guest.sandbox)({
+        ...options,
+        method: "GET",
+        url: `/processes/${id}/logs?cursor=start&encoding=text&follow=true`,
+        headers: { Accept: "text/event-stream" },
+        responseType: "stream",
+        // The deadline is for the beginning.
+        timeout: 0
+      })
+      // Whoever is not there yet, or gone by then, does not hear of it.
+      if (data instanceof Readable) data.on("error", () => {})
+      return data
+    })
+
   const stream = (argv: ReadonlyArray<string>): Stream.Stream<string, SandboxError> =>
     Stream.unwrap(
       Effect.gen(function* () {
@@ -158,37 +182,22 @@ export const make = (guest: Guest): Effect.Effect<Following | undefined, Sandbox
           )
         )
         const body = yield* Effect.acquireRelease(
-          ask({
-            method: "GET",
-            url: `/processes/${id}/logs?cursor=start&encoding=text&follow=true`,
-            headers: { Accept: "text/event-stream" },
-            responseType: "stream",
-            // The deadline is for the beginning.
-            timeout: 0
-          }).pipe(
-            Effect.tapError((error) =>
-              Effect.sync(() => {
-                // Something on the way may keep what is not complete.
-                if (error.reason._tag === "Timeout") has = false
-              })
-            ),
+          opened(id).pipe(
             Effect.catch(refused),
-            Effect.flatMap(({ data }) => {
-              if (data instanceof Readable) return Effect.succeed(data)
+            Effect.flatMap((body) => {
+              if (body instanceof Readable) return Effect.succeed(body)
               has = false
               return Effect.fail(unavailable("the toolbox does not follow"))
             })
           ),
-          (body) =>
-            Effect.sync(() => {
-              // Whoever is gone by then does not hear of it.
-              body.on("error", () => {})
-              body.destroy()
-            }),
+          (body) => Effect.sync(() => body.destroy()),
           { interruptible: true }
         )
         const pieces = Stream.fromAsyncIterable(outputIn(body), (error) => {
-          if (!(error instanceof Unintelligible)) return sdk.classify(error, asked)
+          if (!(error instanceof Unintelligible)) {
+            rests = !spoke
+            return sdk.classify(error, asked)
+          }
           has = false
           return unavailable(error.message)
         })
@@ -226,6 +235,10 @@ export const make = (guest: Guest): Effect.Effect<Following | undefined, Sandbox
     )
 
   return Effect.gen(function* () {
+    if (rests) {
+      rests = false
+      return undefined
+    }
     if (has === undefined) yield* lock.withPermits(1)(Effect.suspend(() => (has === undefined ? probe : Effect.void)))
     return has === true ? { lasts, stream } : undefined
   })

@@ -129,7 +129,7 @@ export const make = (
       sandboxId,
       ...fields
     })
-    const sandbox = yield* sdk.use(question("connect", {}), (client) => Promise.resolve(client.sandboxOf(found)))
+    const sandbox = yield* sdk.use(question("connect", {}), (client, options) => client.sandboxOf(found, options))
     const known = found.labels[labelNames.boot]
     const suggested = options.fresh && known !== undefined ? known : SecureRandom.uuidV4Unsafe()
     const isAbsolute = places.directory.startsWith("/") && places.bootDirectory.startsWith("/")

@@ -157,7 +157,9 @@ const clientOf = (sdk: Sdk): DaytonaClient["Service"] => {
   return {
     native: (ref, sandboxId) =>
       Effect.flatMap(own("native", ref, sandboxId), (dto) =>
-        sdk.use(Lifecycle.question("native", dto.id, { sandboxId }), (client) => Promise.resolve(client.sandboxOf(dto)))
+        sdk.use(Lifecycle.question("native", dto.id, { sandboxId }), (client, options) =>
+          client.sandboxOf(dto, options)
+        )
       ),
     signedPortUrl: (ref, sandboxId, port, expiresIn) =>
       Effect.gen(function* () {

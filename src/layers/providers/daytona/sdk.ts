@@ -105,8 +105,8 @@ export interface Client {
   readonly api: SandboxApi
   readonly snapshots: SnapshotsApi
   readonly volumes: VolumesApi
-  /** The SDK's object for what the API told; asks nothing. */
-  readonly sandboxOf: (dto: Dto) => Sandbox
+  /** The SDK's object for what the API told. Asks where the toolbox is if that was not told. */
+  readonly sandboxOf: (dto: Dto, options: RequestOptions) => Promise<Sandbox>
   /** What runs commands in that sandbox. */
   readonly processesOf: (sandbox: Sandbox) => ProcessApi
   /** What moves its files. */
@@ -196,11 +196,15 @@ const clientOf = (
     snapshots,
     volumes,
     // As the SDK's own `get` makes it, but for the agents.
-    sandboxOf: (dto) => {
+    sandboxOf: async (dto, options) => {
+      const toolboxProxyUrl =
+        Predicate.isString(dto.toolboxProxyUrl) && dto.toolboxProxyUrl !== ""
+          ? dto.toolboxProxyUrl
+          : (await api.getToolboxProxyUrl(dto.id, undefined, options)).data.url
       const transport = module.Daytona.createAxiosInstance(requestTimeoutMs)
       Object.assign(transport.defaults, agents)
       return new module.Sandbox(
-        dto,
+        { ...dto, toolboxProxyUrl },
         structuredClone(daytona["clientConfig"]),
         transport,
         api,

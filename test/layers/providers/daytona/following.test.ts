@@ -1,13 +1,20 @@
 /** The newer process API of the toolbox: what lasts is followed by it, and what is wrong with it is made good in turns. */
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Exit, Scope } from "effect"
+import { ConfigProvider, Effect, Exit, Schedule, Scope } from "effect"
 import * as Daytona from "../../../../src/layers/providers/daytona/provider.ts"
 import type { Machine } from "../../../../src/services/SandboxProvider.ts"
+import * as RecoveryPolicy from "../../../../src/services/RecoveryPolicy.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
 import * as Fault from "../../../emulators/daytona/faults.ts"
 import * as Emulator from "../../../emulators/daytona/server.ts"
 import { full } from "../../../support/full.ts"
 import { optionsFor } from "./support.ts"
+
+/** Tries again soon, and not often. */
+const brief = {
+  ...RecoveryPolicy.defaults,
+  connect: Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 3 }), RecoveryPolicy.respectRetryAfter)
+}
 
 /** With `turnsBefore` 0 every read is followed. */
 const world = Effect.fnUntraced(function* (processes: boolean, turnsBefore?: number) {
@@ -139,22 +146,42 @@ describe("Daytona: the newer process API", () => {
     )
   }
 
-  live("that keeps back what it has is not waited for", () =>
-    Effect.gen(function* () {
-      const { emulator, machine } = yield* world(true, 0)
-      const never = Promise.withResolvers<void>()
-      emulator.faults.inject("toolbox.processLogs", Fault.gate({ before: never.promise }))
-      const turns = () => emulator.requests.count("toolbox.processLogs") > 0
-      assertWhole(yield* run(machine, turns, 10), 10)
-      assert.strictEqual(emulator.requests.count("toolbox.processLogs"), 1)
-      never.resolve()
-    }).pipe(
-      Effect.provideService(
-        ConfigProvider.ConfigProvider,
-        ConfigProvider.fromUnknown({ SANDBOX_REQUEST_TIMEOUT: "2 seconds" })
+  for (const [name, endpoint] of [
+    ["that keeps back what it has", "toolbox.processLogs"],
+    ["[full] that does not answer", "toolbox.processStart"],
+    ["[full] that does not say whether it is there", "toolbox.processes"]
+  ] as const) {
+    live(`${name} is not waited for`, () =>
+      Effect.gen(function* () {
+        const { emulator, machine } = yield* world(true, 0)
+        const never = Promise.withResolvers<void>()
+        emulator.faults.inject(endpoint, Fault.gate({ before: never.promise }), { times: 9 })
+        assertWhole(yield* run(machine, () => emulator.requests.count(endpoint) > 0, 10), 10)
+        assert.strictEqual(emulator.requests.count(endpoint), 1)
+        never.resolve()
+      }).pipe(
+        Effect.provideService(
+          ConfigProvider.ConfigProvider,
+          ConfigProvider.fromUnknown({ SANDBOX_REQUEST_TIMEOUT: "2 seconds" })
+        )
       )
     )
-  )
+  }
+
+  for (const [name, endpoint, fault] of [
+    ["[full] whose connections are cut at once", "toolbox.processLogs", Fault.resetBefore],
+    ["that is always at fault", "toolbox.processStart", Fault.status(500, "no")]
+  ] as const) {
+    live(`${name} ends nothing`, () =>
+      Effect.gen(function* () {
+        const { emulator, machine } = yield* world(true, 0)
+        emulator.faults.inject(endpoint, fault, { times: 999 })
+        // More often than anything is tried in a row.
+        assertWhole(yield* run(machine, () => emulator.requests.count("toolbox.processStart") > 6, 10), 10)
+        assert.strictEqual(yield* ran(machine), "run\n")
+      }).pipe(Effect.provideService(RecoveryPolicy.RecoveryPolicy, brief))
+    )
+  }
 
   live("leaves no reader behind when the service goes, and the process is gone on with", () =>
     Effect.gen(function* () {
