@@ -96,7 +96,7 @@ describe("Daytona: the newer process API", () => {
   for (const [name, endpoint, fault] of [
     ["whose events are cut", "toolbox.processLogs", Fault.cut(1_000)],
     ["[full] whose connection is reset", "toolbox.processLogs", Fault.resetAfter],
-    ["whose answer is lost", "toolbox.processStart", Fault.badGateway({ executed: true })],
+    ["[full] whose answer is lost", "toolbox.processStart", Fault.badGateway({ executed: true })],
     ["[full] that meets 429", "toolbox.processStart", Fault.rateLimited(0)],
     ["[full] whose probe fails", "toolbox.processes", Fault.status(503, "no")]
   ] as const) {
@@ -124,7 +124,11 @@ describe("Daytona: the newer process API", () => {
     ["[full] wants something else", "toolbox.processStart", Fault.status(400, "command is required")],
     ["[full] does not find what it has", "toolbox.processStart", Fault.status(404, "no route")],
     ["[full] follows nothing", "toolbox.processLogs", answer(200, '{"frames":[],"eof":false}')],
-    ["tells what has no data", "toolbox.processLogs", answer(200, "event: log\ndata: {}\n\n", "text/event-stream")],
+    [
+      "[full] tells what has no data",
+      "toolbox.processLogs",
+      answer(200, "event: log\ndata: {}\n\n", "text/event-stream")
+    ],
     ["[full] answers with a page", "toolbox.processLogs", answer(200, "<html></html>", "text/html")]
   ] as const) {
     live(`${name.startsWith(later) ? later : ""}that ${name.replace(later, "")} is not used any more`, () =>
