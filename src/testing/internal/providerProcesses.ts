@@ -298,7 +298,7 @@ export const register = (it: It, options: Options): void => {
       assert.strictEqual(result.stdout.length, 0)
     }))
 
-  if (processes.stdin) registerInput(test, shellTest)
+  if (processes.stdin) registerInput(test, shellTest, options.inputMebibytes ?? 16)
 
   test("the environment: the sandbox's own, the command's over it, nothing of the service's", (machine) =>
     Effect.gen(function* () {
@@ -417,7 +417,7 @@ export const register = (it: It, options: Options): void => {
 
 type Test = <A, E>(name: string, body: (machine: Machine) => Effect.Effect<A, E, P.Subject | Scope.Scope>) => void
 
-const registerInput = (test: Test, shellTest: Test): void => {
+const registerInput = (test: Test, shellTest: Test, mebibytes: number): void => {
   shellTest("input is live: each line is answered before the next is sent", (machine) =>
     Effect.gen(function* () {
       const seen = yield* P.observe(
@@ -435,14 +435,13 @@ const registerInput = (test: Test, shellTest: Test): void => {
     })
   )
 
-  test("input: 16 MiB of anything, through the sink, and its end", (machine) =>
+  test(`input: ${mebibytes} MiB of anything, through the sink, and its end`, (machine) =>
     Effect.gen(function* () {
       const part = Crypto.randomBytes(1 << 20)
-      const whole = Buffer.concat(Array.from({ length: 16 }, () => part))
+      const parts = Array.from({ length: mebibytes }, () => part)
+      const whole = Buffer.concat(parts)
       const process = yield* P.start(machine, "cat", [], { stdin: true })
-      const writing = yield* Effect.forkChild(
-        Stream.run(Stream.fromIterable(Array.from({ length: 16 }, () => part)), process.stdin)
-      )
+      const writing = yield* Effect.forkChild(Stream.run(Stream.fromIterable(parts), process.stdin))
       const result = yield* P.collect(process)
       yield* Fiber.join(writing)
       assert.strictEqual(P.sha256(result.stdout), P.sha256(whole))

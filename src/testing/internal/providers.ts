@@ -43,6 +43,8 @@ export interface Options {
   readonly interpreted?: boolean | undefined
   /** How many argument lists the property test tries; 30. */
   readonly propertyRuns?: number | undefined
+  /** How many mebibytes of input the test of much input writes; 16. */
+  readonly inputMebibytes?: number | undefined
   /** Deadline of one test in ms; 30 s. */
   readonly timeout?: number | undefined
 }

@@ -15,6 +15,7 @@ export const endpoints = [
   "sandbox.ttl",
   "sandbox.autostop",
   "sandbox.previewUrl",
+  "sandbox.toolboxUrl",
   "sandbox.signedPreviewUrl",
   "snapshot.list",
   "snapshot.get",
@@ -28,7 +29,12 @@ export const endpoints = [
   "toolbox.upload",
   "toolbox.download",
   "toolbox.deleteFile",
-  "toolbox.workDir"
+  "toolbox.workDir",
+  "toolbox.processes",
+  "toolbox.processStart",
+  "toolbox.processLogs",
+  "toolbox.processSignal",
+  "toolbox.processDelete"
 ] as const
 export type Endpoint = (typeof endpoints)[number]
 
@@ -46,7 +52,10 @@ export type Fault =
   | { readonly _tag: "Gate"; readonly before?: Promise<void> | undefined; readonly after?: Promise<void> | undefined }
   /** What is made comes to this state instead: for creations, snapshots and volumes. `hold` leaves it on its way. */
   | { readonly _tag: "Becomes"; readonly state: "error" | "build_failed" | "hold"; readonly reason: string }
-  /** Of an upload or a download only so many bytes: stored and told as a success, or sent before the connection is cut. */
+  /**
+   * Of an upload, a download or a process's events only so many bytes: stored and told as a success, or sent before the connection is
+   * cut.
+   */
   | { readonly _tag: "Cut"; readonly bytes: number }
   /** The list still has what was destroyed, as if it ran. */
   | { readonly _tag: "Ghosts" }

@@ -3,6 +3,7 @@
  * `tmp` is on the disk too, `shm` does not outlive a boot. The directory is no jail: a command sees the host.
  */
 import * as ChildProcess from "node:child_process"
+import * as Crypto from "node:crypto"
 import { existsSync } from "node:fs"
 import * as Fs from "node:fs/promises"
 import * as Path from "node:path"
@@ -17,12 +18,60 @@ export interface Executed {
 /** The daemon takes zsh or bash where there is one; they read no further ahead than a line. */
 export const shell = existsSync("/bin/bash") ? "/bin/bash" : "sh"
 
+/** A process of the newer API, and what it has written so far. */
+export class Started {
+  readonly id = Crypto.randomUUID()
+  readonly pieces: Array<Buffer> = []
+  exit: { readonly code: number | null; readonly signal: string | null } | undefined
+  readonly #child: ChildProcess.ChildProcess
+  readonly #changes = new Set<() => void>()
+
+  constructor(child: ChildProcess.ChildProcess, timeout: number | undefined) {
+    this.#child = child
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.on("data", (bytes: Buffer) => {
+        this.pieces.push(bytes)
+        this.#tell()
+      })
+    }
+    const timer = timeout === undefined ? undefined : setTimeout(() => this.kill("SIGKILL"), timeout)
+    const ended = (code: number | null, signal: string | null) => {
+      clearTimeout(timer)
+      this.exit = { code, signal }
+      this.#tell()
+    }
+    child.once("error", () => ended(null, null))
+    child.once("close", ended)
+  }
+
+  #tell(): void {
+    for (const change of this.#changes) change()
+    this.#changes.clear()
+  }
+
+  changed(): Promise<void> {
+    return new Promise((resolve) => this.#changes.add(resolve))
+  }
+
+  /** Its group. */
+  kill(signal: NodeJS.Signals): void {
+    if (this.#child.pid === undefined || this.exit !== undefined) return
+    try {
+      process.kill(-this.#child.pid, signal)
+    } catch {
+      // It has just ended.
+    }
+  }
+}
+
 /** 408: the group was killed, and its output is lost. */
 export class TimedOut extends Error {}
 
 export class Guest {
   readonly root: string
   readonly home: string
+  /** Those of the newer API. */
+  readonly started = new Map<string, Started>()
   readonly #path: string
 
   constructor(root: string, path: string) {
@@ -39,6 +88,7 @@ export class Guest {
   }
 
   async boot(): Promise<void> {
+    this.started.clear()
     await Fs.rm(Path.join(this.root, "shm"), { recursive: true, force: true })
     await Fs.mkdir(Path.join(this.root, "shm"))
   }
@@ -81,6 +131,30 @@ export class Guest {
     return resolved
   }
 
+  #environment(own: Readonly<Record<string, string>>): Record<string, string> {
+    return {
+      HOME: this.home,
+      LANG: "C.UTF-8",
+      PATH: this.#path,
+      TMPDIR: Path.join(this.root, "tmp"),
+      USER: "daytona",
+      ...own
+    }
+  }
+
+  /** Starts a program of the newer API. */
+  start(argv: ReadonlyArray<string>, env: Readonly<Record<string, string>>, timeout: number | undefined): Started {
+    const child = ChildProcess.spawn(argv[0] ?? "", argv.slice(1), {
+      cwd: this.home,
+      env: this.#environment(env),
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    const started = new Started(child, timeout)
+    this.started.set(started.id, started)
+    return started
+  }
+
   /**
    * As the daemon does it: the text goes to the standard input of a shell, both streams are one, bytes become text, and who holds the
    * output open holds the answer back.
@@ -94,14 +168,7 @@ export class Guest {
     return new Promise((resolve, reject) => {
       const child = ChildProcess.spawn(shell, [], {
         cwd: this.resolve(request.cwd ?? ""),
-        env: {
-          HOME: this.home,
-          LANG: "C.UTF-8",
-          PATH: this.#path,
-          TMPDIR: Path.join(this.root, "tmp"),
-          USER: "daytona",
-          ...request.env
-        },
+        env: this.#environment(request.env),
         detached: true,
         stdio: ["pipe", "pipe", "pipe"]
       })

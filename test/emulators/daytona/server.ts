@@ -10,14 +10,16 @@
  */
 import { Clock, Duration, Effect, FiberSet, type Scope } from "effect"
 import * as Fs from "node:fs"
+import * as Crypto from "node:crypto"
 import * as FsPromises from "node:fs/promises"
 import * as Http from "node:http"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { pipeline } from "node:stream/promises"
 import { setTimeout as delay } from "node:timers/promises"
 import { processesOf } from "../vercel/machine.ts"
 import { type Endpoint, type Fault, Faults } from "./faults.ts"
-import { TimedOut } from "./guest.ts"
+import { type Guest, type Started, TimedOut } from "./guest.ts"
 import { parse, partHead } from "./multipart.ts"
 import { iso, Refusal, refuse, type SandboxState, type SnapshotState, type VolumeState, World } from "./state.ts"
 
@@ -63,6 +65,10 @@ export interface Options {
   readonly pageSize?: number | undefined
   /** What comes first in the `PATH` of guests. */
   readonly bin?: string | undefined
+  /** Whether a sandbox tells where its toolbox is, as it has for long; true. */
+  readonly tellsToolbox?: boolean | undefined
+  /** Whether the toolbox has the newer API of processes. */
+  readonly processes?: boolean | undefined
 }
 
 export interface DaytonaEmulator {
@@ -93,6 +99,8 @@ interface Call {
   readonly query: URLSearchParams
   readonly json: Readonly<Record<string, unknown>>
   readonly bytes: Buffer
+  /** Where a large body is; then `bytes` is what it begins with. */
+  readonly file: string | undefined
   readonly headers: Http.IncomingHttpHeaders
   readonly fault: Fault | undefined
 }
@@ -100,6 +108,7 @@ interface Call {
 type Reply =
   | { readonly _tag: "Json"; readonly status: number; readonly body: unknown }
   | { readonly _tag: "Download"; readonly path: string; readonly file: string; readonly cut: number | undefined }
+  | { readonly _tag: "Events"; readonly process: Started; readonly cut: number | undefined }
   | { readonly _tag: "DownloadError"; readonly path: string; readonly status: number; readonly message: string }
 
 const json = (body: unknown, status = 200): Reply => ({ _tag: "Json", status, body })
@@ -133,7 +142,13 @@ const volumeAnswer = (volume: VolumeState) => ({
   updatedAt: iso(volume.createdAt)
 })
 
-const routesOf = (world: World, pageSize: number): ReadonlyArray<Route> => {
+const processAnswer = ({ exit, id }: Started) => ({
+  id,
+  state: exit === undefined ? "running" : "exited",
+  ...(exit === undefined ? {} : { exitCode: exit.code, reason: exit.signal === null ? "exited" : "signaled" })
+})
+
+const routesOf = (world: World, pageSize: number, processes: boolean): ReadonlyArray<Route> => {
   const route = (endpoint: Endpoint, method: string, path: string, handler: Route["handler"]): Route => ({
     endpoint,
     method,
@@ -157,6 +172,12 @@ const routesOf = (world: World, pageSize: number): ReadonlyArray<Route> => {
       change(sandbox, call)
       return json(world.dto(sandbox))
     })
+  const modern = (call: Call): Guest => {
+    const { guest } = running(call)
+    return processes ? guest : refuse(404, "404 page not found")
+  }
+  const started = (call: Call): Started =>
+    modern(call).started.get(call.params[1] ?? "") ?? refuse(404, "process not found")
   /** What the proxy says where no daemon answers. */
   const running = (call: Call): SandboxState => {
     const id = call.params[0] ?? ""
@@ -220,6 +241,10 @@ const routesOf = (world: World, pageSize: number): ReadonlyArray<Route> => {
     changed("sandbox.autostop", "POST", "/api/sandbox/:x/autostop/(\\d+)", (sandbox, { params }) => {
       sandbox.autoStopInterval = Number(params[1])
       world.touch(sandbox)
+    }),
+    route("sandbox.toolboxUrl", "GET", "/api/sandbox/:x/toolbox-proxy-url", (call) => {
+      known(call)
+      return json({ url: world.toolboxUrl() })
     }),
     route("sandbox.previewUrl", "GET", "/api/sandbox/:x/ports/(\\d+)/preview-url", (call) => {
       const sandbox = active(call)
@@ -294,6 +319,10 @@ const routesOf = (world: World, pageSize: number): ReadonlyArray<Route> => {
     }),
     route("toolbox.upload", "POST", "/toolbox/:x/files/bulk-upload", async (call) => {
       const sandbox = running(call)
+      if (call.file !== undefined) {
+        await storeLarge(call, (path) => sandbox.guest.own(path))
+        return json({})
+      }
       const parts = parse(call.bytes, String(call.headers["content-type"]))
       const limit = call.fault?._tag === "Cut" ? call.fault.bytes : Infinity
       for (const { content, name } of parts.filter((part) => part.name.endsWith(".file"))) {
@@ -319,6 +348,40 @@ const routesOf = (world: World, pageSize: number): ReadonlyArray<Route> => {
       const sandbox = running(call)
       await FsPromises.rm(sandbox.guest.own(call.query.get("path") ?? ""), { force: true })
       return json({}, 200)
+    }),
+    route("toolbox.processes", "GET", "/toolbox/:x/processes", (call) =>
+      json({ processes: [...modern(call).started.values()].map(processAnswer) })
+    ),
+    route("toolbox.processStart", "POST", "/toolbox/:x/processes", (call) => {
+      const guest = modern(call)
+      const { argv, timeoutMs } = call.json
+      const words = Array.isArray(argv) ? argv.map(String) : []
+      const started = guest.start(words, running(call).env, typeof timeoutMs === "number" ? timeoutMs : undefined)
+      return json(processAnswer(started), 201)
+    }),
+    route("toolbox.processLogs", "GET", "/toolbox/:x/processes/:x/logs", (call): Reply => {
+      const { query } = call
+      if (query.get("follow") !== "true" || query.get("cursor") !== "start" || query.get("encoding") !== "text") {
+        return refuse(400, "the emulator only follows from the start, as text")
+      }
+      return {
+        _tag: "Events",
+        process: started(call),
+        cut: call.fault?._tag === "Cut" ? call.fault.bytes : undefined
+      }
+    }),
+    route("toolbox.processSignal", "POST", "/toolbox/:x/processes/:x/signals", (call) => {
+      const { signal } = call.json
+      const process = started(call)
+      if (signal === "SIGTERM" || signal === "SIGKILL") process.kill(signal)
+      else refuse(400, `unknown signal ${String(signal)}`)
+      return json({})
+    }),
+    route("toolbox.processDelete", "DELETE", "/toolbox/:x/processes/:x", (call) => {
+      const process = started(call)
+      process.kill("SIGKILL")
+      modern(call).started.delete(process.id)
+      return json({})
     }),
     route("toolbox.workDir", "GET", "/toolbox/:x/work-dir", (call) => json({ dir: running(call).guest.home }))
   ]
@@ -347,19 +410,20 @@ export const make = Effect.fnUntraced(function* (
       return () => fiber.interruptUnsafe()
     },
     transition: Duration.toMillis(options.transition ?? "5 millis"),
-    toolboxUrl: () => `${origin}/toolbox`
+    toolboxUrl: () => `${origin}/toolbox`,
+    tellsToolbox: options.tellsToolbox ?? true
   })
   const requests = new Requests()
   const faults = new Faults()
   const apiKey = "daytona-emulator-key"
-  const routes = routesOf(world, options.pageSize ?? 100)
+  const routes = routesOf(world, options.pageSize ?? 100, options.processes ?? false)
   const sockets = new Set<unknown>()
   const server = yield* Effect.acquireRelease(
     Effect.promise(
       () =>
         new Promise<Http.Server>((resolve) => {
           const server = Http.createServer(
-            (request, response) => void serve({ routes, requests, faults, apiKey }, request, response)
+            (request, response) => void serve({ routes, requests, faults, apiKey, directory }, request, response)
           )
           server.on("connection", (socket) => {
             sockets.add(socket)
@@ -403,26 +467,68 @@ interface Served {
   readonly requests: Requests
   readonly faults: Faults
   readonly apiKey: string
+  /** For large bodies. */
+  readonly directory: string
 }
 
-const bodyOf = async (request: Http.IncomingMessage): Promise<Buffer | undefined> => {
+/** What is larger is kept in a file: tests measure the memory of the process that this is in. */
+const inMemory = 8 * 1024 * 1024
+
+interface Body {
+  /** Of a body in a file what it begins with. */
+  readonly bytes: Buffer
+  readonly file: string | undefined
+}
+
+const bodyOf = async (request: Http.IncomingMessage, directory: string): Promise<Body | undefined> => {
+  const file = Path.join(directory, `body-${Crypto.randomBytes(6).toString("hex")}`)
+  const chunks: Array<Buffer> = []
+  let size = 0
+  let spill: FsPromises.FileHandle | undefined
   try {
-    const chunks: Array<Buffer> = []
-    for await (const chunk of request) chunks.push(chunk)
-    return Buffer.concat(chunks)
+    for await (const chunk of request) {
+      size += chunk.length
+      if (size <= inMemory) chunks.push(chunk)
+      else {
+        if (spill === undefined) {
+          spill = await FsPromises.open(file, "w")
+          await spill.writev(chunks)
+        }
+        await spill.write(chunk)
+      }
+    }
+    return { bytes: Buffer.concat(chunks), file: spill === undefined ? undefined : file }
   } catch {
     // The client left before it was complete.
+    await FsPromises.rm(file, { force: true })
     return undefined
+  } finally {
+    await spill?.close()
   }
 }
 
+/** The only file of an upload that is kept in a file. */
+const storeLarge = async ({ bytes, file = "", headers }: Call, targetOf: (path: string) => string): Promise<void> => {
+  const boundary = /boundary=(.+)$/.exec(String(headers["content-type"]))?.[1] ?? ""
+  const head = bytes.subarray(0, 64 * 1024).toString("latin1")
+  const path = /name="files\[0\]\.path"\r\n\r\n(.*)\r\n/.exec(head)?.[1] ?? ""
+  const start = head.indexOf("\r\n\r\n", head.indexOf('name="files[0].file"')) + 4
+  const { size } = await FsPromises.stat(file)
+  const end = size - `\r\n--${boundary}--\r\n`.length - 1
+  const target = targetOf(Buffer.from(path, "latin1").toString())
+  await FsPromises.mkdir(Path.dirname(target), { recursive: true })
+  await pipeline(Fs.createReadStream(file, { start, end }), Fs.createWriteStream(target))
+  await FsPromises.rm(file)
+}
+
 const serve = async (
-  { apiKey, faults, requests, routes }: Served,
+  { apiKey, directory, faults, requests, routes }: Served,
   request: Http.IncomingMessage,
   response: Http.ServerResponse
 ): Promise<void> => {
-  const bytes = await bodyOf(request)
-  if (bytes === undefined) return
+  const received = await bodyOf(request, directory)
+  if (received === undefined) return
+  const { bytes } = received
   const url = new URL(request.url ?? "/", "http://emulator")
   const isJson = (request.headers["content-type"] ?? "").startsWith("application/json")
   const body: Record<string, unknown> = isJson && bytes.length > 0 ? JSON.parse(bytes.toString()) : {}
@@ -446,7 +552,7 @@ const serve = async (
         params,
         query: url.searchParams,
         json: body,
-        bytes,
+        ...received,
         headers: request.headers,
         fault
       })
@@ -486,12 +592,42 @@ const serve = async (
 
 const boundary = "daytona-emulator-boundary"
 
+/** What a process has written and writes, as events, at the pace of who reads them. */
+const sendEvents = async (response: Http.ServerResponse, process: Started, cut = Infinity): Promise<void> => {
+  response.writeHead(200, { "content-type": "text/event-stream" })
+  response.flushHeaders()
+  const gone = new Promise<void>((resolve) => response.once("close", resolve))
+  let left = cut
+  const event = async (name: string, data: unknown) => {
+    const text = `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
+    const written = new Promise<void>((resolve) => response.write(text.slice(0, left), () => resolve()))
+    await Promise.race([written, gone])
+    left -= text.length
+    if (left <= 0) response.destroy()
+  }
+  for (let seq = 0; !response.destroyed;) {
+    const piece = process.pieces[seq]
+    if (piece !== undefined) {
+      seq += 1
+      await event("log", { channel: "stdout", seq, cursor: String(seq), data: piece.toString(), timestamp: iso(0) })
+    } else if (process.exit === undefined) {
+      await Promise.race([process.changed(), gone])
+    } else {
+      await event("state", processAnswer(process))
+      await event("eof", {})
+      response.end()
+      return
+    }
+  }
+}
+
 const send = async (response: Http.ServerResponse, reply: Reply): Promise<void> => {
   if (reply._tag === "Json") {
     response.writeHead(reply.status, { "content-type": "application/json" })
     response.end(JSON.stringify(reply.body))
     return
   }
+  if (reply._tag === "Events") return sendEvents(response, reply.process, reply.cut)
   response.writeHead(200, { "content-type": `multipart/form-data; boundary=${boundary}` })
   if (reply._tag === "DownloadError") {
     const text = JSON.stringify({ statusCode: reply.status, message: reply.message, source: "DAYTONA_DAEMON" })

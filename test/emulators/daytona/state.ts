@@ -85,6 +85,7 @@ export interface Options {
   /** How long a state lasts that is on the way to another. */
   readonly transition: number
   readonly toolboxUrl: () => string
+  readonly tellsToolbox: boolean
 }
 
 const minute = 60_000
@@ -101,6 +102,10 @@ export class World {
 
   get directory(): string {
     return this.#options.directory
+  }
+
+  toolboxUrl(): string {
+    return this.#options.toolboxUrl()
   }
 
   now(): number {
@@ -357,7 +362,7 @@ export class World {
       autoDeleteInterval: sandbox.autoDeleteInterval,
       ...(sandbox.autoDestroyAt === undefined ? {} : { autoDestroyAt: iso(sandbox.autoDestroyAt) }),
       createdAt: iso(sandbox.createdAt),
-      toolboxProxyUrl: this.#options.toolboxUrl(),
+      ...(this.#options.tellsToolbox ? { toolboxProxyUrl: this.toolboxUrl() } : {}),
       ...(full ? { env: sandbox.env, volumes: request["volumes"] ?? [], buildInfo: request["buildInfo"] } : {})
     }
   }

@@ -29,7 +29,7 @@ import { platformError } from "../systemCodes.ts"
 import { type ExitJson, type Frame, decodeExit, Decoder } from "./frames.ts"
 import * as Input from "./input.ts"
 import { call, killGraceMillis, segmentBytes } from "./invocation.ts"
-import type { GuestFile, GuestOptions, GuestTransport } from "./transport.ts"
+import type { Following, GuestFile, GuestOptions, GuestTransport } from "./transport.ts"
 
 /** What is followed, and how it came to be. */
 export interface Followed {
@@ -60,6 +60,9 @@ const readAhead = 64 * 1024
 /** In turns, how many ms the reader waits for more once it has something to say. */
 const minLinger = 50
 const maxLinger = 1_000
+
+/** So much of the output is said by one reader that is followed: the guest may have to keep what nobody takes. */
+const followedBytes = 4 * 1024 * 1024
 
 /** How an invocation of the reader ended: with the end; with something new; or with no more than that the process still runs. */
 type Attempt = "done" | "more" | "silent"
@@ -304,13 +307,20 @@ export const follow = Effect.fnUntraced(function* (
       return "more"
     })
 
+  let turns = 0
+
   /** One invocation in the guest, to its end. */
-  const attempt: Effect.Effect<Attempt, SandboxError> = Effect.suspend((): Effect.Effect<Attempt, SandboxError> => {
+  const invoke = (following: Following | undefined): Effect.Effect<Attempt, SandboxError> => {
     const before = advances
     const decoder = new Decoder(nonce)
     const again = start !== undefined && !running
     if (again) submissions++
     const linger = Math.min(maxLinger, minLinger * 1.3 ** busy)
+    const pace = () => {
+      if (following === undefined) return [(linger / 1000).toFixed(3)]
+      // A tick is 0.3 seconds.
+      return ["", `${Math.ceil(Duration.toSeconds(following.lasts) / 0.3)}`, `${followedBytes}`]
+    }
     const argv = again
       ? start.argv
       : call(
@@ -321,11 +331,12 @@ export const follow = Effect.fnUntraced(function* (
           `${position.stdout}`,
           `${position.stderr}`,
           followed.reader,
-          ...(options.turns === true ? [running ? `${taken}` : "", (linger / 1000).toFixed(3)] : [])
+          ...(options.turns === true ? [running ? `${taken}` : "", ...pace()] : [])
         )
     let last: Step = "go on"
     let heard = false
-    return transport.stream(argv, again).pipe(
+    const pieces = following === undefined || again ? transport.stream(argv, again) : following.stream(argv)
+    return pieces.pipe(
       Stream.runForEachWhile((piece) =>
         Effect.gen(function* () {
           for (const frame of decoder.push(piece)) {
@@ -341,7 +352,10 @@ export const follow = Effect.fnUntraced(function* (
           last === "done"
             ? Effect.succeed<Attempt>("done")
             : last === "turn"
-              ? rested(advances > before, linger)
+              ? Effect.suspend(() => {
+                  turns++
+                  return following === undefined ? rested(advances > before, linger) : Effect.succeed<Attempt>("more")
+                })
               : Effect.fail(
                   failure(
                     "process",
@@ -362,7 +376,14 @@ export const follow = Effect.fnUntraced(function* (
         return Effect.fail(error)
       })
     )
-  })
+  }
+
+  const attempt = Effect.suspend(() =>
+    Effect.flatMap(
+      turns < (options.turnsBefore ?? 2) || transport.following === undefined ? Effect.undefined : transport.following,
+      invoke
+    )
+  )
 
   const upload = (files: ReadonlyArray<GuestFile>) =>
     Effect.retry(transport.upload(files), { schedule: options.retry, while: (error) => error.isRetryable })

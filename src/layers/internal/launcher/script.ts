@@ -477,9 +477,10 @@ send() {
 }
 # Sends what the runner leaves in the directory, from offsets $1 and $2, until the end. Of a quiet process it says every twelve
 # seconds that it is there: a transport that brings not even that is dead. In turns it goes when it has had something to say and $4
-# seconds have passed, or after 15 seconds without; $3 is what was said of the input, empty for who has heard nothing.
+# seconds have passed, or after 15 seconds without, or after a mebibyte; $3 is what was said of the input, empty for who has heard
+# nothing. With $5 and $6 it goes only after that many ticks or bytes.
 reader() {
-  _o1=$1 _o2=$2 _h1= _h2= _a=$3 _w=t _late=0 _up= _said= _soon= _quiet=0 _room=1048576 _beat=0
+  _o1=$1 _o2=$2 _h1= _h2= _a=$3 _w=t _late=0 _up= _said= _soon= _quiet=0 _room=\${6:-1048576} _beat=0
   exec 8<>"$_D/b.$$"
   (
     trap 'kill $! 2>/dev/null; exit' TERM
@@ -540,12 +541,12 @@ reader() {
       break
     fi
     if [ -n "$_turn" ]; then
-      [ -n "$_said" ] || [ "$_w" != t ] || _quiet=$((_quiet + 1))
-      if [ "$_w" = l ] || [ $_room -le 0 ] || [ $_quiet -gt 50 ]; then
+      if [ "$_w" = t ] && { [ -z "$_said" ] || [ -n "$5" ]; }; then _quiet=$((_quiet + 1)); fi
+      if [ "$_w" = l ] || [ $_room -le 0 ] || [ $_quiet -gt \${5:-50} ]; then
         say turn
         break
       fi
-      if [ -n "$_said" ] && [ -z "$_soon" ]; then
+      if [ -n "$_said" ] && [ -z "$_soon$5" ]; then
         _soon=1
         (
           nap "$4"
@@ -608,7 +609,7 @@ case $_M in
     umask 077
     run "$@"
     ;;
-  # $1 and $2 the offsets, $3 for whom: an earlier reader of that one ends; $4 and $5 the reader's $3 and $4.
+  # $1 and $2 the offsets, $3 for whom: an earlier reader of that one ends; the others are the reader's from $3 on.
   read)
     umask 077
     if [ -d "$_D" ]; then
@@ -618,7 +619,7 @@ case $_M in
       if [ -s "$_D/r.$3" ] && read -r _x <"$_D/r.$3"; then rm -f "$_D/b.$_x" "$_D/f.$_x"; fi
       echo $$ >"$_D/r.$3"
       mkfifo "$_D/b.$$"
-      reader "$1" "$2" "$4" "$5"
+      reader "$1" "$2" "$4" "$5" "$6" "$7"
     else
       say none
     fi

@@ -34,6 +34,16 @@ export interface GuestTransport {
   readonly stream: (argv: ReadonlyArray<string>, starts: boolean) => Stream.Stream<Uint8Array | string, SandboxError>
   /** Uploads small files for the user that runs the commands. A repeated upload replaces. */
   readonly upload: (files: ReadonlyArray<GuestFile>) => Effect.Effect<void, SandboxError>
+  /** For a transport in turns: a way that needs none, where this guest has one now; see {@link GuestOptions.turnsBefore}. */
+  readonly following?: Effect.Effect<Following | undefined, SandboxError> | undefined
+}
+
+/** A way to a reader's output as it comes. */
+export interface Following {
+  /** How long one reader may go on; it is asked for anew then. Whoever leaves it behind leaves it no longer. */
+  readonly lasts: Duration.Duration
+  /** As {@link GuestTransport.stream} of a command that starts nothing. */
+  readonly stream: (argv: ReadonlyArray<string>) => Stream.Stream<Uint8Array | string, SandboxError>
 }
 
 /** The launcher as the guest is given it: its text with every command, or a file that `install` wrote. */
@@ -64,6 +74,8 @@ export interface GuestOptions {
    * and is asked again for the rest.
    */
   readonly turns?: boolean | undefined
+  /** After so many turns a process is followed, where the guest has a way: before that it would cost more requests; 2. */
+  readonly turnsBefore?: number | undefined
   /** Bytes of arguments and variables above which they are uploaded; the default is 64 KiB. */
   readonly inlineLimit?: number | undefined
   /** A command that the runner repeats while a recorded process is open, so that the vendor lets the guest be. */

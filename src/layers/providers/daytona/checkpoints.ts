@@ -8,7 +8,7 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Stream from "effect/Stream"
 import type { Snapshot } from "@daytonaio/sdk"
 import type { SandboxError } from "../../../errors.ts"
-import { NotFound, Unavailable, Unknown } from "../../../errors.ts"
+import { NotFound, SecretsRequired, Unavailable, Unknown } from "../../../errors.ts"
 import type { Checkpoint } from "../../../model/Checkpoint.ts"
 import type { SandboxId } from "../../../model/Ids.ts"
 import type { CreateRequest, MachineRef } from "../../../services/SandboxProvider.ts"
@@ -165,7 +165,10 @@ export const restore = (
   ref: Option.Option<MachineRef>
 ): Effect.Effect<Dto, SandboxError> =>
   Effect.gen(function* () {
-    const { sandboxId } = request
+    const { missingSecrets: names = [], sandboxId } = request
+    if (names.length > 0) {
+      return yield* sdk.fail("restoreCheckpoint", new SecretsRequired({ names: [...names] }), sandboxId)
+    }
     yield* own(sdk, "restoreCheckpoint", id, sandboxId)
     const made = yield* Lifecycle.create(sdk, request, plan, id)
     if (Option.isSome(ref) && ref.value.externalId !== made.id) {

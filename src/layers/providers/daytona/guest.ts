@@ -27,6 +27,7 @@ import type { Client, Dto, Question, RequestOptions, Sandbox, Sdk } from "./sdk.
 export interface Guest {
   readonly sdk: Sdk
   readonly dto: Dto
+  readonly sandbox: Sandbox
   readonly bootId: string
   readonly sandboxId: SandboxId
   /** Where we keep things in the guest. */
@@ -42,6 +43,8 @@ export interface Guest {
   ) => Effect.Effect<A, SandboxError>
   /** The same translation for a stream that has failed. */
   readonly explain: (error: SandboxError) => Effect.Effect<SandboxError>
+  /** The command that does this in this boot only; see {@link isOtherBoot}. */
+  readonly guarded: (argv: ReadonlyArray<string>) => ReadonlyArray<string>
   /** Runs a command to its end, in this boot only. */
   readonly exec: (
     operation: string,
@@ -57,6 +60,9 @@ export interface Places {
 }
 
 const otherBoot = "effect-sandbox-other-boot"
+
+/** Whether this is what a command says that was guarded for another boot. */
+export const isOtherBoot = (stdout: string): boolean => stdout.startsWith(otherBoot)
 
 /** Of a shell that was sent its text; whatever shell it is, these are plain words in quotes to it. */
 const line = (argv: ReadonlyArray<string>): string =>
@@ -123,7 +129,7 @@ export const make = (
       sandboxId,
       ...fields
     })
-    const sandbox = yield* sdk.use(question("connect", {}), (client) => Promise.resolve(client.sandboxOf(found)))
+    const sandbox = yield* sdk.use(question("connect", {}), (client, options) => client.sandboxOf(found, options))
     const known = found.labels[labelNames.boot]
     const suggested = options.fresh && known !== undefined ? known : SecureRandom.uuidV4Unsafe()
     const isAbsolute = places.directory.startsWith("/") && places.bootDirectory.startsWith("/")
@@ -177,7 +183,10 @@ export const make = (
       if (Option.isSome(own) && Lifecycle.isLater(ref, own.value)) return new Superseded({ incarnation: bootId })
       // One that was made anew has another id.
       const others = yield* Lifecycle.find(sdk, sandboxId).pipe(
-        Stream.filter((info) => info.running && info.ref.externalId !== dto.id),
+        Stream.filter(
+          (info) =>
+            info.running && info.ref.externalId !== dto.id && info.namespace === dto.labels[labelNames.namespace]
+        ),
         Stream.runHead
       )
       if (Option.isSome(others)) return new Superseded({ incarnation: bootId })
@@ -198,11 +207,15 @@ export const make = (
           )
         : Effect.succeed(error)
 
+    const guarded: Guest["guarded"] = (argv) => ["sh", "-c", guardScript, "sh", bootFile, bootId, ...argv]
+
     const explained = Effect.catch((error: SandboxError) => Effect.flatMap(explain(error), Effect.fail))
 
     return {
       sdk,
       dto,
+      sandbox,
+      guarded,
       bootId,
       sandboxId,
       directory,
@@ -212,15 +225,10 @@ export const make = (
       ask: (operation, fields, evaluate) =>
         explained(sdk.use(question(operation, fields), (client, options) => evaluate(sandbox, client, options))),
       exec: (operation, argv, fields = {}) =>
-        execute(
-          sdk,
-          sandbox,
-          ["sh", "-c", guardScript, "sh", bootFile, bootId, ...argv],
-          question(operation, fields)
-        ).pipe(
+        execute(sdk, sandbox, guarded(argv), question(operation, fields)).pipe(
           explained,
           Effect.filterOrFail(
-            ({ stdout }) => !stdout.startsWith(otherBoot),
+            ({ stdout }) => !isOtherBoot(stdout),
             () => sdk.fail(operation, new Superseded({ incarnation: bootId }), sandboxId)
           )
         )

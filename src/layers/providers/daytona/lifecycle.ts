@@ -356,7 +356,9 @@ export const create = (
               )
             : error
         }
-        return there.value.labels[labelNames.sandbox] === sandboxId
+        const { labels } = there.value
+        // Another deployment may have a sandbox of the same id.
+        return labels[labelNames.sandbox] === sandboxId && labels[labelNames.namespace] === request.namespace
           ? there.value
           : yield* sdk.fail("create", new NameInUse({ name }), sandboxId)
       })
@@ -376,11 +378,13 @@ export const create = (
 
 const infoOf = (listed: Pick<ListedDto, "id" | "labels" | "state" | "createdAt">): MachineInfo => {
   const label = listed.labels[labelNames.sandbox]
+  const namespace = listed.labels[labelNames.namespace]
   const createdAt = Date.parse(listed.createdAt ?? "")
   return {
     ref: refOf(listed),
     // A label of ours holds a SandboxId and nothing else.
     ...(label === undefined ? {} : { sandboxId: label as SandboxId }),
+    ...(namespace === undefined ? {} : { namespace }),
     running: listed.state === "started",
     ...(Number.isFinite(createdAt) ? { createdAt } : {})
   }

@@ -24,6 +24,8 @@ export interface Context extends Guest.Places {
   /** When output that was cut is asked for again. */
   readonly retry: RecoverySchedule
   readonly killGrace: Duration.Input | undefined
+  /** After how many turns a process is followed; for tests. */
+  readonly turnsBefore: number | undefined
 }
 
 /** How long the sandbox goes on after the deadline of a process. */
@@ -49,7 +51,8 @@ export const make = Effect.fnUntraced(function* (
   const launcher = yield* Processes.make(guest, {
     provider: context.name,
     retry: context.retry,
-    killGrace: context.killGrace
+    killGrace: context.killGrace,
+    turnsBefore: context.turnsBefore
   })
 
   /** When the vendor destroys it, and after how many minutes without activity it stops it; undefined and 0 for never. */

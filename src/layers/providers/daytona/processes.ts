@@ -1,7 +1,8 @@
 /**
  * Processes of a sandbox: the guest launcher over single commands of the toolbox. The toolbox yields the output of a command as one
  * text in the answer, so the launcher's reader speaks in turns: a short program is one request, and of a long one the next piece is
- * asked for when the last is consumed. No shell session holds a program, and no log socket can lose any of its output.
+ * asked for when the last is consumed. What lasts longer is followed where the toolbox has a way to (see `following.ts`). No shell
+ * session holds a program, and no log socket can lose any of its output.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -10,6 +11,7 @@ import { Readable } from "node:stream"
 import type { RecoverySchedule } from "../../../services/RecoveryPolicy.ts"
 import { type Launcher, make as makeLauncher } from "../../internal/launcher/launcher.ts"
 import type { GuestTransport } from "../../internal/launcher/transport.ts"
+import { make as makeFollowing } from "./following.ts"
 import type { Guest } from "./guest.ts"
 import { turn } from "./guest.ts"
 import * as Transfer from "./transfer.ts"
@@ -33,7 +35,8 @@ const transportOf = (guest: Guest): GuestTransport => ({
           Transfer.upload(client, sandbox, path, Readable.from([Buffer.from(bytes)]), options)
         ),
       { discard: true }
-    )
+    ),
+  following: makeFollowing(guest)
 })
 
 /** The launcher of a guest. */
@@ -43,6 +46,7 @@ export const make = (
     readonly provider: string
     readonly retry: RecoverySchedule
     readonly killGrace: Duration.Input | undefined
+    readonly turnsBefore: number | undefined
   }
 ): Effect.Effect<Launcher> =>
   makeLauncher(transportOf(guest), {
@@ -53,5 +57,6 @@ export const make = (
     program: guest.program,
     retry: options.retry,
     killGrace: options.killGrace,
-    turns: true
+    turns: true,
+    turnsBefore: options.turnsBefore
   })

@@ -157,7 +157,9 @@ const clientOf = (sdk: Sdk): DaytonaClient["Service"] => {
   return {
     native: (ref, sandboxId) =>
       Effect.flatMap(own("native", ref, sandboxId), (dto) =>
-        sdk.use(Lifecycle.question("native", dto.id, { sandboxId }), (client) => Promise.resolve(client.sandboxOf(dto)))
+        sdk.use(Lifecycle.question("native", dto.id, { sandboxId }), (client, options) =>
+          client.sandboxOf(dto, options)
+        )
       ),
     signedPortUrl: (ref, sandboxId, port, expiresIn) =>
       Effect.gen(function* () {
@@ -177,7 +179,8 @@ const clientOf = (sdk: Sdk): DaytonaClient["Service"] => {
   }
 }
 
-export const make = (options: Options): Effect.Effect<Made, SandboxError, Scope.Scope> =>
+/** `turnsBefore` is for tests that want every process followed. */
+export const make = (options: Options, turnsBefore?: number): Effect.Effect<Made, SandboxError, Scope.Scope> =>
   Effect.gen(function* () {
     const environment = yield* settings.environment
     const requestTimeout = Option.getOrElse(yield* SandboxSettings.get(SandboxSettings.requestTimeout), () =>
@@ -193,7 +196,8 @@ export const make = (options: Options): Effect.Effect<Made, SandboxError, Scope.
       directory: options.guestDirectory ?? "/tmp/.effect-sandbox",
       bootDirectory: options.bootDirectory ?? "/dev/shm",
       retry,
-      killGrace: options.killGrace
+      killGrace: options.killGrace,
+      turnsBefore
     }
     return {
       provider: Provider.make({ ...primitives(context, environment, options), requestTimeout }),

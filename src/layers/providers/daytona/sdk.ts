@@ -48,6 +48,9 @@ export type CreateDto = Parameters<SandboxApi["createSandbox"]>[0]
 /** What every method of a generated client takes last. */
 export type RequestOptions = NonNullable<Parameters<SandboxApi["getSandbox"]>[3]>
 
+/** A request to a toolbox; the URL begins behind that of the toolbox. */
+export type ToolboxRequest = Parameters<ProcessApi["axios"]["request"]>[0] & { readonly url: string }
+
 /** What is used of the generated client of snapshots, whose type the SDK does not export. */
 interface SnapshotsApi {
   readonly getAllSnapshots: (
@@ -102,12 +105,16 @@ export interface Client {
   readonly api: SandboxApi
   readonly snapshots: SnapshotsApi
   readonly volumes: VolumesApi
-  /** The SDK's object for what the API told; asks nothing. */
-  readonly sandboxOf: (dto: Dto) => Sandbox
+  /** The SDK's object for what the API told. Asks where the toolbox is if that was not told. */
+  readonly sandboxOf: (dto: Dto, options: RequestOptions) => Promise<Sandbox>
   /** What runs commands in that sandbox. */
   readonly processesOf: (sandbox: Sandbox) => ProcessApi
   /** What moves its files. */
   readonly filesOf: (sandbox: Sandbox) => FilesApi
+  /** Asks its toolbox for what the SDK does not have. */
+  readonly toolboxOf: (
+    sandbox: Sandbox
+  ) => (request: ToolboxRequest) => Promise<{ readonly data: unknown; readonly status: number }>
 }
 
 /** What is asked of the vendor; see {@link Asked}. */
@@ -189,11 +196,15 @@ const clientOf = (
     snapshots,
     volumes,
     // As the SDK's own `get` makes it, but for the agents.
-    sandboxOf: (dto) => {
+    sandboxOf: async (dto, options) => {
+      const toolboxProxyUrl =
+        Predicate.isString(dto.toolboxProxyUrl) && dto.toolboxProxyUrl !== ""
+          ? dto.toolboxProxyUrl
+          : (await api.getToolboxProxyUrl(dto.id, undefined, options)).data.url
       const transport = module.Daytona.createAxiosInstance(requestTimeoutMs)
       Object.assign(transport.defaults, agents)
       return new module.Sandbox(
-        dto,
+        { ...dto, toolboxProxyUrl },
         structuredClone(daytona["clientConfig"]),
         transport,
         api,
@@ -203,7 +214,17 @@ const clientOf = (
       )
     },
     processesOf: (sandbox) => sandbox.process["apiClient"],
-    filesOf: (sandbox) => sandbox.fs["apiClient"]
+    filesOf: (sandbox) => sandbox.fs["apiClient"],
+    toolboxOf: (sandbox) => (request) => {
+      const api = sandbox.process["apiClient"]
+      const { baseOptions, basePath } = { ...api["configuration"] }
+      return api["axios"].request({
+        ...baseOptions,
+        ...request,
+        url: `${basePath}${request.url}`,
+        headers: { ...baseOptions?.headers, ...request.headers }
+      })
+    }
   }
 }
 

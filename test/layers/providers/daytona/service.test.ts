@@ -492,6 +492,18 @@ describe("Daytona: the SDK", () => {
     60_000
   )
 
+  it.live("asks where a toolbox is if the sandbox does not tell", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const emulator = yield* Emulator.make({ tellsToolbox: false })
+        const provider = yield* Daytona.make(optionsFor(emulator))
+        const machine = yield* provider.create(yield* P.request(provider, {}, "ns"))
+        assert.deepStrictEqual((yield* P.run(machine, "true")).exit, P.exited(0))
+        assert.strictEqual(emulator.requests.count("sandbox.toolboxUrl"), 1)
+      })
+    )
+  )
+
   it.live("leaves no listener and no socket when its Scope closes", () =>
     Effect.scoped(
       Effect.gen(function* () {

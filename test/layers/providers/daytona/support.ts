@@ -28,7 +28,7 @@ export const provider = (options?: Emulator.Options, more: Daytona.ConfigOptions
 /** The emulator of a test. */
 export class Vendor extends Context.Service<Vendor, Emulator.DaytonaEmulator>()("test/daytona/Vendor") {}
 
-const soon = Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 20 }), RecoveryPolicy.respectRetryAfter)
+const soon = Schedule.exponential("20 millis", 1.5).pipe(Schedule.upTo({ times: 8 }), RecoveryPolicy.respectRetryAfter)
 
 /** Tries again soon, so that tests of failures do not wait; asks for patience are kept. */
 const brief = Layer.succeed(RecoveryPolicy.RecoveryPolicy, {
