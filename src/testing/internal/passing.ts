@@ -42,8 +42,10 @@ const watch = (clock: TestClock.TestClock): Watched => {
   const standing = new Map([...resources()].filter(([kind]) => !kind.includes("Req") && kind !== "Timeout"))
   const made: Watched = { clock, sleeps: new Set(), standing }
   // In its place, as it tells nobody who sleeps, and those who hold it already sleep by it too.
-  clock.sleep = (duration) =>
-    Effect.acquireUseRelease(
+  clock.sleep = (asked) => {
+    // Whole milliseconds, as real timers: whoever sleeps for what is left of a fraction would find the clock where it was, for ever.
+    const duration = Duration.millis(Math.ceil(Duration.toMillis(asked)))
+    return Effect.acquireUseRelease(
       Effect.sync(() => {
         const own = { until: clock.currentTimeMillisUnsafe() + Duration.toMillis(duration) }
         made.sleeps.add(own)
@@ -52,6 +54,7 @@ const watch = (clock: TestClock.TestClock): Watched => {
       () => sleep(duration),
       (own) => Effect.sync(() => made.sleeps.delete(own))
     )
+  }
   watched.set(clock, made)
   return made
 }

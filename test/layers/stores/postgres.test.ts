@@ -17,6 +17,9 @@ import * as LogSuite from "../../../src/testing/LogSuite.ts"
 import * as StoreSuite from "../../../src/testing/StoreSuite.ts"
 import { type Database, postgresServer, proxy } from "../../support/postgres.ts"
 import { Backend, derived, plant } from "./support.ts"
+import * as Local from "../../../src/layers/providers/Local.ts"
+import { crashes } from "../../support/crashMatrix.ts"
+import { brief, localRoot } from "../providers/support/local.ts"
 import { finished, verifyPairs, worker } from "./workers.ts"
 
 const server = postgresServer()
@@ -36,6 +39,11 @@ StoreSuite.suite("Postgres", own, {
   increments: 40
 })
 LogSuite.suite("Postgres", own, { quickAppends: 60, racingAppends: 40 })
+
+describe("a service that dies at any stage of a recorded process loses and doubles nothing", () => {
+  const local = Effect.flatMap(localRoot, (root) => Local.make({ ...brief, root }))
+  crashes("over Postgres", local, own)
+})
 
 /** One of several backends on a database. */
 const backend = (url: Redacted.Redacted, options: Postgres.ConfigOptions = {}) =>
