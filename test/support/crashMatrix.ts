@@ -96,9 +96,8 @@ export const crashes = <E>(
     for (const stage of chosen) {
       const what = `${name}, ${stage.name}`
       const faults = yield* Faults.make()
-      const withFaults = <A, F, R>(effect: Effect.Effect<A, F, R>) =>
-        Effect.provideService(effect, Faults.Faults, faults)
-      const first = yield* withFaults(Testing.another())
+      const scope = yield* Scope.fork(yield* Effect.scope)
+      const first = yield* Effect.provideService(Testing.another(), Faults.Faults, faults).pipe(Scope.provide(scope))
       const { sandboxId } = yield* first.createSandbox()
       // Connected, so that a start is the only thing that is left to do.
       yield* first.runCommand(sandboxId, "true")
