@@ -435,13 +435,13 @@ const registerInput = (test: Test, shellTest: Test): void => {
     })
   )
 
-  test("input: 16 MiB of anything, through the sink, and its end", (machine) =>
+  test("input: 6 MiB of anything, through the sink, and its end", (machine) =>
     Effect.gen(function* () {
       const part = Crypto.randomBytes(1 << 20)
-      const whole = Buffer.concat(Array.from({ length: 16 }, () => part))
+      const whole = Buffer.concat(Array.from({ length: 6 }, () => part))
       const process = yield* P.start(machine, "cat", [], { stdin: true })
       const writing = yield* Effect.forkChild(
-        Stream.run(Stream.fromIterable(Array.from({ length: 16 }, () => part)), process.stdin)
+        Stream.run(Stream.fromIterable(Array.from({ length: 6 }, () => part)), process.stdin)
       )
       const result = yield* P.collect(process)
       yield* Fiber.join(writing)
