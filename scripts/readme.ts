@@ -14,6 +14,7 @@ import * as Local from "../src/layers/providers/Local.ts"
 import * as Sprites from "../src/layers/providers/Sprites.ts"
 import * as Vercel from "../src/layers/providers/Vercel.ts"
 import * as InstantDb from "../src/layers/stores/InstantDb.ts"
+import * as Postgres from "../src/layers/stores/Postgres.ts"
 import type { SandboxProvider } from "../src/services/SandboxProvider.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
 import * as SandboxSettings from "../src/services/SandboxSettings.ts"
@@ -26,9 +27,14 @@ const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<st
 const settings = (): string =>
   table(
     ["setting", "default", "meaning"],
-    [...SandboxSettings.all, ...InstantDb.settings, ...Vercel.settings, ...Daytona.settings, ...Sprites.settings].map(
-      (setting) => [`\`${setting.name}\``, setting.fallback, setting.description]
-    )
+    [
+      ...SandboxSettings.all,
+      ...InstantDb.settings,
+      ...Postgres.settings,
+      ...Vercel.settings,
+      ...Daytona.settings,
+      ...Sprites.settings
+    ].map((setting) => [`\`${setting.name}\``, setting.fallback, setting.description])
   )
 
 /** What every method that reaches a machine can fail with; the others are told as what they have besides. */
@@ -137,6 +143,7 @@ const stores = (): string =>
     [
       ["`Memory.layer`", "no", "no"],
       ["`Sql.layerSqlite`", "yes", "yes, one file on one machine"],
+      ["`Postgres.layer`", "yes", "yes, from anywhere"],
       ["`InstantDb.layer`", "yes", "yes, from anywhere"]
     ]
   )

@@ -9,12 +9,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { SandboxError } from "./errors.ts"
-import { UnsupportedCapability } from "./errors.ts"
-import * as errors from "./errors.ts"
 import * as Local from "./layers/providers/Local.ts"
 import * as Os from "./layers/providers/local/os.ts"
 import * as InstantDb from "./layers/stores/InstantDb.ts"
 import * as Memory from "./layers/stores/Memory.ts"
+import * as Postgres from "./layers/stores/Postgres.ts"
 import * as Sql from "./layers/stores/Sql.ts"
 import * as LeaseOwner from "./services/LeaseOwner.ts"
 import type { ProcessLog } from "./services/ProcessLog.ts"
@@ -85,8 +84,8 @@ export const layer = (options: Options = {}): Layer.Layer<Services, SandboxError
 }
 
 /**
- * The same by settings: `SANDBOX_STORE` (`sqlite`, `memory` or `instantdb`), `SANDBOX_SQLITE_FILE`, `SANDBOX_LOCAL_ROOT`,
- * `SANDBOX_NAMESPACE`, and those of InstantDB.
+ * The same by settings: `SANDBOX_STORE` (`sqlite`, `memory`, `instantdb` or `postgres`), `SANDBOX_SQLITE_FILE`, `SANDBOX_LOCAL_ROOT`,
+ * `SANDBOX_NAMESPACE`, `SANDBOX_POSTGRES_URL`, and those of InstantDB.
  */
 export const layerConfig: Layer.Layer<Services, SandboxError> = Layer.unwrap(
   Effect.gen(function* () {
@@ -94,25 +93,17 @@ export const layerConfig: Layer.Layer<Services, SandboxError> = Layer.unwrap(
     const file = yield* SandboxSettings.get(SandboxSettings.sqliteFile)
     const root = yield* SandboxSettings.get(SandboxSettings.localRoot)
     const namespace = Option.getOrUndefined(yield* SandboxSettings.get(SandboxSettings.namespace))
-    const kind = Option.getOrElse(store, () => "sqlite" as const)
-    switch (kind) {
-      case "sqlite":
-      case "memory":
-      case "instantdb":
-        return assemble(
-          Option.getOrElse(root, () => ".effect-sandbox/local"),
-          undefined,
-          kind === "memory"
-            ? Memory.layer({ namespace })
-            : kind === "instantdb"
-              ? InstantDb.layerConfig()
-              : Sql.layerSqlite({ file: Option.getOrElse(file, () => ".effect-sandbox/sandboxes.sqlite"), namespace })
-        )
-      default:
-        return yield* errors.fail(
-          "Embedded.layerConfig",
-          new UnsupportedCapability({ capability: `SANDBOX_STORE=${kind}`, detail: "compose its layer yourself" })
-        )
+    const stores = {
+      sqlite: () =>
+        Sql.layerSqlite({ file: Option.getOrElse(file, () => ".effect-sandbox/sandboxes.sqlite"), namespace }),
+      memory: () => Memory.layer({ namespace }),
+      instantdb: () => InstantDb.layerConfig(),
+      postgres: () => Postgres.layerConfig()
     }
+    return assemble(
+      Option.getOrElse(root, () => ".effect-sandbox/local"),
+      undefined,
+      stores[Option.getOrElse(store, () => "sqlite" as const)]()
+    )
   })
 )

@@ -180,6 +180,15 @@ describe("the packed package", () => {
     assert.isTrue(loaded.some((url) => url.startsWith("node:")))
   })
 
+  it("names the package that a store lacks", async () => {
+    const message = await evaluate(`
+      import { Effect, Layer, Redacted } from "effect"
+      import * as Postgres from "${name}/layers/stores/Postgres"
+      const store = Postgres.layer({ url: Redacted.make("postgres://u@127.0.0.1/x") })
+      console.log((await Effect.runPromise(Effect.flip(Effect.scoped(Layer.build(store))))).message)`)
+    assert.include(message, "install the package @effect/sql-pg")
+  })
+
   it("type-checks a consumer, all declarations included", async () => {
     const entries = publicModules()
       .filter((module) => !needsVitest(module) && !needsSdk(module))

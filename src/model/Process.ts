@@ -118,6 +118,7 @@ export type OutputEvent = Data.TaggedEnum<{
 /** What a recorded command gave back. `result` is absent in `background` mode. */
 export interface ProcessRunResult {
   readonly processId: ProcessId
+  /** What the record has: the id of a stream with a copy of the log, where the store makes copies; else the id of the process. */
   readonly streamId: string
   readonly streamClientId: string
   readonly result?: CommandResult

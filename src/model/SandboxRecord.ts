@@ -46,6 +46,8 @@ export const SandboxRecord = Schema.Struct({
   lease: Schema.optionalKey(Lease),
   persistent: Schema.optionalKey(Schema.Boolean),
   deleteOnStop: Schema.optionalKey(Schema.Boolean),
+  /** Since when the machine of an `active` sandbox is known to be gone; its next use recovers it. */
+  goneAt: Schema.optionalKey(Millis),
   /** The record is `shutdown`, the machine may not be; `delete` says how far the stop was to go. */
   stopPending: Schema.optionalKey(Schema.Literals(["stop", "delete"])),
   /** The checkpoint that a restore under way brings back: if that is cut off when the disk has gone, it is what comes in its place. */

@@ -58,6 +58,11 @@ export interface Primitives {
    * waiting, no more: appends of other processes need not be noticed.
    */
   readonly changed: (processId: ProcessId) => Effect.Effect<Effect.Effect<void>>
+  /**
+   * The stream that the log is copied into, as the record's `streamId` names it, for a log that has copies. Waits until the record
+   * does, but not for long.
+   */
+  readonly streamOf?: ((processId: ProcessId) => Effect.Effect<Option.Option<string>>) | undefined
   /** How a follower waits where `changed` cannot know: the delays between two reads without news. */
   readonly poll?: Schedule.Schedule<unknown> | undefined
 }
@@ -79,6 +84,8 @@ export class ProcessLog extends Context.Service<
     /** One read; `NotFound` without such a process. */
     readonly lastPosition: (processId: ProcessId) => Effect.Effect<LogPosition, SandboxError>
     readonly findKey: (processId: ProcessId, key: string) => Effect.Effect<Option.Option<ProcessEvent>, SandboxError>
+    /** See {@link Primitives}; none where the log has no copies. */
+    readonly streamOf: (processId: ProcessId) => Effect.Effect<Option.Option<string>>
   }
 >()("effect-sandbox/services/ProcessLog") {}
 
@@ -107,7 +114,7 @@ export const make = (primitives: Primitives): ProcessLog["Service"] => {
         const next: Pull.Pull<readonly [ProcessEvent, ...Array<ProcessEvent>], SandboxError> = Effect.gen(function* () {
           while (true) {
             // Registered before the read, so that an append in between is not missed.
-            const changed = yield* primitives.changed(processId)
+            const changed = follow ? yield* primitives.changed(processId) : Effect.void
             const page = yield* primitives.page(processId, last)
             const [first, ...rest] = page.events
             if (first !== undefined) {
@@ -129,6 +136,7 @@ export const make = (primitives: Primitives): ProcessLog["Service"] => {
       primitives.append(processId, epoch, events, patch).pipe(traced("append", processId)),
     read,
     lastPosition: (processId) => primitives.lastPosition(processId).pipe(traced("lastPosition", processId)),
-    findKey: (processId, key) => primitives.findKey(processId, key).pipe(traced("findKey", processId))
+    findKey: (processId, key) => primitives.findKey(processId, key).pipe(traced("findKey", processId)),
+    streamOf: primitives.streamOf ?? (() => Effect.succeedNone)
   })
 }

@@ -34,6 +34,18 @@ export const respectRetryAfter = (schedule: RecoverySchedule): RecoverySchedule 
     Effect.succeed(input.retryAfter === undefined ? duration : Duration.max(duration, input.retryAfter))
   )
 
+/**
+ * A total deadline: no attempt begins later than this after the first failure. What the wait for it would go beyond, also one that
+ * `retryAfter` asks for, is not waited for.
+ */
+export const within =
+  (limit: Duration.Input) =>
+  (schedule: RecoverySchedule): RecoverySchedule =>
+    Schedule.while(
+      schedule,
+      ({ duration, elapsed }) => elapsed + Duration.toMillis(duration) <= Duration.toMillis(limit)
+    )
+
 const backoff = (options: {
   readonly base: Duration.Input
   readonly cap: Duration.Input

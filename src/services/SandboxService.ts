@@ -11,17 +11,19 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as PubSub from "effect/PubSub"
 import type * as PlatformError from "effect/PlatformError"
 import type * as ChildProcess from "effect/process/ChildProcess"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ReasonTag, SandboxError } from "../errors.ts"
-import { isSandboxError } from "../errors.ts"
+import { isSandboxError, Unknown } from "../errors.ts"
 import type { Checkpoint } from "../model/Checkpoint.ts"
 import type { ProcessId, SandboxId } from "../model/Ids.ts"
 import type { CommandResult, OutputEvent, ProcessRecord, ProcessRunResult } from "../model/Process.ts"
 import { ProcessStatus } from "../model/Process.ts"
 import type { ProcessEvent } from "../model/ProcessEvent.ts"
+import type { RecoveryEvent } from "../model/RecoveryEvent.ts"
 import type { SandboxConfigInput } from "../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../model/SandboxRecord.ts"
 import { SandboxStatus } from "../model/SandboxRecord.ts"
@@ -52,6 +54,7 @@ import type { ReadOptions } from "./ProcessLog.ts"
 import { ProcessLog } from "./ProcessLog.ts"
 import { ProviderRegistry } from "./ProviderRegistry.ts"
 import { RecoveryPolicy } from "./RecoveryPolicy.ts"
+import { Repopulate } from "./Repopulate.ts"
 import type { PortUrl, SignalOptions } from "./SandboxProvider.ts"
 import { SandboxSecrets } from "./SandboxSecrets.ts"
 import { serviceSettings } from "./SandboxSettings.ts"
@@ -99,6 +102,11 @@ export class SandboxService extends Context.Service<
       id: string,
       options?: { readonly recovery?: RecoveryOverrides | undefined }
     ) => Effect.Effect<Reconnected, SandboxError>
+    /**
+     * The recoveries of this service as they happen, from when the stream is run; it ends with the service. A reader that falls 256
+     * events behind misses the oldest.
+     */
+    readonly recoveries: Stream.Stream<RecoveryEvent>
     /**
      * Stops the sandbox and boots nothing for it. Deletes the machine if that was resolved at create, or with `delete`. Open
      * recorded processes become `lost`. A second stop succeeds; a failed one is `StopIncomplete` and can be repeated.
@@ -221,6 +229,33 @@ export class SandboxService extends Context.Service<
     )
 }
 
+/** Runs the hook on a machine that is not anybody's yet. */
+const populated = (
+  self: Core,
+  connection: core.Connection,
+  repopulate: Repopulate
+): Effect.Effect<void, SandboxError> => {
+  const machines: MachinesPart.InUse = {
+    get: () => Effect.succeed(connection),
+    use: (_, f) => f(connection)
+  }
+  const platform = PlatformPart.make(machines, spawner.make(self, CommandsPart.make(self, machines)))
+  const { record } = connection
+  return Effect.flatMap(platform(record.id), (context) => Effect.provideContext(repopulate(record), context)).pipe(
+    Effect.scoped,
+    Effect.mapError((error) =>
+      isSandboxError(error)
+        ? error
+        : core.failure(
+            record,
+            "SandboxService.recreate",
+            new Unknown({ detail: `the new machine could not be filled: ${error.message}`, cause: error })
+          )
+    ),
+    Effect.withSpan("SandboxService.repopulate", { attributes: { "sandbox.id": record.id } })
+  )
+}
+
 const make = Effect.gen(function* () {
   const owner = yield* LeaseOwner
   const policy = yield* RecoveryPolicy
@@ -233,9 +268,11 @@ const make = Effect.gen(function* () {
     secrets: yield* SandboxSecrets,
     owner: yield* owner.name,
     isDead: owner.isDead,
-    pumps: new Map()
+    pumps: new Map(),
+    recoveries: yield* Effect.acquireRelease(PubSub.sliding<RecoveryEvent>(256), PubSub.shutdown)
   }
-  const machines = yield* MachinesPart.make(self)
+  const repopulate = yield* Repopulate
+  const machines = yield* MachinesPart.make(self, (connection) => populated(self, connection, repopulate))
   const commands = CommandsPart.make(self, machines)
   const processes = yield* ProcessesPart.make(self, machines)
   const lifecycle = LifecyclePart.make(self, machines)
@@ -316,6 +353,7 @@ const make = Effect.gen(function* () {
       ),
     reconnectToSandbox: (id, options = {}) =>
       onSandbox("reconnectToSandbox", id, (checked) => machines.reconnect(checked, options.recovery)),
+    recoveries: Stream.fromPubSub(self.recoveries),
     stopSandbox: (id, options = {}) => onSandbox("stopSandbox", id, (checked) => lifecycle.stop(checked, options)),
     extendTimeout: (id, duration) =>
       onSandbox("extendTimeout", id, (checked) => lifecycle.extendTimeout(checked, duration)),
@@ -460,6 +498,7 @@ export const methodReasons = {
   getSandbox: ofStore,
   listSandboxes: ["InvalidArgument", "RecordTooNew", "Store"],
   reconnectToSandbox: ofMachine,
+  recoveries: [],
   stopSandbox: [...ofStore, "Busy", "StopIncomplete", "ProviderNotSelected"],
   extendTimeout: [...ofMachine, "LeaseTooShort"],
   runCommand: [...ofMachine, "OutcomeUnknown"],

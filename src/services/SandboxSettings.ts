@@ -127,7 +127,7 @@ export const provider = text({
 export const store = choice(["sqlite", "memory", "instantdb", "postgres"], {
   name: "SANDBOX_STORE",
   fallback: "sqlite",
-  description: "The record store of `Embedded.layerConfig`: `sqlite`, `memory` or `instantdb`"
+  description: "The record store of `Embedded.layerConfig`: `sqlite`, `memory`, `instantdb` or `postgres`"
 })
 
 /** `SANDBOX_SQLITE_FILE`. */

@@ -71,6 +71,11 @@ export interface RecordBackend<Filter> {
     expectedVersion: number,
     patch: RowPatch
   ) => Effect.Effect<Option.Option<Row>, SandboxError>
+  /**
+   * Takes the row away if its version is `expectedVersion`, in one atomic step and with everything that belongs to it: the log
+   * of a process. False if there is no such row; `Store(Conflict)` for another version. A backend may refuse the id for good.
+   */
+  readonly remove: (id: string, expectedVersion: number) => Effect.Effect<boolean, SandboxError>
   /** Rows newest first (`createdAt` or `startedAt`, then `id`, both descending) that come after the cursor row. */
   readonly page: (options: {
     readonly filter: Filter
@@ -120,6 +125,8 @@ export class SandboxStore extends Context.Service<
       expectedVersion: number,
       patch: SandboxPatch
     ) => Effect.Effect<SandboxRecord, SandboxError>
+    /** Forgets a sandbox: only its record, no machine. Compare-and-set; one that is not there is no error. */
+    readonly deleteSandbox: (id: SandboxId, expectedVersion: number) => Effect.Effect<void, SandboxError>
     /**
      * Takes the lease with the next epoch, or fails `Busy` while another owner's has not expired. Its owner takes it anew
      * with a new epoch.
@@ -141,6 +148,8 @@ export class SandboxStore extends Context.Service<
       expectedVersion: number,
       patch: ProcessPatch
     ) => Effect.Effect<ProcessRecord, SandboxError>
+    /** Forgets a process with its log. Compare-and-set; one that is not there is no error. */
+    readonly deleteProcess: (id: ProcessId, expectedVersion: number) => Effect.Effect<void, SandboxError>
     readonly acquireProcessLease: (id: ProcessId, options: AcquireLease) => Effect.Effect<ProcessRecord, SandboxError>
     readonly renewProcessLease: (
       id: ProcessId,
@@ -229,6 +238,9 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
         return yield* Effect.flatMap(self.backend.update(id, expectedVersion, row), found(`update${self.name}`, id))
       }).pipe(span(`update${self.name}`, id))
 
+    const remove = (id: string, expectedVersion: number) =>
+      Effect.asVoid(self.backend.remove(id, expectedVersion)).pipe(span(`delete${self.name}`, id))
+
     const list = (filter: Filter) =>
       Stream.paginate(Option.none<Row>(), (after) =>
         Effect.gen(function* () {
@@ -302,7 +314,7 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
         Effect.asVoid
       )
 
-    return { insert, get, update, list, acquireLease, renewLease, releaseLease }
+    return { insert, get, update, remove, list, acquireLease, renewLease, releaseLease }
   }
 
   const sandboxes = entity<SandboxRecord, SandboxFilter>({
@@ -329,6 +341,7 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
     getSandbox: sandboxes.get,
     listSandboxes: (filter = {}) => sandboxes.list(filter),
     updateSandbox: sandboxes.update,
+    deleteSandbox: sandboxes.remove,
     acquireSandboxLease: sandboxes.acquireLease,
     renewSandboxLease: sandboxes.renewLease,
     releaseSandboxLease: sandboxes.releaseLease,
@@ -336,6 +349,7 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
     getProcess: processes.get,
     listProcesses: (filter = {}) => processes.list(filter),
     updateProcess: processes.update,
+    deleteProcess: processes.remove,
     acquireProcessLease: processes.acquireLease,
     renewProcessLease: processes.renewLease,
     releaseProcessLease: processes.releaseLease

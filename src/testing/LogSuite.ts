@@ -49,8 +49,22 @@ const everyKind = (process: ProcessRecord): Array<ProcessEvent> => {
   ]
 }
 
+/** What the suite may be told of the store. */
+export interface Options {
+  /** How many appends 20 followers read as they come; default 300. Each read may be a request over a network. */
+  readonly quickAppends?: number | undefined
+  /** How many appends race for the same seq, 20 at a time; default 100. */
+  readonly racingAppends?: number | undefined
+}
+
 /** Registers the tests under `name`. */
-export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStore | ProcessLog | R, E>): void => {
+export const suite = <E, R = never>(
+  name: string,
+  layer: Layer.Layer<SandboxStore | ProcessLog | R, E>,
+  options: Options = {}
+): void => {
+  const quick = options.quickAppends ?? 300
+  const racing = options.racingAppends ?? 100
   sharedLayer(layer)(`ProcessLog: ${name}`, (it) => {
     it.effect("every kind of event comes back as it was", () =>
       Effect.gen(function* () {
@@ -193,11 +207,11 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
             yield* Effect.yieldNow
             yield* log.append(process.id, 1, [chunk(process, seq + 1, `<${index}>`, stdout)])
           }).pipe(Effect.retry({ while: ({ reason }) => reason._tag === "Store" && reason.kind === "LogConflict" }))
-        yield* Effect.forEach(range(1, 100), appendOne, { concurrency: 20, discard: true })
+        yield* Effect.forEach(range(1, racing), appendOne, { concurrency: 20, discard: true })
         const events = (yield* Stream.runCollect(log.read(process.id))).filter(isOutput)
-        assert.deepStrictEqual(seqs(events), range(1, 100))
+        assert.deepStrictEqual(seqs(events), range(1, racing))
         const texts = events.map((event) => new TextDecoder().decode(event.bytes))
-        assert.strictEqual(new Set(texts).size, 100, "nothing is there twice")
+        assert.strictEqual(new Set(texts).size, racing, "nothing is there twice")
         let offset = 0
         for (const event of events) {
           assert.strictEqual(event.offset, offset)
@@ -362,7 +376,8 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         const process = yield* insert()
         const size = 256 * 1024
         for (let batch = 0; batch < 10; batch++) {
-          const bytes = range(1, 8).map((index) => new Uint8Array(size).fill(batch * 8 + index))
+          // Printable: what a log makes of other bytes is another test's.
+          const bytes = range(1, 8).map((index) => new Uint8Array(size).fill(40 + batch * 8 + index))
           yield* log.append(process.id, 1, chunks(process, batch * 8 + 1, bytes, batch * 8 * size))
         }
         // Many small ones in one append, behind the large ones.
@@ -448,14 +463,14 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
             Effect.forkChild({ startImmediately: true })
           )
         )
-        for (const seq of range(1, 300)) {
+        for (const seq of range(1, quick)) {
           yield* log.append(process.id, 1, [chunk(process, seq, "x")])
           if (seq % 7 === 0) yield* Effect.yieldNow
         }
-        yield* log.append(process.id, 1, [chunk(process, 301, "end")], { status: "exited" })
+        yield* log.append(process.id, 1, [chunk(process, quick + 1, "end")], { status: "exited" })
         for (const follower of followers) {
           const [after, read] = yield* Fiber.join(follower)
-          assert.deepStrictEqual(read, range(after + 1, 301))
+          assert.deepStrictEqual(read, range(after + 1, quick + 1))
         }
       })
     )
@@ -473,6 +488,21 @@ export const suite = <E, R = never>(name: string, layer: Layer.Layer<SandboxStor
         yield* Fiber.interrupt(stopped)
         yield* log.append(process.id, 1, [chunk(process, 2, "b")], { status: "exited" })
         assert.deepStrictEqual(seqs(yield* Fiber.join(stays)), [1, 2])
+      })
+    )
+
+    it.effect("the log of a process that is deleted goes with it, and no other", () =>
+      Effect.gen(function* () {
+        const store = yield* SandboxStore
+        const log = yield* ProcessLog
+        const gone = yield* insert()
+        const kept = yield* insert()
+        for (const process of [gone, kept]) yield* log.append(process.id, 1, [chunk(process, 1, "text")])
+        yield* store.deleteProcess(gone.id, gone.version ?? 0)
+        assert.strictEqual(yield* failure(Stream.runCollect(log.read(gone.id))), "NotFound")
+        assert.strictEqual(yield* failure(log.lastPosition(gone.id)), "NotFound")
+        assert.strictEqual(yield* failure(log.append(gone.id, 1, [chunk(gone, 2, "late", 4)])), "NotFound")
+        assert.deepStrictEqual(yield* Stream.runCollect(log.read(kept.id)), [chunk(kept, 1, "text")])
       })
     )
 

@@ -8,6 +8,7 @@ import { assert, layer as sharedLayer } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
@@ -28,6 +29,8 @@ export interface Options<R> {
   readonly plant?: ((entity: "sandbox" | "process", row: Row) => Effect.Effect<void, SandboxError, R>) | undefined
   /** A store on the same database with another namespace. */
   readonly otherNamespace?: Layer.Layer<SandboxStore | ProcessLog, SandboxError, R> | undefined
+  /** How many increments race; default 200. Their conflicts grow with the square, and each may be a request over a network. */
+  readonly increments?: number | undefined
 }
 
 const isConflict = (error: SandboxError) => error.reason._tag === "Store" && error.reason.kind === "Conflict"
@@ -53,6 +56,7 @@ export const suite = <E, R = never>(
   layer: Layer.Layer<SandboxStore | ProcessLog | R, E>,
   options: Options<R> = {}
 ): void => {
+  const increments = options.increments ?? 200
   sharedLayer(layer)(`SandboxStore: ${name}`, (it) => {
     it.effect("a record comes back as it was, with version 1 and the schema version", () =>
       Effect.gen(function* () {
@@ -206,6 +210,50 @@ export const suite = <E, R = never>(
       })
     )
 
+    it.effect("a deletion of another version is a Conflict, of this one takes the record out of everything", () =>
+      Effect.gen(function* () {
+        const store = yield* SandboxStore
+        const purpose = unique("deleted")
+        const externalSandboxId = unique("machine")
+        const { id, provider } = yield* store.insertSandbox(sandboxRecord({ purpose, externalSandboxId }))
+        const kept = yield* store.insertSandbox(sandboxRecord({ purpose }))
+        const { id: processId, sandboxId } = yield* store.insertProcess(processRecord())
+        yield* store.updateSandbox(id, 1, { status: "shutdown" })
+        for (const version of [0, 1, 3]) {
+          assert.strictEqual(yield* failure(store.deleteSandbox(id, version)), "Store(Conflict)")
+        }
+        assert.strictEqual(yield* failure(store.deleteProcess(processId, 2)), "Store(Conflict)")
+        yield* store.deleteSandbox(id, 2)
+        yield* store.deleteProcess(processId, 1)
+        assert.strictEqual(yield* failure(store.getSandbox(id)), "NotFound")
+        assert.strictEqual(yield* failure(store.getProcess(processId)), "NotFound")
+        assert.strictEqual(yield* failure(store.updateSandbox(id, 2, { status: "active" })), "NotFound")
+        assert.deepStrictEqual(yield* ids(store.listSandboxes({ purpose })), [kept.id])
+        assert.deepStrictEqual(yield* ids(store.listProcesses({ sandboxId })), [])
+        // Once more, and what was never there: nothing to do.
+        yield* store.deleteSandbox(id, 2)
+        yield* store.deleteProcess(newProcessId(), 1)
+        // The machine may have another record.
+        yield* store.insertSandbox(sandboxRecord({ provider, externalSandboxId }))
+      })
+    )
+
+    it.effect("of an update and a deletion that race one wins", () =>
+      Effect.gen(function* () {
+        const store = yield* SandboxStore
+        for (let round = 0; round < 10; round++) {
+          const { id } = yield* store.insertSandbox(sandboxRecord())
+          const [updated, deleted] = yield* Effect.all(
+            [Effect.exit(store.updateSandbox(id, 1, { purpose: "kept" })), Effect.exit(store.deleteSandbox(id, 1))],
+            { concurrency: "unbounded" }
+          )
+          assert.strictEqual(Exit.isSuccess(updated), Exit.isFailure(deleted))
+          const found = yield* Effect.exit(store.getSandbox(id))
+          assert.strictEqual(Exit.isSuccess(found), Exit.isSuccess(updated))
+        }
+      })
+    )
+
     it.effect("of 200 racing updates of one version exactly one wins", () =>
       Effect.gen(function* () {
         const store = yield* SandboxStore
@@ -225,7 +273,7 @@ export const suite = <E, R = never>(
     )
 
     it.effect(
-      "200 racing increments lose nothing",
+      `${increments} racing increments lose nothing`,
       () =>
         Effect.gen(function* () {
           const store = yield* SandboxStore
@@ -236,8 +284,8 @@ export const suite = <E, R = never>(
             yield* Effect.yieldNow
             return yield* store.updateSandbox(id, record.version ?? 0, { vcpus: (record.vcpus ?? 0) + 1 })
           }).pipe(Effect.retry({ while: isConflict }))
-          yield* Effect.forEach(Array.from({ length: 200 }), () => increment, { concurrency: 50, discard: true })
-          assert.deepInclude(yield* store.getSandbox(id), { vcpus: 200, version: 201 })
+          yield* Effect.forEach(Array.from({ length: increments }), () => increment, { concurrency: 20, discard: true })
+          assert.deepInclude(yield* store.getSandbox(id), { vcpus: increments, version: increments + 1 })
         }),
       // Over a network each conflict is two more requests.
       120_000

@@ -46,8 +46,11 @@ export interface Options {
   readonly settings?: Readonly<Record<string, string>> | undefined
 }
 
-/** A service over the world, with its faults. Each build is a service of its own; the last one built is the one that `kill` kills. */
-const layerService = (settings: Options["settings"]): Layer.Layer<Service, SandboxError, World | Faults.Faults> =>
+/**
+ * A service over the world, with its faults, and all that it is made of: what programs of yours need. Each build is a service of its own;
+ * the last one built is the one that `kill` kills.
+ */
+export const service = (settings?: Options["settings"]): Layer.Layer<Service, SandboxError, World | Faults.Faults> =>
   SandboxService.layer.pipe(
     Layer.provideMerge(ProviderRegistry.layer([Faults.provider(Effect.map(World, ({ provider }) => provider))])),
     Layer.provideMerge(
@@ -79,10 +82,7 @@ export const layerOver = <E = never, R = never>(
       })
     })
   ).pipe(Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ ...options.settings }))))
-  return layerService(options.settings).pipe(
-    Layer.provideMerge(world),
-    Layer.provideMerge(Faults.layer(options.faults))
-  )
+  return service(options.settings).pipe(Layer.provideMerge(world), Layer.provideMerge(Faults.layer(options.faults)))
 }
 
 /** Options of {@link layer}: those of the provider `fake`, such as `commands`, too. */
@@ -101,7 +101,7 @@ export const layer = (options: FakeOptions = {}): Layer.Layer<Services | Fake.Cl
 export const another = (
   settings?: Options["settings"]
 ): Effect.Effect<SandboxService["Service"], SandboxError, World | Faults.Faults | Scope.Scope> =>
-  Effect.map(Layer.build(layerService(settings)), (context) => Context.get(context, SandboxService))
+  Effect.map(Layer.build(service(settings)), (context) => Context.get(context, SandboxService))
 
 /** Options of {@link passing}. */
 export interface PassingOptions {

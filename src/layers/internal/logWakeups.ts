@@ -12,21 +12,25 @@ export interface LogWakeups {
   /** Registers at once; the inner effect completes with the next `notify` for this process. */
   readonly changed: (processId: ProcessId) => Effect.Effect<Effect.Effect<void>>
   readonly notify: (processId: ProcessId) => Effect.Effect<void>
+  /** Wakes everybody: for whoever may have missed a change. */
+  readonly notifyAll: Effect.Effect<void>
 }
 
 export const make = (): LogWakeups => {
   const slots: Array<Deferred.Deferred<void> | undefined> = Array.from({ length: slotCount }, () => undefined)
   // The last digits of a UUID are random.
   const slotOf = (processId: ProcessId): number => Number.parseInt(processId.slice(-4), 16) % slotCount
+  const wake = (slot: number): void => {
+    const waiting = slots[slot]
+    slots[slot] = undefined
+    if (waiting !== undefined) Deferred.doneUnsafe(waiting, Effect.void)
+  }
   return {
     changed: (processId) =>
       Effect.sync(() => Deferred.await((slots[slotOf(processId)] ??= Deferred.makeUnsafe<void>()))),
-    notify: (processId) =>
-      Effect.sync(() => {
-        const slot = slotOf(processId)
-        const waiting = slots[slot]
-        slots[slot] = undefined
-        if (waiting !== undefined) Deferred.doneUnsafe(waiting, Effect.void)
-      })
+    notify: (processId) => Effect.sync(() => wake(slotOf(processId))),
+    notifyAll: Effect.sync(() => {
+      for (let slot = 0; slot < slotCount; slot++) wake(slot)
+    })
   }
 }

@@ -54,10 +54,20 @@ const sqliteNames: { readonly [name: string]: number } = {
 /** SQLSTATEs of Postgres, whole or by class (the first two characters). */
 const sqlStates: { readonly [state: string]: StoreKind } = {
   "08": "Unavailable", // connection exception
+  "08007": "OutcomeUnknown", // transaction_resolution_unknown
+  "28": "Misconfigured", // invalid authorization: the user, the password, or who may connect from where
+  "3D000": "Misconfigured", // invalid_catalog_name: no such database
+  "3F000": "Misconfigured", // invalid_schema_name: nothing on the search path to make tables in
+  "57014": "Unavailable", // query_canceled: the statement timeout
   "57P": "Unavailable", // operator intervention: shutdown, crash, cannot connect now
+  "57P04": "Misconfigured", // database_dropped
+  "58": "Unavailable", // system error: the server's own files
+  "25P03": "Unavailable", // idle_in_transaction_session_timeout
+  "25P04": "Unavailable", // transaction_timeout
   "23505": "AlreadyExists", // unique_violation
   "25006": "ReadOnly", // read_only_sql_transaction
   "40001": "Locked", // serialization_failure
+  "40003": "OutcomeUnknown", // statement_completion_unknown
   "40P01": "Locked", // deadlock_detected
   "42501": "ReadOnly", // insufficient_privilege
   "53100": "Full", // disk_full
@@ -100,8 +110,23 @@ const sqlReasons: { readonly [tag: string]: StoreKind } = {
   SerializationError: "Locked",
   ConnectionError: "Unavailable",
   StatementTimeoutError: "Unavailable",
+  AuthenticationError: "Misconfigured",
   AuthorizationError: "ReadOnly"
 }
+
+/** What a code means to whoever has to put it right, where its number alone would not tell. */
+const explanations: { readonly [state: string]: string } = {
+  "28": "the server refuses the user, the password or the host",
+  "3D000": "there is no such database",
+  "3F000": "there is no such schema",
+  "53300": "the server has no connection left",
+  "57P03": "the server is starting or stopping",
+  "57P04": "the database was dropped",
+  AuthenticationError: "the server's way to authenticate is not met"
+}
+
+/** Codes of a session that the server has ended, whatever it was doing: its open transaction is rolled back. */
+const endsSession = /^(08|57P0[125]$|25P0[34]$)/
 
 interface Verdict {
   readonly kind: StoreKind
@@ -109,8 +134,17 @@ interface Verdict {
   readonly detail: string
 }
 
-const lookup = (table: { readonly [key: string]: StoreKind }, key: string): StoreKind | undefined =>
+const lookup = <A>(table: { readonly [key: string]: A }, key: string): A | undefined =>
   Object.hasOwn(table, key) ? table[key] : undefined
+
+/** By the whole SQLSTATE, else by its first three or two characters. */
+const lookupState = <A>(table: { readonly [key: string]: A }, state: string): A | undefined =>
+  lookup(table, state) ?? lookup(table, state.slice(0, 3)) ?? lookup(table, state.slice(0, 2))
+
+const explained = (code: string, name: string): string => {
+  const explanation = lookupState(explanations, code)
+  return explanation === undefined ? name : `${explanation} (${name})`
+}
 
 const fromSqliteCode = (code: number): Verdict | undefined => {
   const kind = sqliteExtended[code] ?? sqlitePrimary[code & 0xff]
@@ -132,8 +166,8 @@ const fromName = (code: string): Verdict | undefined => {
   const system = lookup(systemCodes, code)
   if (system !== undefined) return { kind: system, detail: code }
   if (!/^[0-9A-Z]{5}$/.test(code)) return undefined
-  const state = lookup(sqlStates, code) ?? lookup(sqlStates, code.slice(0, 3)) ?? lookup(sqlStates, code.slice(0, 2))
-  return state === undefined ? undefined : { kind: state, detail: `SQLSTATE ${code}` }
+  const state = lookupState(sqlStates, code)
+  return state === undefined ? undefined : { kind: state, detail: explained(code, `SQLSTATE ${code}`) }
 }
 
 /** `errcode` is `node:sqlite`'s, `errno` other SQLite drivers'; a negative `errno` is the operating system's and has a `code`. */
@@ -150,6 +184,14 @@ const fromCodes = (error: object): Verdict | undefined => {
 /** Deep enough for a migration's error around a client's around a driver's, and an end for a cause that contains itself. */
 const maxDepth = 8
 
+/** The error inside of an error. */
+const within = (error: object): unknown =>
+  Predicate.hasProperty(error, "reason") && Predicate.isObject(error.reason)
+    ? error.reason
+    : Predicate.hasProperty(error, "cause")
+      ? error.cause
+      : undefined
+
 const classify = (error: unknown): Verdict => {
   let byReason: Verdict | undefined
   let current = error
@@ -158,19 +200,36 @@ const classify = (error: unknown): Verdict => {
     if (verdict !== undefined) return verdict
     const tag = Predicate.hasProperty(current, "_tag") && typeof current._tag === "string" ? current._tag : undefined
     const kind = tag === undefined ? undefined : lookup(sqlReasons, tag)
-    if (kind !== undefined && tag !== undefined) byReason ??= { kind, detail: tag }
-    current =
-      Predicate.hasProperty(current, "reason") && Predicate.isObject(current.reason)
-        ? current.reason
-        : Predicate.hasProperty(current, "cause")
-          ? current.cause
-          : undefined
+    if (kind !== undefined && tag !== undefined) byReason ??= { kind, detail: explained(tag, tag) }
+    current = within(current)
   }
   return byReason ?? { kind: "Unknown", detail: "the database gave no code that is known here" }
 }
 
 /** What the failure of a SQL statement, a migration or an open means. */
 export const storeKind = (error: unknown): StoreKind => classify(error).kind
+
+/**
+ * True if a session with a server ended while it was in use. What it had not committed is rolled back; a COMMIT that was under way
+ * may have happened. A server that cannot be reached to begin with is no such case.
+ */
+export const isSessionLost = (error: unknown): boolean => {
+  let current = error
+  for (let depth = 0; depth < maxDepth && Predicate.isObject(current); depth++) {
+    if (Predicate.hasProperty(current, "operation") && current.operation === "connect") return false
+    if (Predicate.hasProperty(current, "code") && typeof current.code === "string") {
+      return /^[0-9A-Z]{5}$/.test(current.code)
+        ? endsSession.test(current.code)
+        : ["ECONNRESET", "EPIPE", "ETIMEDOUT"].includes(current.code)
+    }
+    const inner = within(current)
+    if (Predicate.isTagged(current, "ConnectionError") && !hasCode(inner)) return true
+    current = inner
+  }
+  return false
+}
+
+const hasCode = (error: unknown): boolean => Predicate.hasProperty(error, "code") && typeof error.code === "string"
 
 /** Where a failure happened, for the error. */
 export interface Where {
@@ -188,8 +247,8 @@ export const toSandboxError =
   }
 
 /**
- * Tries again while somebody else holds the database, for as long as `busyTimeout`. Only for what leaves nothing behind when it
- * fails: one statement, or one whole transaction.
+ * Tries again while somebody else holds the database or a server ends sessions, for as long as `busyTimeout`. Only for what leaves
+ * nothing behind when it fails: one statement, or one whole transaction whose COMMIT is answered.
  */
 export const retryLocked = (busyTimeout: Duration.Duration) => {
   const schedule = Schedule.exponential("2 millis", 1.5).pipe(
@@ -198,5 +257,8 @@ export const retryLocked = (busyTimeout: Duration.Duration) => {
     Schedule.upTo({ duration: busyTimeout })
   )
   return <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.retry(self, { schedule, while: (error) => !isSandboxError(error) && storeKind(error) === "Locked" })
+    Effect.retry(self, {
+      schedule,
+      while: (error) => !isSandboxError(error) && (storeKind(error) === "Locked" || isSessionLost(error))
+    })
 }

@@ -1,10 +1,8 @@
 /** Logs in SQL. The row of the process counts its log, so that an append checks and a reader asks for the end in one read. */
 import * as Arr from "effect/Array"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type { SandboxError } from "../../errors.ts"
 import * as errors from "../../errors.ts"
@@ -15,9 +13,10 @@ import { ProcessEventType } from "../../model/ProcessEvent.ts"
 import type { LogPage, Primitives } from "../../services/ProcessLog.ts"
 import type { ProcessPatch } from "../../services/SandboxStore.ts"
 import { encodeProcessPatch } from "../../services/SandboxStore.ts"
-import * as LogWakeups from "./logWakeups.ts"
+import type { Dialect, Note } from "./sqlDialect.ts"
 import { storeKind, toSandboxError } from "./sqlErrors.ts"
 import { tables } from "./sqlMigrations.ts"
+import type { News } from "./sqlNews.ts"
 import type { Database } from "./sqlRecords.ts"
 import { changedColumns, parseRow, processColumns } from "./sqlRecords.ts"
 import * as Events from "./storedEvents.ts"
@@ -50,14 +49,14 @@ const countersOf = (row: CountersRow): Events.Counters => ({
 
 const isEventType = Schema.is(ProcessEventType)
 
-const storedOf = (row: EventRow): Option.Option<Events.StoredEvent> =>
+const storedOf = (row: EventRow, dialect: Dialect): Option.Option<Events.StoredEvent> =>
   isEventType(row.type)
     ? Option.some({
         seq: Number(row.seq),
         type: row.type,
         at: Number(row.at),
         offset: row.byte_offset === null ? null : Number(row.byte_offset),
-        key: row.event_key,
+        key: row.event_key === null ? null : dialect.fromText(row.event_key),
         data: row.data,
         bytes: row.bytes
       })
@@ -69,14 +68,8 @@ const storedOf = (row: EventRow): Option.Option<Events.StoredEvent> =>
  */
 const insertSizes = [64, 16, 4, 1] as const
 
-/** Quick while there is news, then at rest: another process's appends are seen within 100 ms. */
-const poll = Schedule.exponential("5 millis", 1.5).pipe(
-  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.millis(100))))
-)
-
-export const make = (database: Database, kind: string): Primitives => {
-  const { namespace, retry, sql } = database
-  const wakeups = LogWakeups.make()
+export const make = (database: Database, news: News): Primitives => {
+  const { dialect, namespace, retry, sql } = database
   const processes = sql(tables.processes)
   const events = sql(tables.events)
   const forUpdate = sql.onDialectOrElse({ pg: () => sql`FOR UPDATE`, orElse: () => sql`` })
@@ -89,7 +82,7 @@ export const make = (database: Database, kind: string): Primitives => {
     Effect.mapError(retry(effect), toSandboxError(`ProcessLog.${operation}`, { processId }))
 
   const decode = (operation: string, owner: Events.Owner, row: EventRow): Effect.Effect<ProcessEvent, SandboxError> => {
-    const stored = storedOf(row)
+    const stored = storedOf(row, dialect)
     return Option.isSome(stored)
       ? Events.fromStored(`ProcessLog.${operation}`, owner, stored.value)
       : Effect.fail(
@@ -106,7 +99,7 @@ export const make = (database: Database, kind: string): Primitives => {
     for (const event of known) {
       const [row] = yield* sql<EventRow>`SELECT ${eventColumns} FROM ${events}
         WHERE namespace = ${namespace} AND process_id = ${processId} AND seq = ${event.seq}`
-      const stored = row === undefined ? Option.none() : storedOf(row)
+      const stored = row === undefined ? Option.none() : storedOf(row, dialect)
       if (Option.isNone(stored) || !Events.sameContent(stored.value, event)) {
         return yield* Events.logConflict(processId, `event ${event.seq} is there with other content`)
       }
@@ -122,7 +115,7 @@ export const make = (database: Database, kind: string): Primitives => {
       at: event.at,
       size: Events.sizeOf(event),
       byte_offset: event.offset,
-      event_key: event.key,
+      event_key: event.key === null ? null : dialect.text(event.key),
       data: event.data,
       bytes: event.bytes
     }))
@@ -136,6 +129,7 @@ export const make = (database: Database, kind: string): Primitives => {
   })
 
   const appendOnce = Effect.fnUntraced(function* (
+    note: Note,
     processId: ProcessId,
     epoch: number,
     added: ReadonlyArray<ProcessEvent>,
@@ -169,11 +163,14 @@ export const make = (database: Database, kind: string): Primitives => {
     if (patch !== undefined) {
       const before = yield* parseRow("ProcessLog.append", row.data)
       const after = applyPatch(before, encodeProcessPatch(patch, before.version + 1))
-      Object.assign(changes, changedColumns(processColumns(before), processColumns(after)))
+      Object.assign(changes, changedColumns(processColumns(before, dialect), processColumns(after, dialect)))
     }
     if (Object.keys(changes).length === 0) return
-    yield* sql`UPDATE ${processes} SET ${sql.update(changes)} WHERE namespace = ${namespace} AND id = ${processId}`
-    yield* sql.afterCommit(wakeups.notify(processId))
+    note.take(
+      yield* sql<object>`UPDATE ${processes} SET ${sql.update(changes)} WHERE namespace = ${namespace} AND id = ${processId}
+        ${note.announced(processId)}`
+    )
+    yield* sql.afterCommit(news.notify(processId))
   })
 
   const page = Effect.fnUntraced(function* (processId: ProcessId, after: number) {
@@ -201,9 +198,13 @@ export const make = (database: Database, kind: string): Primitives => {
   })
 
   return {
-    kind,
+    kind: dialect.kind,
     append: (processId, epoch, added, patch) =>
-      run("append", processId, sql.withTransaction(appendOnce(processId, epoch, added, patch))),
+      run(
+        "append",
+        processId,
+        dialect.transaction((note) => appendOnce(note, processId, epoch, added, patch))
+      ),
     page: (processId, after) => run("read", processId, page(processId, after)),
     lastPosition: (processId) =>
       run(
@@ -225,13 +226,13 @@ export const make = (database: Database, kind: string): Primitives => {
             WHERE namespace = ${namespace} AND id = ${processId}`
           if (process === undefined) return yield* notFound("findKey", processId)
           const [row] = yield* sql<EventRow>`SELECT ${eventColumns} FROM ${events}
-            WHERE namespace = ${namespace} AND process_id = ${processId} AND event_key = ${key}`
+            WHERE namespace = ${namespace} AND process_id = ${processId} AND event_key = ${dialect.text(key)}`
           if (row === undefined) return Option.none()
           const owner = yield* Effect.fromResult(Events.ownerOf("ProcessLog.findKey", processId, process.sandbox_id))
           return Option.some(yield* decode("findKey", owner, row))
         })
       ),
-    changed: wakeups.changed,
-    poll
+    changed: news.changed,
+    poll: news.poll
   }
 }

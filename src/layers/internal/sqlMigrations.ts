@@ -15,11 +15,13 @@ export const tables = {
 
 /**
  * Every index ends in the order of the lists, so that a page is a walk along it, whatever the number of records. `DOUBLE
- * PRECISION`, `BIGINT` and `TEXT` mean the same to SQLite and Postgres; only the type of bytes has two names.
+ * PRECISION` and `BIGINT` mean the same to SQLite and Postgres; the types of bytes and of text that is compared do not.
  */
 const first = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const bytes = sql.literal(sql.onDialectOrElse({ pg: () => "BYTEA", orElse: () => "BLOB" }))
+  // The order of lists, and which texts are the same, are SQLite's: by code, whatever the language of the database.
+  const text = sql.literal(sql.onDialectOrElse({ pg: () => 'TEXT COLLATE "C"', orElse: () => "TEXT" }))
   const index = (table: string, columns: ReadonlyArray<string>) =>
     sql`CREATE INDEX ${sql(`${table}_by_${columns.join("_")}`)} ON ${sql(table)} (${sql.csv([
       "namespace",
@@ -30,12 +32,12 @@ const first = Effect.gen(function* () {
 
   yield* sql`CREATE TABLE ${sql(tables.meta)} (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)`
   yield* sql`CREATE TABLE ${sql(tables.sandboxes)} (
-    namespace TEXT NOT NULL,
-    id TEXT NOT NULL,
-    provider TEXT,
-    external_id TEXT,
-    status TEXT,
-    purpose TEXT,
+    namespace ${text} NOT NULL,
+    id ${text} NOT NULL,
+    provider ${text},
+    external_id ${text},
+    status ${text},
+    purpose ${text},
     created_at DOUBLE PRECISION NOT NULL,
     version BIGINT NOT NULL,
     data TEXT NOT NULL,
@@ -51,11 +53,11 @@ const first = Effect.gen(function* () {
   yield* index(tables.sandboxes, ["purpose"])
 
   yield* sql`CREATE TABLE ${sql(tables.processes)} (
-    namespace TEXT NOT NULL,
-    id TEXT NOT NULL,
-    sandbox_id TEXT,
-    status TEXT,
-    kind TEXT,
+    namespace ${text} NOT NULL,
+    id ${text} NOT NULL,
+    sandbox_id ${text},
+    status ${text},
+    kind ${text},
     created_at DOUBLE PRECISION NOT NULL,
     version BIGINT NOT NULL,
     lease_epoch BIGINT NOT NULL,
@@ -72,14 +74,14 @@ const first = Effect.gen(function* () {
   yield* index(tables.processes, ["sandbox_id", "status"])
 
   yield* sql`CREATE TABLE ${sql(tables.events)} (
-    namespace TEXT NOT NULL,
-    process_id TEXT NOT NULL,
+    namespace ${text} NOT NULL,
+    process_id ${text} NOT NULL,
     seq BIGINT NOT NULL,
-    type TEXT NOT NULL,
+    type ${text} NOT NULL,
     at DOUBLE PRECISION NOT NULL,
     size BIGINT NOT NULL,
     byte_offset BIGINT,
-    event_key TEXT,
+    event_key ${text},
     data TEXT,
     bytes ${bytes},
     PRIMARY KEY (namespace, process_id, seq)

@@ -105,6 +105,17 @@ class Table<Filter> implements Records.RecordBackend<Filter> {
       return Effect.succeed(Option.some<Records.Row>(JSON.parse(next.text)))
     })
 
+  readonly remove = (id: string, expectedVersion: number) =>
+    Effect.suspend(() => {
+      const kept = this.#rows.get(id)
+      if (kept === undefined) return Effect.succeed(false)
+      if (kept.version !== expectedVersion) {
+        return Effect.fail(this.#error("delete", id, new Store({ kind: "Conflict" })))
+      }
+      this.#remove(kept)
+      return Effect.succeed(true)
+    })
+
   readonly page = (options: {
     readonly filter: Filter
     readonly after: Option.Option<Records.Row>
@@ -269,7 +280,19 @@ export const primitives = (options: Options = {}): Effect.Effect<Primitives> =>
       })
 
     return {
-      store: { kind: "memory", namespace: Effect.succeed(namespace), sandboxes, processes },
+      store: {
+        kind: "memory",
+        namespace: Effect.succeed(namespace),
+        sandboxes,
+        processes: {
+          insert: processes.insert,
+          get: processes.get,
+          update: processes.update,
+          page: processes.page,
+          remove: (id, expectedVersion) =>
+            Effect.tap(processes.remove(id, expectedVersion), () => Effect.sync(() => logs.delete(id)))
+        }
+      },
       log: {
         kind: "memory",
         append,

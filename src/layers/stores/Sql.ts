@@ -6,8 +6,7 @@
  * transactions of a SQLite database, a crash of the process costs nothing.
  */
 import * as Context from "effect/Context"
-import * as SecureRandom from "effect/crypto/SecureRandom"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -18,10 +17,8 @@ import * as Log from "../../services/ProcessLog.ts"
 import * as SandboxSettings from "../../services/SandboxSettings.ts"
 import * as Records from "../../services/SandboxStore.ts"
 import * as NodeSqlite from "../internal/nodeSqlite.ts"
-import { retryLocked, toSandboxError } from "../internal/sqlErrors.ts"
-import * as SqlLog from "../internal/sqlLog.ts"
-import * as SqlMigrations from "../internal/sqlMigrations.ts"
-import * as SqlRecords from "../internal/sqlRecords.ts"
+import { toSandboxError } from "../internal/sqlErrors.ts"
+import * as SqlStore from "../internal/sqlStore.ts"
 
 export interface Options {
   /** Keeps this store's machines apart from another's; default an id that the database keeps. */
@@ -41,42 +38,9 @@ export interface Primitives {
   readonly log: Log.Primitives
 }
 
-const defaultBusyTimeout = Duration.seconds(5)
-
-/** Kept by whoever comes first; everybody else reads it. */
-const keptNamespace = (sql: SqlClient.SqlClient) =>
-  Effect.gen(function* () {
-    const meta = sql(SqlMigrations.tables.meta)
-    const read = sql<{ readonly value: string }>`SELECT value FROM ${meta} WHERE name = 'namespace'`
-    const [kept] = yield* read
-    if (kept !== undefined) return kept.value
-    const proposed = SecureRandom.uuidV4Unsafe()
-    yield* sql`INSERT INTO ${meta} (name, value) VALUES ('namespace', ${proposed}) ON CONFLICT DO NOTHING`
-    const [now] = yield* read
-    return now?.value ?? proposed
-  })
-
 /** Brings the tables up to date and yields the primitives over them. */
 export const primitives = (options: Options = {}): Effect.Effect<Primitives, SandboxError, SqlClient.SqlClient> =>
-  Effect.gen(function* () {
-    const sql = yield* SqlClient.SqlClient
-    const retry = retryLocked(Duration.fromInputUnsafe(options.busyTimeout ?? defaultBusyTimeout))
-    const kind = sql.onDialectOrElse({ sqlite: () => "sqlite", pg: () => "postgres", orElse: () => "sql" })
-    const namespace = yield* Effect.andThen(
-      retry(SqlMigrations.run),
-      options.namespace === undefined ? retry(keptNamespace(sql)) : Effect.succeed(options.namespace)
-    ).pipe(Effect.mapError(toSandboxError("SandboxStore.open")))
-    const database = { sql, namespace, retry }
-    return {
-      store: {
-        kind,
-        namespace: Effect.succeed(namespace),
-        sandboxes: SqlRecords.sandboxes(database),
-        processes: SqlRecords.processes(database)
-      },
-      log: SqlLog.make(database, kind)
-    }
-  })
+  SqlStore.polled(options)
 
 /** The store and the log of a database. */
 export const make = (

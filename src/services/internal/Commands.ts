@@ -20,7 +20,7 @@ import type { AdditionalFd, MachineProcess, StartCommand } from "../SandboxProvi
 import { Capped } from "./capped.ts"
 import type { Core, RecoveryOverrides } from "./core.ts"
 import * as core from "./core.ts"
-import type { Machines } from "./Machines.ts"
+import type { InUse } from "./Machines.ts"
 import type { ProcessOptions } from "./Processes.ts"
 import * as Metrics from "./metrics.ts"
 
@@ -270,7 +270,7 @@ export interface Commands {
   ) => Stream.Stream<OutputEvent, SandboxError | PlatformError.PlatformError>
 }
 
-export const make = (self: Core, machines: Machines): Commands => {
+export const make = (self: Core, machines: InUse): Commands => {
   const start: Commands["start"] = Effect.fnUntraced(function* (operation, id, prepared, input, overrides) {
     const processId = yield* Effect.flatMap(core.newUuid, (uuid) => core.toProcessId(operation, uuid))
     const now = yield* Clock.currentTimeMillis

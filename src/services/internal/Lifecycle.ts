@@ -180,7 +180,10 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         const mode =
           options.delete === true || record.stopPending === "delete" || core.deletesOnStop(record) ? "delete" : "stop"
         const finished = record.status === "shutdown" && record.stopPending === undefined
-        if (finished && (mode === "stop" || record.externalSandboxId === undefined)) return
+        if (finished && (mode === "stop" || record.externalSandboxId === undefined)) {
+          // Whoever ended it may not have come to its processes.
+          return yield* markOpenProcessesLost(self, id, "stop")
+        }
         const provider = yield* self.registry.get(record.provider)
         yield* machines.forget(id)
         const now = yield* Clock.currentTimeMillis

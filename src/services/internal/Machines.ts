@@ -7,8 +7,10 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
+import * as PubSub from "effect/PubSub"
 import * as RcMap from "effect/RcMap"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -17,6 +19,7 @@ import * as Stream from "effect/Stream"
 import { Busy, Gone, NotActive, NotRunning, SandboxError, Store } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import type { Lease } from "../../model/Lease.ts"
+import { RecoveryEvent } from "../../model/RecoveryEvent.ts"
 import * as Config from "../../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../../model/SandboxRecord.ts"
 import type { SandboxRef } from "../../model/SandboxRef.ts"
@@ -94,6 +97,9 @@ const renewEvery = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
 const strategyOf = (record: SandboxRecord): Config.Recovery =>
   record.config?.recovery ?? (record.persistent === true ? "resume" : "recreate")
 
+/** It was active once: a new machine lacks what was on its disk. */
+const hadDisk = (record: SandboxRecord): boolean => record.incarnation !== undefined
+
 /** Which machine of the sandbox it is: the first is 1. */
 const generationOf = (record: SandboxRecord): number => record.generation ?? 1
 
@@ -110,7 +116,13 @@ const withoutRetryAfter = (error: SandboxError): SandboxError =>
 
 const isBusy = (error: SandboxError): boolean => error.reason._tag === "Busy"
 
-export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
+/** What commands and files need of them. */
+export type InUse = Pick<Machines, "get" | "use">
+
+/** Fills a machine that was made anew, before anybody gets it. */
+export type Populate = (connection: Connection) => Effect.Effect<void, SandboxError>
+
+export const make = (self: Core, populate: Populate): Effect.Effect<Machines, never, Scope.Scope> =>
   Effect.gen(function* () {
     const operation = "SandboxService.connect"
     const retryStore = core.retryStore(self)
@@ -292,6 +304,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           workspaceRoot: machine.workspaceRoot,
           sandboxUrl: Option.getOrUndefined(machine.url),
           shutdownAt: undefined,
+          goneAt: undefined,
           stopPending: undefined,
           restoring: undefined,
           error: undefined
@@ -333,7 +346,11 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         return true
       }).pipe(Effect.catch(() => Effect.succeed(false)))
 
-    const create = (held: Held, config: Config.SandboxConfig): Effect.Effect<Connection, SandboxError> =>
+    const create = (
+      held: Held,
+      config: Config.SandboxConfig,
+      filled: Populate = () => Effect.void
+    ): Effect.Effect<Connection, SandboxError> =>
       Effect.gen(function* () {
         const { record } = held
         const provider = yield* self.registry.get(record.provider)
@@ -363,6 +380,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
               }).pipe(Effect.ignore, Effect.uninterruptible)
             )
           )
+        yield* filled({ record, provider, machine })
         const updated = yield* activate(held, provider, machine, Option.none())
         return { record: updated, provider, machine }
       })
@@ -376,7 +394,7 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
           generation: nextGeneration(held.record),
           error: undefined
         })
-        const connection = yield* create({ ...held, record }, config)
+        const connection = yield* create({ ...held, record }, config, hadDisk(record) ? populate : undefined)
         // Only those of machines before this one: it may be in use by now.
         yield* markOpenProcessesLost(self, record.id, "recreate", connection.machine.ref.incarnation)
         return { _tag: "Recreated" as const, ref: core.refOf(connection.record), lost: ["disk", "processes"] as const }
@@ -536,6 +554,10 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
                 "no machine with a disk carries its tag"
               )
         }
+        // Whoever made it may not have come to filling it.
+        if (hadDisk(record) && record.restoring === undefined && machine.value.ref.incarnation !== record.incarnation) {
+          yield* populate({ record, provider, machine: machine.value })
+        }
         const updated = yield* activate(held, provider, machine.value, Option.some("recreate"))
         // Those of a sandbox that was active once may hold its checkpoints; they go with it.
         const mode = record.incarnation === undefined ? "delete" : "stop"
@@ -547,13 +569,35 @@ export const make = (self: Core): Effect.Effect<Machines, never, Scope.Scope> =>
         return { _tag: "Connected" as const, ref: core.refOf(updated) }
       })
 
+    const tell = (
+      sandboxId: SandboxId,
+      trigger: RecoveryEvent["trigger"],
+      event: (base: { sandboxId: SandboxId; trigger: RecoveryEvent["trigger"]; at: number }) => RecoveryEvent
+    ) =>
+      Effect.flatMap(Clock.currentTimeMillis, (at) =>
+        PubSub.publish(self.recoveries, event({ sandboxId, trigger, at }))
+      )
+
     const observed =
-      (id: SandboxId, how: string) =>
+      (id: SandboxId, trigger: RecoveryEvent["trigger"]) =>
       <A extends Reconnected>(effect: Effect.Effect<A, SandboxError>) =>
-        effect.pipe(
-          Effect.tap((outcome) => Metrics.recovered(outcome._tag)),
-          Effect.tapError((error) => Metrics.recovered(error.reason._tag)),
-          Effect.withSpan("SandboxService.recover", { attributes: { "sandbox.id": id, "sandbox.recovery": how } })
+        tell(id, trigger, RecoveryEvent.Started).pipe(
+          Effect.andThen(effect),
+          Effect.onExit((exit) => {
+            if (Exit.isSuccess(exit)) {
+              const { _tag: outcome } = exit.value
+              return Effect.andThen(
+                Metrics.recovered(outcome),
+                tell(id, trigger, (base) => RecoveryEvent.Recovered({ ...base, outcome }))
+              )
+            }
+            const error = Option.getOrUndefined(Exit.findErrorOption(exit))
+            return Effect.andThen(
+              error === undefined ? Effect.void : Metrics.recovered(error.reason._tag),
+              tell(id, trigger, (base) => RecoveryEvent.Failed({ ...base, ...(error === undefined ? {} : { error }) }))
+            )
+          }),
+          Effect.withSpan("SandboxService.recover", { attributes: { "sandbox.id": id, "sandbox.recovery": trigger } })
         )
 
     /** Entered when a machine was found stale. Never revives what was stopped. */

@@ -12,7 +12,7 @@ import type { Machine } from "../SandboxProvider.ts"
 import * as core from "./core.ts"
 import { delegate } from "./fileSystems.ts"
 import { derive } from "./guestFiles.ts"
-import type { Machines } from "./Machines.ts"
+import type { InUse } from "./Machines.ts"
 import { inPlatform, outOfPlatform } from "./platformErrors.ts"
 import type { make as makeSpawner } from "./spawner.ts"
 
@@ -35,7 +35,7 @@ const pathOf = (workspaceRoot: string) =>
 const absolute = (workspaceRoot: string) => (path: string) =>
   path === "" || path.startsWith("/") ? path : `${workspaceRoot}/${path}`
 
-export const make = (machines: Machines, spawn: ReturnType<typeof makeSpawner>) => {
+export const make = (machines: InUse, spawn: ReturnType<typeof makeSpawner>) => {
   /** One of each machine: what a derived one has found out about its guest holds for that machine only. */
   const known = new WeakMap<Machine, FileSystem.FileSystem>()
   const filesOf = (machine: Machine): FileSystem.FileSystem => {

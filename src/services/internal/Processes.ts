@@ -325,19 +325,21 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
           )
 
     const finish = (handle: SandboxProcess, mode: ProcessMode, options: ProcessOptions) =>
-      mode === "background"
-        ? Effect.succeed(handle)
-        : handle.exit.pipe(
-            Effect.onInterrupt(() =>
-              options.onInterrupt === "kill" ? Effect.ignore(handle.signal("SIGKILL")) : Effect.void
-            ),
-            // How it ended is for the caller to read; that it ended is all that is waited for.
-            Effect.catchIf(
-              (error) => error.reason._tag === "OutcomeUnknown",
-              () => Effect.void
-            ),
-            Effect.as(handle)
-          )
+      (mode === "background" ? Effect.void : untilEnd(handle)).pipe(
+        Effect.andThen(log.streamOf(handle.processId)),
+        Effect.map(Option.match({ onNone: () => handle, onSome: (streamId) => ({ ...handle, streamId }) })),
+        Effect.onInterrupt(() =>
+          options.onInterrupt === "kill" ? Effect.ignore(handle.signal("SIGKILL")) : Effect.void
+        )
+      )
+
+    /** How it ended is for the caller to read; that it ended is all that is waited for. */
+    const untilEnd = (handle: SandboxProcess) =>
+      Effect.catchIf(
+        Effect.asVoid(handle.exit),
+        (error) => error.reason._tag === "OutcomeUnknown",
+        () => Effect.void
+      )
 
     const runToEnd: Processes["runToEnd"] = (id, command, args, options) =>
       Effect.gen(function* () {

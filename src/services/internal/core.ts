@@ -2,11 +2,13 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { SandboxErrorReason } from "../../errors.ts"
+import type { RecoveryEvent } from "../../model/RecoveryEvent.ts"
 import {
   InvalidArgument,
   isSandboxError,
@@ -56,6 +58,7 @@ export interface Core {
   readonly owner: string
   readonly isDead: (owner: string) => Effect.Effect<boolean>
   readonly pumps: Map<ProcessId, LivePump>
+  readonly recoveries: PubSub.PubSub<RecoveryEvent>
 }
 
 /** A connected machine and what its record said then. */

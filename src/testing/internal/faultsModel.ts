@@ -53,6 +53,7 @@ export const storeOperations = [
   "getSandbox",
   "listSandboxes",
   "updateSandbox",
+  "deleteSandbox",
   "acquireSandboxLease",
   "renewSandboxLease",
   "releaseSandboxLease",
@@ -60,6 +61,7 @@ export const storeOperations = [
   "getProcess",
   "listProcesses",
   "updateProcess",
+  "deleteProcess",
   "acquireProcessLease",
   "renewProcessLease",
   "releaseProcessLease"

@@ -207,6 +207,7 @@ export const wrapStore = (state: State, store: SandboxStore["Service"]): Sandbox
     listSandboxes: (filter) => stream(site, "listSandboxes", [filter], store.listSandboxes(filter), whole),
     updateSandbox: (id, version, patch) =>
       call(sandbox(id), "updateSandbox", [id, version, patch], store.updateSandbox(id, version, patch)),
+    deleteSandbox: (id, version) => call(sandbox(id), "deleteSandbox", [id, version], store.deleteSandbox(id, version)),
     acquireSandboxLease: (id, options) =>
       call(sandbox(id), "acquireSandboxLease", [id, options], store.acquireSandboxLease(id, options)),
     renewSandboxLease: (id, lease, ttl) =>
@@ -218,6 +219,7 @@ export const wrapStore = (state: State, store: SandboxStore["Service"]): Sandbox
     listProcesses: (filter) => stream(site, "listProcesses", [filter], store.listProcesses(filter), whole),
     updateProcess: (id, version, patch) =>
       call(process(id), "updateProcess", [id, version, patch], store.updateProcess(id, version, patch)),
+    deleteProcess: (id, version) => call(process(id), "deleteProcess", [id, version], store.deleteProcess(id, version)),
     acquireProcessLease: (id, options) =>
       call(process(id), "acquireProcessLease", [id, options], store.acquireProcessLease(id, options)),
     renewProcessLease: (id, lease, ttl) =>
@@ -236,6 +238,7 @@ export const wrapLog = (state: State, log: ProcessLog["Service"]): ProcessLog["S
       call(site(id), "append", [id, epoch, all, patch], log.append(id, epoch, all, patch)),
     read: (id, options) => stream(site(id), "read", [id, options], log.read(id, options), events),
     lastPosition: (id) => call(site(id), "lastPosition", [id], log.lastPosition(id)),
-    findKey: (id, key) => call(site(id), "findKey", [id, key], log.findKey(id, key))
+    findKey: (id, key) => call(site(id), "findKey", [id, key], log.findKey(id, key)),
+    streamOf: log.streamOf
   })
 }

@@ -1,5 +1,5 @@
 /** What the SDK throws, as a table, and that no secret gets through. */
-import { InstantAPIError } from "@instantdb/admin"
+import { init, InstantAPIError } from "@instantdb/admin"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, ConfigProvider, Context, Duration, Effect, Layer, Logger, Stream } from "effect"
 import { inspect } from "node:util"
@@ -131,6 +131,7 @@ describe("the classifier of InstantDB's errors", () => {
       assert.include(clean(form), "<redacted>")
       assert.notInclude(clean(form), encodeURIComponent(odd))
     }
+    assert.strictEqual(scrubOf("admin's", undefined, "user's")("of admin's and user's"), "of <redacted> and <redacted>")
     assert.strictEqual(scrubOf(undefined)("text"), "text")
     assert.strictEqual(scrubOf("")("text"), "text")
   })
@@ -203,8 +204,63 @@ describe("the admin token", () => {
         assert.notInclude(inspect(error, { depth: 20, showHidden: true }), adminToken)
       }
       const { appId, apiURI } = emulator.config
-      const none = yield* Effect.flip(Layer.build(InstantDb.layer({ db: { config: { appId, apiURI } } })))
-      assert.deepInclude(none.reason, { _tag: "Store", kind: "Misconfigured" })
+      const db = { config: { appId, apiURI } }
+      for (const options of [
+        { db },
+        { db: { ...db, impersonationOpts: { email: "a@example.test" } } },
+        // Rules may admit a guest to the records; what a stream is written with is the app's.
+        { db: { ...db, impersonationOpts: { guest: true } }, mirror: true }
+      ]) {
+        const none = yield* Effect.flip(Layer.build(InstantDb.layer(options)))
+        assert.deepInclude(none.reason, { _tag: "Store", kind: "Misconfigured" })
+        assert.include(none.message, "admin token")
+      }
+    })
+  )
+})
+
+describe("a client of a user's", () => {
+  it.live("asks and writes as that user, as the SDK does", () =>
+    Effect.gen(function* () {
+      const { config, faults, requests } = yield* Emulator.make({ schema })
+      const { appId, apiURI } = config
+      const own = ["app-id", "content-type", "instant-admin-version", "instant-core-version"]
+      for (const [db, headers] of [
+        [init(config), { authorization: `Bearer ${config.adminToken}` }],
+        [
+          init(config).asUser({ email: "a@example.test" }),
+          { authorization: `Bearer ${config.adminToken}`, "as-email": "a@example.test" }
+        ],
+        [init({ appId, apiURI }).asUser({ token: "users-secret" }), { "as-token": "users-secret" }],
+        [init({ appId, apiURI }).asUser({ guest: true }), { "as-guest": "true" }]
+      ] as const) {
+        requests.reset()
+        yield* Effect.ignore(
+          Effect.flatMap(SandboxStore, (store) => store.insertSandbox(sandboxRecord())).pipe(
+            Effect.provide(Layer.fresh(InstantDb.layer({ db, namespace: "x" })))
+          )
+        )
+        yield* Effect.ignore(Effect.tryPromise(() => db.transact([])))
+        const [ours, theirs] = requests.of("transact").map(({ headers, query }) => ({
+          query,
+          headers: Object.fromEntries(
+            Object.entries(headers).filter(
+              ([name]) => own.includes(name) || name === "authorization" || name.startsWith("as-")
+            )
+          )
+        }))
+        assert.deepStrictEqual(ours, theirs)
+        faults.choose(() => Faults.status(400, "param-malformed", { message: "no token: users-secret" }))
+        const refused = yield* Effect.flip(
+          Effect.flatMap(SandboxStore, (store) => store.insertSandbox(sandboxRecord())).pipe(
+            Effect.provide(Layer.fresh(InstantDb.layer({ db, namespace: "x" })))
+          )
+        )
+        faults.choose(undefined)
+        assert.include(refused.message, "no token")
+        if ("as-token" in headers) assert.notInclude(inspect(refused, { depth: 20, showHidden: true }), "users-secret")
+        assert.deepInclude(ours?.headers, headers)
+      }
     })
   )
 })

@@ -3,7 +3,7 @@
  * between services of one process are in `instantDbStore.test.ts`.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Queue, Stream } from "effect"
+import { Effect, Fiber, Stream } from "effect"
 import { ProcessLog } from "../../../src/services/ProcessLog.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
 import { chunk, leasedProcess, sandboxRecord } from "../../../src/testing/internal/stores.ts"
@@ -20,7 +20,7 @@ describe("several processes on one Instant app", () => {
       Effect.gen(function* () {
         const app = yield* place
         const workers = yield* Effect.forEach(Array.from({ length: 3 }), () => worker("open", app))
-        const names = yield* Effect.forEach(workers, (one) => Effect.andThen(finished(one), Queue.take(one.lines)))
+        const names = yield* Effect.forEach(workers, (one) => Effect.andThen(finished(one), one.line))
         assert.strictEqual(new Set(names).size, 1)
         for (const one of workers) assert.strictEqual(one.stderr(), "")
       }).pipe(Effect.provide(server)),
@@ -56,7 +56,7 @@ describe("several processes on one Instant app", () => {
           yield* Effect.scoped(
             Effect.gen(function* () {
               const workers = yield* Effect.forEach([1, 2], () => worker("churn", app, process.id))
-              yield* Effect.forEach(workers, ({ lines }) => Queue.take(lines))
+              yield* Effect.forEach(workers, ({ line }) => line)
               // Not to wait for anything: to hit the requests at another place each time.
               yield* Effect.sleep(pause)
               for (const { child } of workers) child.kill("SIGKILL")
@@ -81,14 +81,23 @@ describe("several processes on one Instant app", () => {
         const process = yield* store.insertProcess(leasedProcess())
         yield* log.append(process.id, 1, [chunk(process, 1, "first")])
         const follower = yield* worker("follow", app, process.id)
-        assert.strictEqual(yield* Queue.take(follower.lines), "begun")
+        assert.strictEqual(yield* follower.line, "begun")
         const here = yield* Effect.forkChild(Stream.runCount(log.read(process.id, { follow: true })))
         yield* Effect.flatMap(worker("append", app, process.id, "20"), finished)
         yield* log.append(process.id, 1, [chunk(process, 42, "last")], { status: "exited" })
         yield* finished(follower)
-        assert.strictEqual(yield* Queue.take(follower.lines), "events 42")
+        assert.strictEqual(yield* follower.line, "events 42")
         assert.strictEqual(yield* Fiber.join(here), 42)
       }).pipe(Effect.provide(store())),
     90_000
+  )
+
+  it.live.runIf(full)("one that dies before it has said anything is told with what it said of that", () =>
+    Effect.gen(function* () {
+      const one = yield* worker("nothing", yield* place)
+      const { message } = yield* Effect.flip(one.line)
+      assert.include(message, "ended with 1")
+      assert.include(message, "no job nothing")
+    }).pipe(Effect.provide(server))
   )
 })

@@ -1,6 +1,6 @@
 /** What only the InstantDB store promises: requests, races between services, lost answers, older records, exact values, the schema. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Fiber, Layer, Queue, Result, Schedule, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, Layer, Queue, Result, Schedule, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { SandboxError } from "../../../src/errors.ts"
 import type * as InstantDb from "../../../src/layers/stores/InstantDb.ts"
@@ -534,22 +534,63 @@ describe("answers that get lost", () => {
     }).pipe(Effect.provide(store()))
   )
 
-  it.live("a query is aborted with the fiber that asked", () =>
+  it.live("a request is cut off with the fiber that asked, at its deadline, and when the store is closed", () =>
     Effect.gen(function* () {
       const { faults, requests } = yield* Server
       const store = yield* SandboxStore
       const { id } = yield* store.insertSandbox(sandboxRecord())
-      requests.reset()
-      // Executed once its client has gone.
-      faults.inject("query", Faults.late)
-      const asking = yield* Effect.forkChild(store.getSandbox(id), { startImmediately: true })
-      while (requests.count("query") === 0) yield* turn
-      yield* Fiber.interrupt(asking)
-      while (requests.all[0]?.executed !== true) yield* turn
+      const hangs = (endpoint: "query" | "transact") => {
+        requests.reset()
+        // Executed once its client has gone.
+        faults.inject(endpoint, Faults.late)
+      }
+      const asked = Effect.gen(function* () {
+        while (requests.count() === 0) yield* turn
+      })
+      const left = Effect.gen(function* () {
+        while (requests.all[0]?.executed !== true) yield* turn
+      })
+      let version = 1
+      for (const endpoint of ["query", "transact"] as const) {
+        const ask = (store: SandboxStore["Service"]) =>
+          endpoint === "query"
+            ? Effect.asVoid(store.getSandbox(id))
+            : Effect.asVoid(store.updateSandbox(id, version, { purpose: endpoint }))
+        hangs(endpoint)
+        const asking = yield* Effect.forkChild(ask(store), { startImmediately: true })
+        yield* asked
+        yield* Fiber.interrupt(asking)
+        yield* left
+        if (endpoint === "transact") assert.strictEqual((yield* store.getSandbox(id)).version, ++version)
+
+        hangs(endpoint)
+        const quick = yield* another({ requestTimeout: "100 millis", namespace: yield* store.namespace })
+        if (endpoint === "query") assert.strictEqual(yield* failure(ask(quick.store)), "Store(Unavailable)")
+        // What it finds then is its own.
+        else yield* ask(quick.store)
+        yield* left
+        if (endpoint === "transact") version++
+
+        const scope = yield* Scope.make()
+        const closed = yield* another({ namespace: yield* store.namespace }).pipe(Scope.provide(scope))
+        yield* closed.store.getSandbox(id)
+        hangs(endpoint)
+        const late = yield* Effect.forkChild(Effect.flip(ask(closed.store)), { startImmediately: true })
+        yield* asked
+        yield* Scope.close(scope, Exit.void)
+        const { reason } = yield* Fiber.join(late)
+        const kind = endpoint === "query" ? "Unavailable" : "OutcomeUnknown"
+        assert.deepInclude(reason, { _tag: "Store", kind })
+        yield* left
+        requests.reset()
+        // Without a request.
+        assert.strictEqual(yield* failure(ask(closed.store)), "Store(Unavailable)")
+        assert.strictEqual(requests.count(), 0)
+      }
     }).pipe(Effect.provide(store()))
   )
 
-  it.live("a request has a deadline, and a query is cut off at it", () =>
+  it.live("a request has a deadline, and a write three", () =>
     Effect.gen(function* () {
       const { faults } = yield* Server
       const store = yield* SandboxStore
@@ -772,6 +813,12 @@ describe("values that InstantDB would change", () => {
       const upper = chunk(process, events.length + 1, "ABCDEF00-1234-4ABC-8DEF-ABCDEF012345")
       yield* log.append(process.id, 1, [upper])
       assert.deepStrictEqual(yield* Stream.runCollect(log.read(process.id, { after: events.length })), [upper])
+      // As JSON it would be six times as long, and too long.
+      const { seq, stdout } = yield* log.lastPosition(process.id)
+      const control = "\u0001".repeat(3_000_000)
+      yield* log.append(process.id, 1, [chunk(process, seq + 1, control, stdout)])
+      const [large] = yield* Stream.runCollect(log.read(process.id, { after: seq }))
+      assert.strictEqual(large?._tag === "stdout" ? Buffer.from(large.bytes).toString() === control : large, true)
     }).pipe(Effect.provide(store()))
   )
 })

@@ -1,6 +1,6 @@
 /** Several real processes on one SQLite file. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Queue, Stream } from "effect"
+import { Effect, Fiber, Layer, Stream } from "effect"
 import { DatabaseSync } from "node:sqlite"
 import { ProcessLog } from "../../../src/services/ProcessLog.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
@@ -24,7 +24,7 @@ describe("several processes on one SQLite file", () => {
     Effect.gen(function* () {
       const file = yield* temporaryFile
       const workers = yield* Effect.forEach(Array.from({ length: 5 }), () => worker("open", file))
-      const names = yield* Effect.forEach(workers, (one) => Effect.andThen(finished(one), Queue.take(one.lines)))
+      const names = yield* Effect.forEach(workers, (one) => Effect.andThen(finished(one), one.line))
       assert.strictEqual(new Set(names).size, 1)
       assert.match(names[0] ?? "", /^namespace [0-9a-f-]{36}$/)
       for (const one of workers) assert.strictEqual(one.stderr(), "")
@@ -64,7 +64,7 @@ describe("several processes on one SQLite file", () => {
           yield* Effect.scoped(
             Effect.gen(function* () {
               const workers = yield* Effect.forEach([1, 2], () => worker("churn", file, process.id))
-              yield* Effect.forEach(workers, ({ lines }) => Queue.take(lines))
+              yield* Effect.forEach(workers, ({ line }) => line)
               // Not to wait for anything: to hit the transactions at another place each time.
               yield* Effect.sleep(pause)
               for (const { child } of workers) child.kill("SIGKILL")
@@ -89,14 +89,14 @@ describe("several processes on one SQLite file", () => {
         const process = yield* store.insertProcess(leasedProcess())
         yield* log.append(process.id, 1, [chunk(process, 1, "first")])
         const follower = yield* worker("follow", file, process.id)
-        assert.strictEqual(yield* Queue.take(follower.lines), "begun")
+        assert.strictEqual(yield* follower.line, "begun")
         const here = yield* Effect.forkChild(Stream.runCount(log.read(process.id, { follow: true })))
         yield* Effect.flatMap(worker("append", file, process.id, "20"), finished)
         const { seq } = yield* log.lastPosition(process.id)
         assert.strictEqual(seq, 41)
         yield* log.append(process.id, 1, [chunk(process, 42, "last")], { status: "exited" })
         yield* finished(follower)
-        assert.strictEqual(yield* Queue.take(follower.lines), "events 42")
+        assert.strictEqual(yield* follower.line, "events 42")
         assert.strictEqual(yield* Fiber.join(here), 42)
       }).pipe(Effect.provide(Layer.fresh(sqliteFile(file))))
     })

@@ -4,7 +4,13 @@ import { Migrator, SqlError } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { DatabaseSync } from "node:sqlite"
 import { NotFound, SandboxError } from "../../../src/errors.ts"
-import { retryLocked, type StoreKind, storeKind, toSandboxError } from "../../../src/layers/internal/sqlErrors.ts"
+import {
+  isSessionLost,
+  retryLocked,
+  type StoreKind,
+  storeKind,
+  toSandboxError
+} from "../../../src/layers/internal/sqlErrors.ts"
 
 const withCode = (fields: object, message = "database is locked") => Object.assign(new Error(message), fields)
 
@@ -56,7 +62,26 @@ const table: ReadonlyArray<readonly [StoreKind, string, unknown]> = [
   ["Locked", "Postgres lock_not_available", withCode({ code: "55P03" })],
   ["Unavailable", "Postgres connection_failure", withCode({ code: "08006" })],
   ["Unavailable", "Postgres admin_shutdown", withCode({ code: "57P01" })],
+  ["Unavailable", "Postgres sqlclient_unable_to_establish_sqlconnection", withCode({ code: "08001" })],
+  ["OutcomeUnknown", "Postgres transaction_resolution_unknown", withCode({ code: "08007" })],
+  ["OutcomeUnknown", "Postgres statement_completion_unknown", withCode({ code: "40003" })],
+  ["Unknown", "Postgres transaction_rollback", withCode({ code: "40000" })],
+  ["Misconfigured", "Postgres invalid_authorization_specification", withCode({ code: "28000" })],
+  ["Misconfigured", "Postgres invalid_password", withCode({ code: "28P01" })],
+  ["Misconfigured", "Postgres invalid_catalog_name", withCode({ code: "3D000" })],
+  ["Misconfigured", "Postgres invalid_schema_name", withCode({ code: "3F000" })],
+  ["Misconfigured", "Postgres database_dropped", withCode({ code: "57P04" })],
+  ["Unavailable", "Postgres crash_shutdown", withCode({ code: "57P02" })],
+  ["Unavailable", "Postgres cannot_connect_now", withCode({ code: "57P03" })],
+  ["Unavailable", "Postgres query_canceled", withCode({ code: "57014" })],
+  ["Unavailable", "Postgres idle_in_transaction_session_timeout", withCode({ code: "25P03" })],
+  ["Unknown", "Postgres in_failed_sql_transaction", withCode({ code: "25P02" })],
+  ["Unavailable", "Postgres out_of_memory", withCode({ code: "53200" })],
+  ["Unavailable", "Postgres io_error", withCode({ code: "58030" })],
+  ["Unknown", "Postgres character_not_in_repertoire", withCode({ code: "22021" })],
+  ["Unknown", "Postgres program_limit_exceeded", withCode({ code: "54000" })],
   ["Corrupt", "Postgres data_corrupted", withCode({ code: "XX001" })],
+  ["Corrupt", "Postgres index_corrupted", withCode({ code: "XX002" })],
   ["Unknown", "Postgres internal_error", withCode({ code: "XX000" })],
   ["Full", "the system", withCode({ code: "ENOSPC", errno: -28 })],
   ["ReadOnly", "the system", withCode({ code: "EROFS", errno: -30 })],
@@ -73,6 +98,11 @@ const table: ReadonlyArray<readonly [StoreKind, string, unknown]> = [
     "Unavailable",
     "SqlError by its reason",
     new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause: new Error("x") }) })
+  ],
+  [
+    "Misconfigured",
+    "SqlError by its reason",
+    new SqlError.SqlError({ reason: new SqlError.AuthenticationError({ cause: new Error("x") }) })
   ],
   // The code decides, not the reason that a driver's classifier made of it.
   [
@@ -134,6 +164,39 @@ describe("the classifier of SQL errors", () => {
   it("leaves an error of ours as it is", () => {
     const ours = new SandboxError({ operation: "x", reason: new NotFound({ kind: "process", id: "y" }) })
     assert.strictEqual(toSandboxError("other")(ours), ours)
+  })
+})
+
+const connection = (operation: string, cause: unknown) =>
+  new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause, operation }) })
+
+describe("a session is lost", () => {
+  const lost: ReadonlyArray<readonly [boolean, string, unknown]> = [
+    [true, "connection_failure", withCode({ code: "08006" })],
+    [true, "admin_shutdown", withCode({ code: "57P01" })],
+    [true, "crash_shutdown", withCode({ code: "57P02" })],
+    [true, "idle_session_timeout", withCode({ code: "57P05" })],
+    [true, "idle_in_transaction_session_timeout", withCode({ code: "25P03" })],
+    [true, "a reset", withCode({ code: "ECONNRESET", errno: -104 })],
+    [true, "a closed connection", connection("query", new Error("Connection closed"))],
+    [false, "a server that cannot be reached", connection("connect", withCode({ code: "ECONNREFUSED" }))],
+    [false, "a reset while connecting", connection("connect", withCode({ code: "ECONNRESET" }))],
+    [false, "cannot_connect_now", withCode({ code: "57P03" })],
+    [false, "database_dropped", withCode({ code: "57P04" })],
+    [false, "query_canceled", withCode({ code: "57014" })],
+    [false, "serialization_failure", withCode({ code: "40001" })],
+    [false, "statement_completion_unknown", withCode({ code: "40003" })],
+    [false, "SQLite's", node(10)],
+    [false, "text that only looks like it", new Error("ECONNRESET")],
+    [false, "nothing", undefined]
+  ]
+  it.each(lost)("%s: %s", (expected, _name, error) => {
+    assert.strictEqual(isSessionLost(error), expected)
+    assert.strictEqual(isSessionLost(wrapped(error)), expected)
+    assert.strictEqual(
+      isSessionLost(new Migrator.MigrationError({ kind: "Failed", message: "x", cause: error })),
+      expected
+    )
   })
 })
 

@@ -23,7 +23,8 @@ export const temporaryDirectory = Effect.acquireRelease(
 /** A file name in such a directory. */
 export const temporaryFile = Effect.map(temporaryDirectory, (directory) => join(directory, "nested", "store.sqlite"))
 
-const derived = (primitives: Sql.Primitives) =>
+/** A store, a log and what is under them. */
+export const derived = (primitives: Sql.Primitives) =>
   Context.make(Records.SandboxStore, Records.make(primitives.store)).pipe(
     Context.add(Log.ProcessLog, Log.make(primitives.log)),
     Context.add(Backend, primitives)

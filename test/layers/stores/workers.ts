@@ -1,6 +1,6 @@
 /** Processes of their own that work on one store, and what they must leave behind. */
 import { assert } from "@effect/vitest"
-import { Effect, Queue, Stream } from "effect"
+import { Cause, Effect, Queue, Stream } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import { fileURLToPath } from "node:url"
@@ -13,9 +13,11 @@ const fixture = fileURLToPath(new URL("../../fixtures/storeWorker.ts", import.me
 
 export interface Worker {
   readonly child: ChildProcess
-  readonly lines: Queue.Queue<string>
+  /** The next line that it prints; fails with how it ended, and what it said on stderr, when there is none. */
+  readonly line: Effect.Effect<string, Error>
   /** Everything that it printed on stderr. */
   readonly stderr: () => string
+  /** It has ended, and everything that it printed is here. */
   readonly exit: Promise<unknown>
 }
 
@@ -23,7 +25,7 @@ export interface Worker {
 export const worker = (...args: ReadonlyArray<string>) =>
   Effect.acquireRelease(
     Effect.gen(function* () {
-      const lines = yield* Queue.unbounded<string>()
+      const lines = yield* Queue.unbounded<string, Error>()
       const child = spawn(process.execPath, [fixture, ...args], { stdio: ["ignore", "pipe", "pipe"] })
       let rest = ""
       let stderr = ""
@@ -33,7 +35,11 @@ export const worker = (...args: ReadonlyArray<string>) =>
         for (const part of parts) Queue.offerUnsafe(lines, part)
       })
       child.stderr.on("data", (data: Buffer) => (stderr += data.toString()))
-      return { child, lines, stderr: () => stderr, exit: once(child, "exit") } satisfies Worker
+      child.once("close", (code, signal) => {
+        const how = `the worker \`${args[0]}\` ended with ${code ?? signal}:\n${stderr}`
+        Queue.failCauseUnsafe(lines, Cause.fail(new Error(how)))
+      })
+      return { child, line: Queue.take(lines), stderr: () => stderr, exit: once(child, "close") } satisfies Worker
     }),
     ({ child, exit }) =>
       Effect.promise(async () => {

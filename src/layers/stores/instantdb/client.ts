@@ -1,14 +1,16 @@
 /**
- * The one place that calls the SDK: every request has a deadline, and every failure a verdict. A query is aborted at its deadline and
- * with its fiber; a transaction the SDK cannot abort, so it is left to itself, and may still happen.
+ * The one place that asks the server: every request has a deadline, and every failure a verdict. A request is aborted at its deadline,
+ * with its fiber, and when the store is closed; a transaction may happen all the same.
  */
 import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import type { init, lookup, tx } from "@instantdb/admin"
 import type { SandboxError } from "../../../errors.ts"
 import type { Scrub, Verdict, Where } from "./errors.ts"
@@ -59,7 +61,7 @@ export interface Options {
   /** A client of an app, whose schema is that of the store. */
   readonly db: {
     readonly query: (query: never, options: { readonly fetchOpts: RequestInit }) => Promise<unknown>
-    readonly transact: (chunks: never) => Promise<unknown>
+    readonly transact: (chunks: never, signal: AbortSignal) => Promise<unknown>
   }
   readonly scrub: Scrub
   readonly requestTimeout: Duration.Duration
@@ -89,7 +91,9 @@ const again = Schedule.exponential("50 millis", 3).pipe(Schedule.jittered, Sched
 const Entities = Schema.Record(Schema.String, Schema.Array(Schema.Record(Schema.String, Schema.Unknown)))
 const isEntities = Schema.is(Entities)
 
-const isEntity = (value: { readonly [name: string]: unknown }): value is Entity => typeof value["id"] === "string"
+/** Whether a part of an answer is an entity. */
+export const isEntity = (value: unknown): value is Entity =>
+  Predicate.hasProperty(value, "id") && typeof value.id === "string"
 
 /**
  * Sorts before the ids of records, so that every transaction waits for its rival at the claim and none of them in a circle. Random
@@ -116,7 +120,19 @@ export interface Client {
   readonly fail: (operation: string, where: Where, verdict: Verdict) => Effect.Effect<never, SandboxError>
 }
 
-export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
+export const make = Effect.fnUntraced(function* ({
+  db,
+  requestTimeout,
+  scrub,
+  sdk
+}: Options): Effect.fn.Return<Client, never, Scope.Scope> {
+  const closing = yield* Deferred.make<never, Verdict>()
+  yield* Effect.addFinalizer(() => Deferred.fail(closing, closed("unknown")))
+  const untilClosed = <A>(effect: Effect.Effect<A, Verdict>): Effect.Effect<A, Verdict> =>
+    Effect.suspend(() =>
+      Deferred.isDoneUnsafe(closing) ? Effect.fail(closed("no")) : Effect.raceFirst(Deferred.await(closing), effect)
+    )
+
   const late = (): Verdict => ({
     kind: "Unavailable",
     detail: `no answer within ${Duration.format(requestTimeout)}`,
@@ -127,7 +143,8 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
   /** A thunk, because the SDK throws some of its failures before there is a promise. */
   const use = <A>(call: (signal: AbortSignal) => Promise<A>): Effect.Effect<A, Verdict> =>
     Effect.tryPromise({ try: call, catch: (error) => classify(error, scrub) }).pipe(
-      Effect.timeoutOrElse({ duration: requestTimeout, orElse: () => Effect.fail(late()) })
+      Effect.timeoutOrElse({ duration: requestTimeout, orElse: () => Effect.fail(late()) }),
+      untilClosed
     )
 
   const chunkOf = (step: Step): unknown => {
@@ -150,7 +167,7 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
   }
 
   // The SDK's types speak of one schema at compile time; steps and queries are made of it when they run.
-  const transact = (steps: ReadonlyArray<Step>) => use(() => db.transact(steps.map(chunkOf) as never))
+  const transact = (steps: ReadonlyArray<Step>) => use((signal) => db.transact(steps.map(chunkOf) as never, signal))
 
   const send = (query: object): Effect.Effect<Answer, Verdict> =>
     use((signal) => db.query(query as never, { fetchOpts: { signal } })).pipe(
@@ -229,6 +246,7 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
     let open = false
     /** The same, deadlocks aside: once they were answered, a look tells for good. */
     let mayFollow = false
+    let isUnderWay = false
 
     /** What the claim says, if it is there. */
     const settled = (verdict: Verdict) =>
@@ -246,9 +264,11 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
       }
       const at = yield* Clock.currentTimeMillis
       const attrs = { key, by, record, revision, at }
+      isUnderWay = true
       const sent = yield* Effect.result(
         transact([{ op: "create", entity: "sandbox_claims", id: claimId(), attrs }, ...steps])
       )
+      isUnderWay = false
       if (sent._tag === "Success") return { _tag: "Written" } satisfies Outcome
       const verdict = sent.failure
       if (verdict.taken !== undefined || verdict.step !== undefined) {
@@ -276,11 +296,12 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
         duration: Duration.times(requestTimeout, 3),
         orElse: () => Effect.fail(late())
       }),
+      untilClosed,
       Effect.catch((verdict) =>
         fail(
           operation,
           where,
-          open && (mayFollow || verdict.kind !== "Locked")
+          isUnderWay || (open && (mayFollow || verdict.kind !== "Locked"))
             ? { ...verdict, kind: "OutcomeUnknown", detail: `whether it was written is not known: ${verdict.detail}` }
             : verdict
         )
@@ -295,7 +316,15 @@ export const make = ({ db, requestTimeout, scrub, sdk }: Options): Client => {
     attempt: (steps) => Effect.asVoid(transact(steps)),
     fail
   }
-}
+})
+
+/** Of a request that was under way, or that was not sent. */
+const closed = (written: Verdict["written"]): Verdict => ({
+  kind: "Unavailable",
+  detail: "the store is closed",
+  written,
+  cause: new Error("closed")
+})
 
 const isTransient = ({ kind }: Verdict): boolean => kind === "Unavailable" || kind === "Locked"
 

@@ -28,13 +28,20 @@ export interface Verdict {
   readonly cause: Error
 }
 
-/** Takes the admin token out of a text. */
+/** Takes the secrets of a client out of a text. */
 export type Scrub = (text: string) => string
 
-/** Takes a secret out of texts, also where it stands in JSON or in a URL. */
-export const scrubOf = (secret: string | undefined): Scrub => {
-  if (secret === undefined || secret === "") return (text) => text
-  const forms = [...new Set([secret, JSON.stringify(secret).slice(1, -1), encodeURIComponent(secret)])]
+/** Takes secrets out of texts, also where they stand in JSON or in a URL. */
+export const scrubOf = (...secrets: ReadonlyArray<string | undefined>): Scrub => {
+  const forms = [
+    ...new Set(
+      secrets.flatMap((secret) =>
+        secret === undefined || secret === ""
+          ? []
+          : [secret, JSON.stringify(secret).slice(1, -1), encodeURIComponent(secret)]
+      )
+    )
+  ]
   return (text) => forms.reduce((rest, form) => rest.replaceAll(form, "<redacted>"), text)
 }
 

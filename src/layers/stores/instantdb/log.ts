@@ -76,9 +76,14 @@ const textOf = (bytes: Uint8Array): string | undefined => {
   }
 }
 
+/** Whether JSON is so much longer that base64 is the shorter: control characters take six each. Not asked of what is small anyway. */
+const isLong = (text: string, bytes: Uint8Array): boolean =>
+  bytes.length > rowBytes && JSON.stringify(text).length > 2 * bytes.length
+
 const pack = (event: Events.StoredEvent): Packed => {
   const { at, bytes, data, key, offset, seq, type } = event
-  const text = bytes === null ? undefined : textOf(bytes)
+  const whole = bytes === null ? undefined : textOf(bytes)
+  const text = bytes === null || whole === undefined || isLong(whole, bytes) ? undefined : whole
   return {
     seq,
     type,
@@ -129,6 +134,7 @@ export interface Listener {
   readonly appended: (processId: ProcessId, events: ReadonlyArray<ProcessEvent>, stored: Stored) => Effect.Effect<void>
   /** Somebody else writes this log now, or its process is not there any more. */
   readonly lost: (processId: ProcessId) => Effect.Effect<void>
+  readonly streamOf: NonNullable<Primitives["streamOf"]>
 }
 
 export interface Options {
@@ -463,5 +469,14 @@ export const make = ({ database, kind, listener, poll, processes }: Options): Pr
       : Option.some(yield* Events.fromStored("ProcessLog.findKey", owner, event))
   })
 
-  return { kind, append, page, lastPosition, findKey, changed: wakeups.changed, poll }
+  return {
+    kind,
+    append,
+    page,
+    lastPosition,
+    findKey,
+    changed: wakeups.changed,
+    streamOf: listener?.streamOf,
+    poll
+  }
 }

@@ -9,18 +9,22 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberMap from "effect/FiberMap"
 import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { createHmac } from "node:crypto"
 import type { SandboxError } from "../../../errors.ts"
-import type { ProcessId } from "../../../model/Ids.ts"
+import { ProcessId } from "../../../model/Ids.ts"
+import { isTerminal, ProcessStatus } from "../../../model/Process.ts"
 import type { ProcessEvent } from "../../../model/ProcessEvent.ts"
 import * as Event from "../../../model/ProcessEvent.ts"
 import type { LogPage } from "../../../services/ProcessLog.ts"
 import type { ProcessFilter } from "../../../services/SandboxStore.ts"
 import * as Events from "../../internal/storedEvents.ts"
+import * as Rows from "../../internal/storedRows.ts"
+import { isEntity } from "./client.ts"
 import type { Listener } from "./log.ts"
-import type { Stored, Table } from "./records.ts"
+import type { Database, Stored, Table } from "./records.ts"
 import type { StreamFailure, Writer } from "./streamTransport.ts"
 import * as Transport from "./streamTransport.ts"
 
@@ -28,6 +32,7 @@ export interface Options {
   readonly transport: Transport.Options
   /** Of it the tokens are made with which another service may take a stream over; nobody else can make them. */
   readonly secret: string
+  readonly database: Pick<Database, "client" | "namespace">
   readonly processes: Table<ProcessFilter>
   readonly page: (processId: ProcessId, after: number) => Effect.Effect<LogPage, SandboxError>
 }
@@ -40,6 +45,12 @@ const maxMessage = 1 << 18
 const maxMarks = 1024
 /** How long a closing service waits for the ends of processes that have ended. */
 const closeGrace = Duration.seconds(1)
+/** How long anybody waits for the record to say which stream it is. */
+const locateGrace = Duration.seconds(1)
+/** Streams without their end are ended by who finds them; so long after the end of the process whoever wrote them is at it no more. */
+const abandonedAfter = Duration.toMillis(Duration.minutes(1))
+const abandonedCount = 100
+const ended = ProcessStatus.literals.filter(isTerminal)
 
 const reconnect = Schedule.exponential("200 millis").pipe(
   Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(15)))),
@@ -54,9 +65,14 @@ export const lineOf = (event: ProcessEvent): string => `${JSON.stringify(Event.e
 
 const weightOf = (event: ProcessEvent): number => (Event.isOutput(event) ? event.bytes.length : 0) + 200
 
-/** A UUID that only those who have the secret can make. */
-const tokenOf = (secret: string, processId: ProcessId): string => {
-  const hex = createHmac("sha256", secret).update(clientIdOf(processId)).digest("hex")
+/**
+ * A UUID that only those who have the secret can make. Of each namespace another, as both may have a process of one id: the stream is
+ * then the first one's, and the other has none.
+ */
+const tokenOf = (secret: string, namespace: string, processId: ProcessId): string => {
+  const hex = createHmac("sha256", secret)
+    .update(JSON.stringify([namespace, clientIdOf(processId)]))
+    .digest("hex")
   return [hex.slice(0, 8), hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join(
     "-"
   )
@@ -66,6 +82,8 @@ const tokenOf = (secret: string, processId: ProcessId): string => {
 export class Copy {
   readonly news = Latch.makeUnsafe(false)
   readonly finished = Deferred.makeUnsafe<void>()
+  /** The record says which stream it is, or never will. */
+  readonly located = Deferred.makeUnsafe<void>()
   pending: Array<ProcessEvent> = []
   weight = 0
   /** The last event of the log, and whether none will follow. */
@@ -77,6 +95,8 @@ export class Copy {
   endSent = false
   /** Given up, or complete. */
   isOver = false
+  /** Somebody else's, whose end is made up for: nobody waits for it. */
+  isAbandoned = false
   #marks: Array<{ readonly seq: number; readonly offset: number }> = [{ seq: 0, offset: 0 }]
 
   add(events: ReadonlyArray<ProcessEvent>, stored: Stored): void {
@@ -115,13 +135,19 @@ export class Copy {
   }
 }
 
-export const make = ({ page, processes, secret, transport }: Options): Effect.Effect<Listener, never, Scope.Scope> =>
+export const make = ({
+  database,
+  page,
+  processes,
+  secret,
+  transport
+}: Options): Effect.Effect<Listener, never, Scope.Scope> =>
   Effect.gen(function* () {
     const fibers = yield* FiberMap.make<ProcessId>()
     const copies = new Map<ProcessId, Copy>()
     yield* Effect.addFinalizer(() =>
       Effect.forEach(
-        [...copies.values()].filter(({ hasEnded }) => hasEnded),
+        [...copies.values()].filter(({ hasEnded, isAbandoned }) => hasEnded && !isAbandoned),
         ({ finished }) => Deferred.await(finished),
         { concurrency: "unbounded", discard: true }
       ).pipe(Effect.timeoutOption(closeGrace))
@@ -161,8 +187,13 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
 
     /** One connection: until the end is kept, or it breaks. */
     const session = Effect.fnUntraced(function* (processId: ProcessId, copy: Copy) {
-      const writer = yield* Transport.open(transport, clientIdOf(processId), tokenOf(secret, processId))
+      const writer = yield* Transport.open(
+        transport,
+        clientIdOf(processId),
+        tokenOf(secret, database.namespace, processId)
+      )
       yield* announce(processId, writer)
+      yield* Deferred.succeed(copy.located, undefined)
       const from = copy.before(writer.offset)
       let { seq } = from
       /** Of what follows `from`, what the server has. */
@@ -214,7 +245,8 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
         const failure = result.failure
         if (copy.sent > sent) wait = yield* restart
         const isFinal = "isFinal" in failure && failure.isFinal
-        if (isFinal && copy.endSent) return
+        // Its end was kept and the answer lost, or another service has sent it.
+        if (isFinal && (copy.endSent || (copy.hasEnded && "isClosed" in failure && failure.isClosed === true))) return
         if (isFinal || !(yield* Effect.isSuccess(wait(undefined)))) {
           const why = "detail" in failure ? failure.detail : failure.message
           return yield* Effect.logWarning(`the Instant stream of a process ends early: ${why}`)
@@ -230,10 +262,63 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
             copy.drop()
             copy.isOver = true
             if (copy.hasEnded) copies.delete(processId)
-            return Deferred.succeed(copy.finished, undefined)
+            return Effect.andThen(Deferred.succeed(copy.located, undefined), Deferred.succeed(copy.finished, undefined))
           })
         )
       )
+
+    /** The records of processes that have ended, whose streams have not. */
+    const abandoned = Effect.gen(function* () {
+      const now = yield* Clock.currentTimeMillis
+      const { client, namespace } = database
+      const conditions = [
+        { or: [{ done: false }, { done: { $isNull: true } }] },
+        { "processes.namespace": namespace },
+        { "processes.status": { $in: ended } },
+        { "processes.updatedAt": { $lt: now - abandonedAfter } }
+      ]
+      const answer = yield* client.query(
+        "ProcessLog.mirror",
+        {},
+        {
+          $streams: {
+            $: { where: { and: conditions }, order: { serverCreatedAt: "desc" }, limit: abandonedCount },
+            processes: {}
+          }
+        }
+      )
+      return answer("$streams").flatMap(({ clientId, processes: linked }) =>
+        (Array.isArray(linked) ? linked.filter(isEntity) : []).flatMap((entity) => {
+          const stored = processes.stored(entity)
+          const isOurs = stored !== undefined && clientIdOf(ProcessId.make(stored.row.id)) === clientId
+          return isOurs && Events.isTerminal(stored.row["status"]) ? [stored] : []
+        })
+      )
+    })
+
+    const begin = (processId: ProcessId, copy: Copy) => {
+      copies.set(processId, copy)
+      return Effect.asVoid(FiberMap.run(fibers, processId, run(processId, copy)))
+    }
+
+    yield* abandoned.pipe(
+      Effect.flatMap((found) =>
+        Effect.forEach(
+          found,
+          (stored) => {
+            const processId = ProcessId.make(stored.row.id)
+            if (copies.has(processId)) return Effect.void
+            const copy = new Copy()
+            copy.isAbandoned = true
+            copy.add([], stored)
+            return Effect.andThen(begin(processId, copy), Deferred.await(copy.finished))
+          },
+          { concurrency: 4, discard: true }
+        )
+      ),
+      Effect.ignore,
+      Effect.forkScoped
+    )
 
     return {
       appended: (processId, events, stored) =>
@@ -243,15 +328,24 @@ export const make = ({ page, processes, secret, transport }: Options): Effect.Ef
           copy.add(events, stored)
           // One that was given up is remembered, so that it is not begun anew with every append.
           if (copy.isOver && copy.hasEnded) copies.delete(processId)
-          if (there !== undefined) return Effect.void
-          copies.set(processId, copy)
-          return Effect.asVoid(FiberMap.run(fibers, processId, run(processId, copy)))
+          return there === undefined ? begin(processId, copy) : Effect.void
         }),
       // Two writers of one stream would take it from each other in turns.
       lost: (processId) =>
         Effect.andThen(
           FiberMap.remove(fibers, processId),
           Effect.sync(() => void copies.delete(processId))
+        ),
+      streamOf: (processId) =>
+        Effect.gen(function* () {
+          const copy = copies.get(processId)
+          if (copy !== undefined) yield* Deferred.await(copy.located)
+          const stored = processes.recall(processId) ?? (yield* processes.read("ProcessLog.streamOf", processId))
+          return stored === undefined ? null : Rows.textField(stored.row, "streamId")
+        }).pipe(
+          Effect.timeoutOption(locateGrace),
+          Effect.map(Option.flatMap(Option.fromNullOr)),
+          Effect.orElseSucceed(Option.none)
         )
     }
   })

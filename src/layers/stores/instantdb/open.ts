@@ -3,6 +3,7 @@ import type * as Admin from "@instantdb/admin"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Schedule from "effect/Schedule"
@@ -20,6 +21,7 @@ import * as InstantLog from "./log.ts"
 import * as Mirror from "./mirror.ts"
 import * as InstantRecords from "./records.ts"
 import { inTurn } from "./sharing.ts"
+import { headersOf, transact } from "./transact.ts"
 
 /** The app's own client: what `init` of `@instantdb/admin` returns, whatever its schema. */
 export interface AppClient {
@@ -55,20 +57,17 @@ export const loadAdmin: Effect.Effect<AdminPackage, SandboxError> = Effect.flatt
   optionalPackage(kind, "@instantdb/admin", () => import("@instantdb/admin"))
 )
 
-/** What is built with the vendor's `i`. */
-const loadSchema = Effect.flatten(
+/** What the SDK is built on, and what is built with the vendor's `i`. */
+const loadCore = Effect.flatten(
   optionalPackage(kind, "@instantdb/core", async () => {
-    const [schema, file] = await Promise.all([import("./schema.ts"), import("./schemaFile.ts")])
-    return { ...schema, ...file }
+    const [core, schema, file] = await Promise.all([
+      import("@instantdb/core"),
+      import("./schema.ts"),
+      import("./schemaFile.ts")
+    ])
+    return [core, { ...schema, ...file }] as const
   })
 )
-
-/** What the SDK sends for a client of a user's. */
-const impersonating = (as: AppClient["impersonationOpts"]): { readonly [name: string]: string } => {
-  if (as === undefined) return {}
-  if ("email" in as) return { "as-email": as.email }
-  return "token" in as ? { "as-token": as.token } : { "as-guest": "true" }
-}
 
 /** Kept by whoever comes first: the key is unique, so everybody else fails and reads it. */
 const keptNamespace = Effect.fnUntraced(function* (client: Client.Client) {
@@ -98,12 +97,16 @@ const keptNamespace = Effect.fnUntraced(function* (client: Client.Client) {
 export const primitives = (options: Options): Effect.Effect<Primitives, SandboxError, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Scope.Scope
-    const [admin, own] = yield* Effect.all([loadAdmin, loadSchema])
+    const [admin, [core, own]] = yield* Effect.all([loadAdmin, loadCore])
     const { adminToken, apiURI, appId } = options.db.config
     const impersonation = options.db.impersonationOpts
-    if (adminToken === undefined && impersonation === undefined) {
-      const detail = "the client has no admin token"
-      return yield* errors.fail("SandboxStore.open", new Store({ kind: "Misconfigured", detail }))
+    const misconfigured = (detail: string) =>
+      errors.fail("SandboxStore.open", new Store({ kind: "Misconfigured", detail }))
+    if (adminToken === undefined && (impersonation === undefined || "email" in impersonation)) {
+      return yield* misconfigured("the client has no admin token")
+    }
+    if (adminToken === undefined && options.mirror === true) {
+      return yield* misconfigured("the mirror needs a client with an admin token")
     }
     // A client of our own over the app's configuration: one whose schema lacks ours would refuse every transaction, and one without a
     // schema would invent attributes of whatever is misspelt or not pushed.
@@ -118,10 +121,15 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
       options.requestTimeout === undefined
         ? Option.getOrElse(setting, () => Duration.seconds(30))
         : Duration.fromInputUnsafe(options.requestTimeout)
-    const client = Client.make({
+    // Not `HttpClient`: the SDK's queries fail as `fetch` does, and are told apart by that.
+    const fetch = yield* FetchHttpClient.Fetch
+    const db = impersonation === undefined ? typed : typed.asUser(impersonation)
+    const userToken = impersonation !== undefined && "token" in impersonation ? impersonation.token : undefined
+    const scrub = scrubOf(adminToken, userToken)
+    const client = yield* Client.make({
       sdk: { ...admin, ...own },
-      db: impersonation === undefined ? typed : typed.asUser(impersonation),
-      scrub: scrubOf(adminToken),
+      db: { query: db.query, transact: transact(core, fetch, db, own.schema) },
+      scrub,
       requestTimeout
     })
     const namespace = options.namespace ?? (yield* keptNamespace(client))
@@ -145,11 +153,12 @@ export const primitives = (options: Options): Effect.Effect<Primitives, SandboxE
             transport: {
               apiURI,
               appId,
-              headers: { "app-id": appId, authorization: `Bearer ${adminToken}`, ...impersonating(impersonation) },
-              scrub: scrubOf(adminToken),
+              headers: headersOf(db),
+              scrub,
               requestTimeout
             },
             secret: adminToken,
+            database,
             processes,
             page
           })

@@ -407,6 +407,33 @@ export class Table<Filter> implements RecordBackend<Filter> {
     }
   )
 
+  readonly remove = (id: string, expectedVersion: number) =>
+    this.inTurn(this.#operation("delete"), id, this.#delete(id, expectedVersion))
+
+  readonly #delete = Effect.fnUntraced(
+    { self: this },
+    function* (this: Table<Filter>, id: string, expectedVersion: number): Effect.fn.Return<boolean, SandboxError> {
+      const operation = this.#operation("delete")
+      let known = yield* this.read(operation, id)
+      for (let round = 0; round < maxRounds; round++) {
+        if (known === undefined) return false
+        if (known.row.version !== expectedVersion) break
+        const before: Stored = known
+        // The write of a revision first, which excludes all others; what belongs to the entity goes with it.
+        const refused = yield* this.commit(operation, before, before.row, {
+          steps: [{ op: "delete", entity: this.entity, id: before.entityId }]
+        })
+        if (refused === undefined) {
+          this.#cache.delete(id)
+          yield* this.#prune(before.entityId, Number.MAX_SAFE_INTEGER)
+          return true
+        }
+        known = refused.now
+      }
+      return yield* this.#fail(operation, id, new Store({ kind: "Conflict" }))
+    }
+  )
+
   readonly page = Effect.fnUntraced(
     { self: this },
     function* (

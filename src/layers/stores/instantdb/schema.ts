@@ -27,6 +27,7 @@ const sandboxes = i.entity({
   lease: i.json().optional(),
   persistent: i.boolean().optional(),
   deleteOnStop: i.boolean().optional(),
+  goneAt: i.number().optional(),
   stopPending: i.string().optional(),
   restoring: i.string().optional(),
   workspaceRoot: i.string().optional(),

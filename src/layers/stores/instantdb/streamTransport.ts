@@ -23,6 +23,8 @@ export interface StreamFailure {
   readonly detail: string
   /** True where another connection would fare no better. */
   readonly isFinal: boolean
+  /** The stream has its end. */
+  readonly isClosed?: boolean
 }
 
 export interface Options {
@@ -125,7 +127,8 @@ export const open = (
         case "error": {
           // The start of a stream that is closed, or somebody else's. Of an append another connection may know better.
           const isFinal = message["original-event"]?.op === "start-stream"
-          return breakOff(failure(message.message ?? "refused", isFinal))
+          const isClosed = isFinal && message.message?.includes("Stream is closed") === true
+          return breakOff({ ...failure(message.message ?? "refused", isFinal), isClosed })
         }
       }
     }
