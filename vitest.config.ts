@@ -1,14 +1,45 @@
 import { defineConfig } from "vitest/config"
 
+/** Files that need a process of their own. */
+const isolated = [
+  // `Testing.passing` lets virtual time pass while the process has nothing open: what another file left would look like work.
+  "test/testing/*.test.ts",
+  "test/chaos.test.ts",
+  "test/programs/reconcile.test.ts",
+  "test/services/{recoveryPolicies,repopulate}.test.ts",
+  // They start hundreds of processes, and what a fork costs grows with the memory of the forking one; or they measure memory.
+  "test/layers/internal/launcher*.test.ts",
+  "test/layers/providers/local*.test.ts",
+  "test/layers/providers/*/{faults,machine,provider}.test.ts",
+  "test/services/{guestFiles,guestFilesCosts,platform}.test.ts"
+]
+
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
-    exclude: ["test/fixtures/**"],
     pool: "forks",
     fileParallelism: true,
     // One more than cores to count on: a third of the time is waiting for processes.
     maxWorkers: 3,
-    testTimeout: 30_000,
-    hookTimeout: 30_000
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "isolated",
+          include: isolated
+        }
+      },
+      {
+        extends: true,
+        test: {
+          name: "shared",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/fixtures/**", ...isolated],
+          // One worker for many files: loading Effect and vitest takes longer than most of them.
+          isolate: false
+        }
+      }
+    ]
   }
 })

@@ -25,7 +25,7 @@ const hard = `
   printf x > "$(printf 'not\\377utf8')"; printf x > 'line
 break'; printf x > "$(printf 'separator\\342\\200\\250')"; : > -rf
   chmod 4751 d/e/f; chmod 700 locked; printf s > locked/secret; chmod 400 locked/secret
-  truncate -s 50M hole; printf data | dd of=hole bs=1 seek=20000000 conv=notrunc 2>/dev/null
+  truncate -s 4M hole; printf data | dd of=hole bs=1 seek=2000000 conv=notrunc 2>/dev/null
   printf t > "$TMPDIR/kept"; touch -d '2001-02-03 04:05:06.123456789' d/e/f locked d`
 
 const blocks = (path: string) => Fs.statSync(path).blocks

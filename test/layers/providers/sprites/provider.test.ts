@@ -24,6 +24,7 @@ suite(
     },
     holdsBack: false,
     redactedArguments: true,
+    inputMebibytes: full ? 16 : 6,
     // The launcher has more of them over guests that cost no connection.
     propertyRuns: 4,
     bindingModes: process.getuid?.() !== 0
