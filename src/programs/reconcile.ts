@@ -20,12 +20,13 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { InvalidArgument, SandboxError } from "../errors.ts"
+import { InvalidArgument, SandboxError, Store } from "../errors.ts"
 import type { ProcessId, SandboxId } from "../model/Ids.ts"
 import type { Recovery } from "../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../model/SandboxRecord.ts"
 import * as core from "../services/internal/core.ts"
 import { LeaseOwner } from "../services/LeaseOwner.ts"
+import { RecoveryPolicy } from "../services/RecoveryPolicy.ts"
 import { ProviderRegistry } from "../services/ProviderRegistry.ts"
 import type { MachineInfo, MachineRef, SandboxProvider } from "../services/SandboxProvider.ts"
 import { SandboxService } from "../services/SandboxService.ts"
@@ -108,12 +109,15 @@ const steps = Metric.counter("sandbox_reconciled_total", {
   incremental: true
 })
 
+/** Somebody else is at it, or was. */
+const isAnothers = ({ reason }: SandboxError): boolean =>
+  reason._tag === "Busy" || (reason._tag === "Store" && (reason.kind === "Conflict" || reason.kind === "LeaseLost"))
+
 /** For a step that is not so any more. */
 const left = Effect.succeed<Outcome>({ _tag: "left" })
 const done = Effect.succeed<Outcome>({ _tag: "done" })
 
-/** Longer than the slowest call to a vendor; a lease that expires all the same is noticed by the write that follows. */
-const leaseTtl = Duration.minutes(10)
+const renewEvery = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
 
 interface Settings {
   readonly dryRun: boolean
@@ -175,8 +179,12 @@ const isReplaced = (record: SandboxRecord): boolean => {
 const isLeased = ({ lease }: { readonly lease?: SandboxRecord["lease"] }, now: number): boolean =>
   lease !== undefined && lease.expiresAt > now
 
-/** Its machine goes with its lease: what is found without a running one is not to be used again. */
-const endsWithItsLease = (record: SandboxRecord): boolean => record.timeout !== undefined && core.deletesOnStop(record)
+/** That its disk goes with its end was resolved when it was created: what `@ekairos/sandbox` wrote does not say so. */
+const isDisposable = ({ deleteOnStop, persistent }: SandboxRecord): boolean => deleteOnStop ?? persistent === false
+
+/** Its machine goes with its lease, which no machine that the record knows of can have left: one that rests is not to be used again. */
+const hasOutlivedItsLease = (record: SandboxRecord, now: number): boolean =>
+  record.timeout !== undefined && isDisposable(record) && (record.updatedAt ?? record.createdAt) + record.timeout <= now
 
 /** What is to be done about a machine, beside what is done about its record; undefined for one that is as it should be. */
 const judge = (
@@ -194,9 +202,10 @@ const judge = (
       return undefined
     case "error":
       if (record.stopPending !== undefined) return undefined
-      return record.incarnation === undefined && !isOwn && mode === "delete"
+      if (isOwn) return undefined
+      return record.incarnation === undefined && mode === "delete"
         ? { action: "delete", why: "the creation that made it has failed" }
-        : undefined
+        : running("the creation that made it has failed")
     case "active":
       // An older machine of a sandbox may hold its checkpoints, and goes with it.
       return isOwn ? undefined : running("the sandbox has another machine")
@@ -214,6 +223,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const sandboxes = yield* SandboxService
   const store = yield* SandboxStore
   const registry = yield* ProviderRegistry
+  const retryStore = core.retryStore({ policy: yield* RecoveryPolicy })
   const owner = yield* Effect.flatMap(LeaseOwner, ({ name }) => name)
   const names = options.providers ?? registry.names
   const providers = new Map<string, SandboxProvider>()
@@ -228,10 +238,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       const outcome: Outcome = settings.dryRun
         ? { _tag: "planned" }
         : yield* act.pipe(
-            Effect.catchIf(
-              (error) => error.reason._tag === "Busy",
-              () => left
-            ),
+            Effect.catchIf(isAnothers, () => left),
             Effect.catch((error) => Effect.succeed<Outcome>({ _tag: "failed", error }))
           )
       report.push({ step, outcome })
@@ -249,8 +256,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
     )
 
   /**
-   * Acts on the record as it is under its lease. `write` fails when anybody wrote in between, so that nothing is done twice; what `act`
-   * does before it can be repeated.
+   * Acts on the record as it is under its lease, which is renewed meanwhile: whoever takes it over interrupts `act`, and `write` fails.
+   * What `act` does before it can be repeated.
    */
   const held = (
     id: SandboxId,
@@ -260,9 +267,28 @@ const make = Effect.fnUntraced(function* (options: Options) {
     ) => Effect.Effect<Outcome, SandboxError>
   ): Effect.Effect<Outcome, SandboxError> =>
     Effect.acquireUseRelease(
-      store.acquireSandboxLease(id, { owner, ttl: leaseTtl }),
-      (record) => act(record, (patch) => Effect.asVoid(store.updateSandbox(id, record.version ?? 0, patch))),
-      ({ lease }) => (lease === undefined ? Effect.void : Effect.ignore(store.releaseSandboxLease(id, lease)))
+      store.acquireSandboxLease(id, { owner, ttl: core.leaseTtl }),
+      (record) => {
+        const lease = core.leaseOf(record)
+        const write = (patch: SandboxPatch) =>
+          Effect.gen(function* () {
+            const current = yield* store.getSandbox(id)
+            if (current.lease?.epoch !== lease.epoch) {
+              return yield* core.failure(current, operation, new Store({ kind: "LeaseLost" }))
+            }
+            yield* store.updateSandbox(id, current.version ?? 0, patch)
+          }).pipe(
+            // Only a renewal can come in between.
+            Effect.retry({ while: core.isConflict, times: 20 })
+          )
+        const renew = retryStore(store.renewSandboxLease(id, lease, core.leaseTtl)).pipe(
+          Effect.repeat(Schedule.spaced(renewEvery)),
+          Effect.andThen(Effect.never),
+          Effect.delay(renewEvery)
+        )
+        return Effect.raceFirst(act(record, write), renew)
+      },
+      (record) => Effect.ignore(retryStore(store.releaseSandboxLease(id, core.leaseOf(record))))
     )
 
   /** The machines of this namespace by provider; absent for a provider that could not tell all of them. */
@@ -351,8 +377,14 @@ const make = Effect.fnUntraced(function* (options: Options) {
       )
     )
 
+  /** A machine that somebody has saved rests for that, and what was saved goes with it. */
+  const hasCheckpoint = ({ id }: SandboxRecord, { checkpoints }: SandboxProvider, ref: MachineRef) =>
+    Option.isNone(checkpoints)
+      ? Effect.succeed(false)
+      : Effect.map(Stream.runHead(checkpoints.value.list(id, Option.some(ref))), Option.isSome)
+
   /** What is known of the machine of an `active` record; undefined for one that is as it should be. */
-  const probe = (record: SandboxRecord, provider: SandboxProvider) =>
+  const probe = (record: SandboxRecord, provider: SandboxProvider, isOver: boolean) =>
     Effect.gen(function* () {
       const ref = yield* core.machineRef(record, operation)
       return yield* provider.connect(ref, { sandboxId: record.id, boot: false }).pipe(
@@ -361,24 +393,28 @@ const make = Effect.fnUntraced(function* (options: Options) {
           Effect.succeed({ ref, isThere: false, why: evidence })
         ),
         Effect.catchReason("SandboxError", "NotRunning", ({ detail }) =>
-          Effect.succeed(
-            endsWithItsLease(record)
-              ? { ref, isThere: true, why: `${detail ?? "it does not run"}, and its disk is not to be kept` }
-              : undefined
+          Effect.map(isOver ? hasCheckpoint(record, provider, ref) : Effect.succeed(true), (isKept) =>
+            isKept
+              ? undefined
+              : { ref, isThere: true, why: `${detail ?? "it does not run"}, and its disk is not to be kept` }
           )
         ),
         Effect.catchReason("SandboxError", "Superseded", () => Effect.succeed(undefined))
       )
-    })
+    }).pipe(
+      // Whether the session of the original has ended nobody can ask.
+      Effect.catchReason("SandboxError", "LegacyRecord", () => Effect.succeed(undefined))
+    )
 
   const active = (record: SandboxRecord, provider: SandboxProvider, machines: ReadonlyArray<MachineInfo>) =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
       const info = machines.find(({ ref }) => ref.externalId === record.externalSandboxId)
       // One that sleeps, or rests, is there; only of one that goes with its lease that is not enough.
-      const isFine = info !== undefined && (info.running || !endsWithItsLease(record))
+      const isOver = hasOutlivedItsLease(record, now)
+      const isFine = info !== undefined && (info.running || !isOver)
       if (isFine && record.goneAt === undefined) return
-      const found = yield* probe(record, provider)
+      const found = yield* probe(record, provider, isOver)
       const base = { provider: provider.name, sandboxId: record.id }
       if (found === undefined) {
         // It is there again, or the vendor's listing was behind.
@@ -399,7 +435,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
           held(record.id, (current, write) =>
             Effect.gen(function* () {
               const isSame = current.status === "active" && current.incarnation === record.incarnation
-              const again = isSame ? yield* probe(current, provider) : undefined
+              const again = isSame ? yield* probe(current, provider, isOver) : undefined
               if (again === undefined) return yield* left
               if (again.isThere) yield* provider.stop(again.ref, "delete")
               yield* write(
@@ -436,21 +472,21 @@ const make = Effect.fnUntraced(function* (options: Options) {
         case "recreating":
           return yield* take(
             Step.RecoveryCutOff({ ...base, why: "its recovery was cut off" }),
-            Effect.andThen(sandboxes.reconnectToSandbox(current.id), done)
+            Effect.andThen(sandboxes.reconnectToSandbox(current.id, { ifStatus: "recreating" }), done)
           )
         case "shutdown": {
           const { externalSandboxId, stopPending } = current
-          const isGivenUp = externalSandboxId !== undefined && core.deletesOnStop(current)
+          const isGivenUp = externalSandboxId !== undefined && isDisposable(current)
           if (stopPending !== undefined || isGivenUp) {
             const why = stopPending === undefined ? "its machine was given up" : "its stop was cut off, or has failed"
             return yield* take(
               Step.StopPending({ ...base, action: stopPending ?? "delete", why }),
-              Effect.andThen(sandboxes.stopSandbox(current.id), done)
+              Effect.andThen(sandboxes.stopSandbox(current.id, { ifStatus: "shutdown" }), done)
             )
           }
           // A stop that was cut off at its end, which a second one comes to.
           return yield* losing(provider.name, current.id, "its sandbox is stopped", false, () =>
-            sandboxes.stopSandbox(current.id)
+            sandboxes.stopSandbox(current.id, { ifStatus: "shutdown" })
           )
         }
         case "active": {

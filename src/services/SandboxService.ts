@@ -97,10 +97,13 @@ export class SandboxService extends Context.Service<
     readonly getSandbox: (id: string) => Effect.Effect<SandboxRecord, SandboxError>
     /** The records, newest first, read in pages as the stream is pulled. */
     readonly listSandboxes: (filter?: SandboxFilter) => Stream.Stream<SandboxRecord, SandboxError>
-    /** Brings the sandbox back, also one that was stopped if it is persistent, and tells what survived. */
+    /**
+     * Brings the sandbox back, also one that was stopped if it is persistent, and tells what survived. With `ifStatus` it changes
+     * nothing, and fails `Store(Conflict)`, when the record has another status by then.
+     */
     readonly reconnectToSandbox: (
       id: string,
-      options?: { readonly recovery?: RecoveryOverrides | undefined }
+      options?: { readonly recovery?: RecoveryOverrides | undefined; readonly ifStatus?: SandboxStatus | undefined }
     ) => Effect.Effect<Reconnected, SandboxError>
     /**
      * The recoveries of this service as they happen, from when the stream is run; it ends with the service. A reader that falls 256
@@ -109,11 +112,12 @@ export class SandboxService extends Context.Service<
     readonly recoveries: Stream.Stream<RecoveryEvent>
     /**
      * Stops the sandbox and boots nothing for it. Deletes the machine if that was resolved at create, or with `delete`. Open
-     * recorded processes become `lost`. A second stop succeeds; a failed one is `StopIncomplete` and can be repeated.
+     * recorded processes become `lost`. A second stop succeeds; a failed one is `StopIncomplete` and can be repeated. With `ifStatus` it
+     * changes nothing, and fails `Store(Conflict)`, when the record has another status by then.
      */
     readonly stopSandbox: (
       id: string,
-      options?: { readonly delete?: boolean | undefined }
+      options?: { readonly delete?: boolean | undefined; readonly ifStatus?: SandboxStatus | undefined }
     ) => Effect.Effect<void, SandboxError>
     /** Lets the lease of the machine end `duration` from now. */
     readonly extendTimeout: (id: string, duration: Duration.Input) => Effect.Effect<void, SandboxError>
@@ -352,7 +356,7 @@ const make = Effect.gen(function* () {
         )
       ),
     reconnectToSandbox: (id, options = {}) =>
-      onSandbox("reconnectToSandbox", id, (checked) => machines.reconnect(checked, options.recovery)),
+      onSandbox("reconnectToSandbox", id, (checked) => machines.reconnect(checked, options)),
     recoveries: Stream.fromPubSub(self.recoveries),
     stopSandbox: (id, options = {}) => onSandbox("stopSandbox", id, (checked) => lifecycle.stop(checked, options)),
     extendTimeout: (id, duration) =>

@@ -255,6 +255,170 @@ describe("reconcile: what was cut off", () => {
   )
 })
 
+describe("reconcile: what has changed since it was listed", () => {
+  it.effect("a sandbox that is used again is not stopped", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { sandboxId: revived } = yield* sandboxes.createSandbox({ persistent: true })
+      yield* TestClock.adjust("1 second")
+      const { sandboxId: newer } = yield* sandboxes.createSandbox({ persistent: true })
+      for (const id of [newer, revived]) yield* Effect.flip(Testing.passing(sandboxes.stopSandbox(id)))
+      yield* hour
+      // The newer one comes first, and takes its time.
+      yield* faults.add(Faults.on("stop", Faults.delay("4 minutes")))
+      const run = yield* Effect.forkChild(Reconcile.run({ concurrency: 1 }), { startImmediately: true })
+      yield* TestClock.adjust("1 minute")
+      yield* Testing.passing(sandboxes.reconnectToSandbox(revived))
+      assert.deepStrictEqual(taken(yield* Testing.passing(Fiber.join(run))), [
+        "StopPending(stop) done",
+        "StopPending(stop) left"
+      ])
+      assert.deepStrictEqual(
+        (yield* machines).map(({ running, sandboxId }) => [sandboxId === revived, running]),
+        [
+          [true, true],
+          [false, false]
+        ]
+      )
+      assert.strictEqual((yield* recordOf(revived)).status, "active")
+    }).pipe(Effect.provide(Testing.layer({ faults: [Faults.on("stop", Faults.fail(), { times: 14 })] })))
+  )
+
+  it.effect("a sandbox that was stopped is not brought back", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const { store } = yield* Testing.World
+      const { sandboxId: stopped } = yield* sandboxes.createSandbox({ persistent: true })
+      yield* TestClock.adjust("1 second")
+      const { sandboxId: newer } = yield* sandboxes.createSandbox({ persistent: true })
+      // As whoever dies in the middle of a restore leaves them.
+      for (const id of [newer, stopped]) {
+        const { version = 0 } = yield* store.getSandbox(id)
+        yield* store.updateSandbox(id, version, { status: "recreating" })
+      }
+      yield* hour
+      yield* faults.add(Faults.on("find", Faults.delay("4 minutes")))
+      const run = yield* Effect.forkChild(Reconcile.run({ concurrency: 1 }), { startImmediately: true })
+      yield* TestClock.adjust("1 minute")
+      yield* Testing.passing(sandboxes.stopSandbox(stopped))
+      assert.deepStrictEqual(taken(yield* Testing.passing(Fiber.join(run))), [
+        "RecoveryCutOff done",
+        "RecoveryCutOff left"
+      ])
+      assert.deepStrictEqual(
+        yield* Effect.map(Effect.all([recordOf(newer), recordOf(stopped)]), (all) => all.map(({ status }) => status)),
+        ["active", "shutdown"]
+      )
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+})
+
+describe("reconcile: its lease", () => {
+  it.effect(
+    "is kept while a step lasts, however long, and no longer than others' where it could not be given back",
+    () =>
+      Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const { store } = yield* Testing.World
+        const { sandboxId } = yield* sandboxes.createSandbox({ persistent: false })
+        yield* sandboxes.stopSandbox(sandboxId)
+        yield* strayMachine("test", sandboxId)
+        yield* hour
+        const run = yield* Effect.forkChild(Reconcile.run(), { startImmediately: true })
+        yield* TestClock.adjust("4 minutes")
+        const other = store.acquireSandboxLease(sandboxId, { owner: "another", ttl: "1 second" })
+        assert.strictEqual((yield* Effect.flip(other)).reason._tag, "Busy")
+        assert.deepStrictEqual(taken(yield* Testing.passing(Fiber.join(run))), ["OrphanMachine(delete) done"])
+        yield* TestClock.adjust("30 seconds")
+        yield* other
+      }).pipe(
+        Effect.provide(
+          Testing.layer({
+            faults: [
+              Faults.on("delete", Faults.delay("5 minutes"), { call: 2 }),
+              Faults.on("releaseSandboxLease", Faults.fail(), { call: 3, times: 100 })
+            ]
+          })
+        )
+      )
+  )
+})
+
+describe("reconcile: a machine at rest", () => {
+  const disposable = { persistent: false, timeout: "2 hours" } as const
+
+  it.effect("is deleted once the lease of a sandbox that is not to be kept must have ended, not before", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const cloud = yield* Fake.Cloud
+      const { sandboxId } = yield* sandboxes.createSandbox(disposable)
+      yield* cloud.halt(sandboxId)
+      yield* hour
+      assert.deepStrictEqual(yield* reconcile(), [])
+      assert.lengthOf(yield* machines, 1)
+      yield* hour
+      assert.deepStrictEqual(yield* reconcile(), ["MachineGone(note) done"])
+      assert.lengthOf(yield* machines, 0)
+      assert.strictEqual((yield* Testing.passing(sandboxes.runCommand(sandboxId, "true"))).exitCode, 0)
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+
+  it.effect("that was saved in a checkpoint is left alone, and so is what was saved", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const cloud = yield* Fake.Cloud
+      const { sandboxId } = yield* sandboxes.createSandbox(disposable)
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "kept.txt", content: "kept" }])
+      const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+      yield* cloud.halt(sandboxId)
+      yield* TestClock.adjust("1 day")
+      assert.deepStrictEqual(yield* reconcile(), [])
+      const left = yield* Stream.runCollect(sandboxes.listCheckpoints(sandboxId))
+      assert.deepStrictEqual(
+        left.map((checkpoint) => checkpoint.id),
+        [id]
+      )
+      const { stdout } = yield* Testing.passing(sandboxes.runCommand(sandboxId, "cat", ["kept.txt"]))
+      assert.strictEqual(stdout, "kept")
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+
+  it.effect(
+    "of a record of @ekairos/sandbox is left alone, stopped or not; one that names a session is passed over",
+    () =>
+      Effect.gen(function* () {
+        const sandboxes = yield* SandboxService
+        const cloud = yield* Fake.Cloud
+        const { store } = yield* Testing.World
+        const legacy = (status: "active" | "shutdown") =>
+          Effect.gen(function* () {
+            const { sandboxId } = yield* sandboxes.createSandbox({ persistent: true, timeout: "1 hour" })
+            yield* cloud.halt(sandboxId)
+            const { version = 0 } = yield* store.getSandbox(sandboxId)
+            // What it wrote says nothing of these.
+            yield* store.updateSandbox(sandboxId, version, {
+              status,
+              persistent: undefined,
+              deleteOnStop: undefined,
+              incarnation: undefined,
+              config: undefined
+            })
+            return sandboxId
+          })
+        yield* legacy("active")
+        yield* legacy("shutdown")
+        const session = yield* legacy("active")
+        const { version = 0 } = yield* store.getSandbox(session)
+        yield* store.updateSandbox(session, version, { externalSandboxId: "sbx_1" })
+        yield* TestClock.adjust("30 days")
+        assert.deepStrictEqual(yield* reconcile(), [])
+        assert.lengthOf(yield* machines, 3)
+      }).pipe(Effect.provide(Testing.layer()))
+  )
+})
+
 describe("reconcile: an active record whose machine is gone", () => {
   it.effect("is noted, with its processes lost; the next use makes it anew", () =>
     Effect.gen(function* () {

@@ -9,7 +9,7 @@ import { ConfigMismatch, NameInUse, NotActive, SandboxError, StopIncomplete } fr
 import type { SandboxId } from "../../model/Ids.ts"
 import type { SandboxConfigInput, StoredConfig } from "../../model/SandboxConfig.ts"
 import * as Config from "../../model/SandboxConfig.ts"
-import type { SandboxRecord } from "../../model/SandboxRecord.ts"
+import type { SandboxRecord, SandboxStatus } from "../../model/SandboxRecord.ts"
 import type { SandboxRef } from "../../model/SandboxRef.ts"
 import type { ResolvedConfig, SandboxProvider } from "../SandboxProvider.ts"
 import { capability } from "../SandboxProvider.ts"
@@ -32,7 +32,7 @@ export interface Lifecycle {
   ) => Effect.Effect<Created, SandboxError>
   readonly stop: (
     id: SandboxId,
-    options: { readonly delete?: boolean | undefined }
+    options: { readonly delete?: boolean | undefined; readonly ifStatus?: SandboxStatus | undefined }
   ) => Effect.Effect<void, SandboxError>
   readonly extendTimeout: (id: SandboxId, duration: Duration.Input) => Effect.Effect<void, SandboxError>
 }
@@ -101,7 +101,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       yield* sameOrMismatch(record, stored)
       if (isUnfinished(record)) {
         // With the secrets that this call brings: nobody else may have them.
-        const { ref } = yield* machines.reconnect(record.id, undefined, config)
+        const { ref } = yield* machines.reconnect(record.id, { config })
         return { sandboxId: record.id, ref, outcome: "resumed" }
       }
       return { sandboxId: record.id, ref: core.refOf(record), outcome: "resumed" }
@@ -176,6 +176,8 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     machines.withLease(id, (held) =>
       Effect.gen(function* () {
         const { record } = held
+        const changed = core.changedStatus(record, "SandboxService.stopSandbox", options.ifStatus)
+        if (changed !== undefined) return yield* changed
         // A delete that was asked for once stays asked for.
         const mode =
           options.delete === true || record.stopPending === "delete" || core.deletesOnStop(record) ? "delete" : "stop"

@@ -21,7 +21,7 @@ import type { SandboxId } from "../../model/Ids.ts"
 import type { Lease } from "../../model/Lease.ts"
 import { RecoveryEvent } from "../../model/RecoveryEvent.ts"
 import * as Config from "../../model/SandboxConfig.ts"
-import type { SandboxRecord } from "../../model/SandboxRecord.ts"
+import type { SandboxRecord, SandboxStatus } from "../../model/SandboxRecord.ts"
 import type { SandboxRef } from "../../model/SandboxRef.ts"
 import type { RecoverySchedules } from "../RecoveryPolicy.ts"
 import type { Machine, SandboxProvider } from "../SandboxProvider.ts"
@@ -69,8 +69,11 @@ export interface Machines {
   /** `config` brings the values of the secrets, for a creation that is finished by its own caller. */
   readonly reconnect: (
     id: SandboxId,
-    overrides?: RecoveryOverrides,
-    config?: Config.SandboxConfig
+    options?: {
+      readonly recovery?: RecoveryOverrides | undefined
+      readonly ifStatus?: SandboxStatus | undefined
+      readonly config?: Config.SandboxConfig | undefined
+    }
   ) => Effect.Effect<Reconnected, SandboxError>
   /** Runs `f` on the record, held under the sandbox's lease, which is renewed meanwhile. */
   readonly withLease: <A, E, R>(
@@ -254,7 +257,7 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
                 Effect.mapError(withoutRetryAfter),
                 Effect.tap((held) =>
                   Effect.sync(() => {
-                    acquired = leaseOf(held)
+                    acquired = core.leaseOf(held)
                   })
                 ),
                 Effect.uninterruptible
@@ -265,7 +268,7 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
               // The interruption comes through once the attempt is done, which may have taken the lease.
               Effect.onInterrupt(() => (acquired === undefined ? Effect.void : release(acquired)))
             )
-            const lease = leaseOf(record)
+            const lease = core.leaseOf(record)
             const renew = retryStore(self.store.renewSandboxLease(id, lease, core.leaseTtl)).pipe(
               Effect.repeat(Schedule.spaced(renewEvery)),
               Effect.andThen(Effect.never),
@@ -621,13 +624,11 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
         Effect.tap(() => forget(id))
       )
 
-    const reconnect = (
-      id: SandboxId,
-      overrides?: RecoveryOverrides,
-      config?: Config.SandboxConfig
-    ): Effect.Effect<Reconnected, SandboxError> =>
-      withLease(id, (held) => {
+    const reconnect: Machines["reconnect"] = (id, { config, ifStatus, recovery: overrides } = {}) =>
+      withLease(id, (held): Effect.Effect<Reconnected, SandboxError> => {
         const { record } = held
+        const changed = core.changedStatus(record, operation, ifStatus)
+        if (changed !== undefined) return Effect.fail(changed)
         switch (record.status) {
           case "active":
             return revive(held, overrides)
@@ -650,5 +651,3 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
 
     return { get, connected, use, forget, reconnect, withLease, create, activate }
   })
-
-const leaseOf = (record: SandboxRecord): Lease => record.lease ?? { owner: "", epoch: 0, expiresAt: 0 }

@@ -16,13 +16,15 @@ import {
   NotRunning,
   OutcomeUnknown,
   SandboxError,
-  Stopped
+  Stopped,
+  Store
 } from "../../errors.ts"
 import { expectedDuration } from "../../model/Common.ts"
 import { ProcessId, SandboxId } from "../../model/Ids.ts"
+import type { Lease } from "../../model/Lease.ts"
 import type { StoredConfig } from "../../model/SandboxConfig.ts"
 import * as Config from "../../model/SandboxConfig.ts"
-import type { SandboxRecord } from "../../model/SandboxRecord.ts"
+import type { SandboxRecord, SandboxStatus } from "../../model/SandboxRecord.ts"
 import type { SandboxRef } from "../../model/SandboxRef.ts"
 import type { ProcessLog } from "../ProcessLog.ts"
 import type { ProviderRegistry } from "../ProviderRegistry.ts"
@@ -73,7 +75,7 @@ export interface Connection {
  * lease that somebody holds is not waited for.
  */
 export const retryStore =
-  (self: Core) =>
+  (self: Pick<Core, "policy">) =>
   <A>(write: Effect.Effect<A, SandboxError>): Effect.Effect<A, SandboxError> =>
     Effect.retry(write, {
       schedule: self.policy.store,
@@ -110,6 +112,16 @@ export const stopped = (record: SandboxRecord, operation: string): SandboxError 
       diskKept: record.persistent === true && record.externalSandboxId !== undefined && record.stopPending !== "delete"
     })
   )
+
+/** The failure of what was asked for of a sandbox in this status only; undefined for one that has it, or when nothing was asked. */
+export const changedStatus = (
+  record: SandboxRecord,
+  operation: string,
+  ifStatus: SandboxStatus | undefined
+): SandboxError | undefined =>
+  ifStatus === undefined || record.status === ifStatus
+    ? undefined
+    : failure(record, operation, new Store({ kind: "Conflict", detail: `its status is ${record.status}` }))
 
 /** A sandbox at rest, also while, or after, a restore of it was cut off: only an activation takes `shutdownAt` away. */
 export const wasStopped = (record: SandboxRecord): boolean => record.shutdownAt !== undefined
@@ -226,6 +238,9 @@ export const machineRef = (record: SandboxRecord, operation: string): Effect.Eff
   }
   return Effect.succeed({ externalId, incarnation: record.incarnation ?? "" })
 }
+
+/** The lease of a record that was acquired. */
+export const leaseOf = (record: SandboxRecord): Lease => record.lease ?? { owner: "", epoch: 0, expiresAt: 0 }
 
 export const refOf = (record: SandboxRecord): SandboxRef => ({
   version: 1,
