@@ -464,7 +464,10 @@ const make = Effect.fnUntraced(function* (options: Options) {
             rollBack(provider, current.id)
           )
         case "error":
-          if (current.stopPending === undefined) return
+          if (current.stopPending === undefined) {
+            const why = "its machine is gone, and none could be made in its place"
+            return yield* losing(provider.name, current.id, why, true, sandboxes.attachProcess)
+          }
           return yield* take(
             Step.CreationCutOff({ ...base, why: "its creation has failed, and what it left could not be deleted" }),
             rollBack(provider, current.id)

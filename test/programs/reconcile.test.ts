@@ -485,6 +485,34 @@ describe("reconcile: an active record whose machine is gone", () => {
     }).pipe(Effect.provide(Testing.layer()))
   )
 
+  it.effect("and which could not be made anew has no open processes", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const cloud = yield* Fake.Cloud
+      const faults = yield* Faults.Faults
+      const { store } = yield* Testing.World
+      const { sandboxId } = yield* sandboxes.createSandbox({ persistent: false })
+      const start = Effect.map(sandboxes.runCommandProcess(sandboxId, "sleep", ["1000"]), ({ processId }) => processId)
+      const [one, other] = yield* Effect.all([start, start])
+      yield* faults.kill
+      yield* cloud.vanish(sandboxId)
+      yield* afterwards(
+        Effect.gen(function* () {
+          const next = yield* SandboxService
+          yield* faults.add(Faults.on("create", Faults.fail(), { times: 100 }))
+          yield* Effect.flip(Testing.passing(next.runCommand(sandboxId, "true")))
+          assert.strictEqual((yield* recordOf(sandboxId)).status, "error")
+          const attached = yield* Testing.passing(next.attachProcess(one))
+          assert.strictEqual((yield* Effect.flip(Testing.passing(attached.exit))).reason._tag, "OutcomeUnknown")
+          yield* hour
+          assert.deepStrictEqual(yield* reconcile(), ["ProcessLost done"])
+          assert.strictEqual((yield* store.getProcess(other)).status, "lost")
+          assert.deepStrictEqual(yield* reconcile(), [])
+        })
+      )
+    }).pipe(Effect.provide(Testing.layer({ commands: { sleep: sleeping } })))
+  )
+
   it.effect("is as it was when the vendor cannot tell", () =>
     Effect.gen(function* () {
       const sandboxes = yield* SandboxService

@@ -453,7 +453,7 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         }).pipe(
           Scope.provide(scope),
           Effect.catchIf(
-            (error) => error.reason._tag === "Stopped" || core.isStale(error),
+            (error) => error.reason._tag === "Stopped" || hasNoMachine(error) || core.isStale(error),
             () => Effect.succeed(Option.none())
           ),
           Effect.onError(() => Effect.andThen(Effect.ignore(release), Scope.close(scope, Exit.void)))
@@ -612,6 +612,9 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
       list: (id, filter = {}) => store.listProcesses({ ...filter, sandboxId: id })
     }
   })
+
+/** Its machine was gone, and none could be made in its place. */
+const hasNoMachine = ({ reason }: SandboxError): boolean => reason._tag === "NotActive" && reason.status === "error"
 
 const isKind = Schema.is(ProcessKind)
 const isJsonObject = Schema.is(JsonObject)
