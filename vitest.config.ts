@@ -7,11 +7,13 @@ const isolated = [
   "test/chaos.test.ts",
   "test/programs/reconcile.test.ts",
   "test/services/{recoveryPolicies,repopulate}.test.ts",
-  // They start hundreds of processes, and what a fork costs grows with the memory of the forking one; or they measure memory.
+  // They start many processes, and what a fork costs grows with the memory of the forking one; or they measure memory.
+  "test/{daytonaLocal,examples,package}.test.ts",
+  "test/emulators/*.test.ts",
   "test/layers/internal/launcher*.test.ts",
-  "test/layers/providers/local*.test.ts",
-  "test/layers/providers/*/{faults,machine,provider}.test.ts",
-  "test/services/{guestFiles,guestFilesCosts,platform}.test.ts"
+  "test/layers/providers/**/*.test.ts",
+  "test/layers/stores/{multiProcess,postgres}.test.ts",
+  "test/services/{crash,crashMatrix,guestFiles,guestFilesCosts,platform,Sandbox,SandboxService}.test.ts"
 ]
 
 export default defineConfig({

@@ -6,7 +6,7 @@ import { replay, run } from "./chaos/chaos.ts"
 const operations = 1000
 
 describe("chaos", () => {
-  for (const seed of [1, 2, 3]) {
+  for (const seed of [1, 2]) {
     it.effect(
       `seed ${seed}: nothing is lost`,
       () =>

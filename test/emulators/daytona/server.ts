@@ -22,6 +22,7 @@ import { type Endpoint, type Fault, Faults } from "./faults.ts"
 import { type Guest, type Started, TimedOut } from "./guest.ts"
 import { parse, partHead } from "./multipart.ts"
 import { iso, Refusal, refuse, type SandboxState, type SnapshotState, type VolumeState, World } from "./state.ts"
+import { keptAlive } from "../keptAlive.ts"
 
 export interface Recorded {
   readonly endpoint: Endpoint | "unknown"
@@ -423,6 +424,7 @@ export const make = Effect.fnUntraced(function* (
       () =>
         new Promise<Http.Server>((resolve) => {
           const server = Http.createServer(
+            keptAlive,
             (request, response) => void serve({ routes, requests, faults, apiKey, directory }, request, response)
           )
           server.on("connection", (socket) => {

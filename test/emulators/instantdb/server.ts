@@ -20,6 +20,7 @@ import { Requests, type Recorded } from "./requests.ts"
 import { type Route, routes } from "./routes.ts"
 import { Sessions, type Session } from "./sessions.ts"
 import { Streams, type StreamState } from "./streams.ts"
+import { keptAlive } from "../keptAlive.ts"
 
 export interface Options {
   readonly credentials?: Partial<Credentials> | undefined
@@ -95,7 +96,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.promise(
       () =>
         new Promise<Http.Server>((resolve) => {
-          const server = Http.createServer((request, response) => {
+          const server = Http.createServer(keptAlive, (request, response) => {
             // Endpoints answer for their own failures; what is left is that the client left in the middle of the answer.
             serve({ app, table, requests, faults, sessions }, request, response).catch(() => response.destroy())
           })

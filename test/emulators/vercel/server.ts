@@ -23,6 +23,7 @@ import { type KillScope, processesOf } from "./machine.ts"
 import { Requests, type Recorded } from "./requests.ts"
 import { authorize, checkForm, type Route, routes } from "./routes.ts"
 import { type Credentials, currentSession, type SandboxState, type SnapshotState, type World } from "./state.ts"
+import { keptAlive } from "../keptAlive.ts"
 
 export interface Options {
   readonly credentials?: Partial<Credentials> | undefined
@@ -117,7 +118,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.promise(
       () =>
         new Promise<Http.Server>((resolve) => {
-          const server = Http.createServer((request, response) => {
+          const server = Http.createServer(keptAlive, (request, response) => {
             const served = serve({ world, table, requests, faults, streams }, request, response).finally(() =>
               open.delete(served)
             )
