@@ -25,6 +25,7 @@ import { isOutput } from "../../src/model/ProcessEvent.ts"
 import * as Reconcile from "../../src/programs/reconcile.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
 import * as Faults from "../../src/testing/Faults.ts"
+import { newProcessId } from "../../src/testing/internal/stores.ts"
 import * as Testing from "../../src/testing/Testing.ts"
 
 /** What goes wrong at the vendor, and in the store. */
@@ -47,6 +48,7 @@ const weights = {
   command: 26,
   process: 18,
   attach: 4,
+  replay: 4,
   write: 10,
   read: 4,
   checkpoint: 3,
@@ -55,7 +57,7 @@ const weights = {
   delete: 3,
   reconnect: 4,
   list: 1,
-  reconcile: 1,
+  reconcile: 2,
   vanish: 2,
   halt: 3,
   kill: 3,
@@ -129,7 +131,19 @@ interface Model {
   /** Its disk may have gone with the machine, or behind a checkpoint: nothing is known of its files. */
   diskInDoubt: boolean
   deleted: boolean
+  /** Its machine has vanished. */
+  vanished: boolean
+  /** Somebody has asked for a checkpoint of it, which may make a machine. */
+  restored: boolean
   readonly written: Map<string, string>
+}
+
+/** A recorded process as it was asked for: the same once more must not run it twice. */
+interface Asked {
+  readonly id: SandboxId
+  readonly processId: ProcessId
+  readonly nonce: string
+  readonly size: number
 }
 
 interface Run {
@@ -154,6 +168,7 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     const everyModel: Array<Model> = []
     const commands: Array<Run> = []
     const processes = new Map<ProcessId, { readonly nonce: string; readonly size: number }>()
+    const asked: Array<Asked> = []
     let kills = 0
     const violation = (text: string) => void violations.push(text)
 
@@ -168,6 +183,15 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     )
     const mortal = yield* Ref.make(yield* serviceIn(scope))
 
+    const start = (sandboxes: SandboxService["Service"], { id, nonce, processId, size }: Asked) =>
+      Effect.map(
+        sandboxes.runCommandProcess(id, "emit", [nonce, String(size), String(size * 200)], {
+          processId,
+          metadata: { nonce, size }
+        }),
+        () => void processes.set(processId, { nonce, size })
+      )
+
     const act = (
       planned: Planned,
       sandboxes: SandboxService["Service"]
@@ -181,6 +205,8 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
             persistent: planned.persistent,
             diskInDoubt: false,
             deleted: false,
+            vanished: false,
+            restored: false,
             written: new Map()
           }
           models[slot] = created
@@ -204,13 +230,14 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
         case "process":
           return Effect.suspend(() => {
             commands.push({ nonce, size, done: false })
-            return Effect.map(
-              sandboxes.runCommandProcess(id, "emit", [nonce, String(size), String(size * 200)], {
-                metadata: { nonce, size }
-              }),
-              ({ processId }) => void processes.set(processId, { nonce, size })
-            )
+            const wanted: Asked = { id, processId: newProcessId(), nonce, size }
+            asked.push(wanted)
+            return start(sandboxes, wanted)
           })
+        case "replay": {
+          const wanted = asked.at(-1 - (size % 8))
+          return wanted === undefined ? Effect.void : start(sandboxes, wanted)
+        }
         case "attach": {
           const known = [...processes.keys()]
           const processId = known[size % known.length]
@@ -237,6 +264,7 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
             const newest = yield* Stream.runHead(sandboxes.listCheckpoints(id))
             if (Option.isNone(newest)) return
             model.diskInDoubt = true
+            model.restored = true
             yield* sandboxes.restoreCheckpoint(id, newest.value.id)
           })
         case "stop":
@@ -257,10 +285,13 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
             Stream.runDrain(sandboxes.listProcesses(id))
           )
         case "reconcile":
-          return Effect.provideContext(Reconcile.run({ grace: "1 minute" }), steady)
+          // Without grace: what somebody is at work on is told by the leases alone.
+          return Effect.provideContext(Reconcile.run({ grace: "1 millis" }), steady)
         case "vanish":
           model.diskInDoubt = true
-          return cloud.vanish(id)
+          return Effect.map(cloud.vanish(id), () => {
+            model.vanished = true
+          })
         case "halt":
           return cloud.halt(id)
         case "wait":
@@ -405,7 +436,7 @@ const judge = Effect.fnUntraced(function* ({
   }
 
   // Each record says what there is, also to who uses it, and no disk was lost but with its machine.
-  for (const { deleted, diskInDoubt, id, persistent, written } of everyModel) {
+  for (const { deleted, diskInDoubt, id, persistent, restored, vanished, written } of everyModel) {
     const used = yield* Effect.exit(sandboxes.runCommand(id, "true"))
     const record = yield* store.getSandbox(id)
     const machine = cloud.machines.find(({ externalId }) => externalId === record.externalSandboxId)
@@ -414,6 +445,9 @@ const judge = Effect.fnUntraced(function* ({
     }
     if (Exit.isFailure(used) && record.status === "active")
       violation(`${id} is active, and ${Cause.pretty(used.cause)}`)
+    if (persistent && vanished && !restored && record.status === "active") {
+      violation(`${id} has lost its disk, and is active`)
+    }
     if (deleted && record.status !== "shutdown") violation(`${id} was deleted and is ${record.status}`)
     if (!persistent || diskInDoubt) continue
     if (record.status === "error" || machine === undefined) {
