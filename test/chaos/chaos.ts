@@ -57,7 +57,7 @@ const weights = {
   delete: 3,
   reconnect: 4,
   list: 1,
-  reconcile: 2,
+  reconcile: 4,
   vanish: 2,
   halt: 3,
   kill: 3,
@@ -135,6 +135,10 @@ interface Model {
   vanished: boolean
   /** Somebody has asked for a checkpoint of it, which may make a machine. */
   restored: boolean
+  /** A stop of it has succeeded. */
+  stopped: boolean
+  /** Somebody has asked for it to be brought back. */
+  reconnected: boolean
   readonly written: Map<string, string>
 }
 
@@ -145,6 +149,12 @@ interface Asked {
   readonly nonce: string
   readonly size: number
 }
+
+const startAsked = (sandboxes: SandboxService["Service"], { id, nonce, processId, size }: Asked) =>
+  sandboxes.runCommandProcess(id, "emit", [nonce, String(size), String(size * 200)], {
+    processId,
+    metadata: { nonce, size }
+  })
 
 interface Run {
   readonly nonce: string
@@ -183,13 +193,10 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     )
     const mortal = yield* Ref.make(yield* serviceIn(scope))
 
-    const start = (sandboxes: SandboxService["Service"], { id, nonce, processId, size }: Asked) =>
+    const start = (sandboxes: SandboxService["Service"], wanted: Asked) =>
       Effect.map(
-        sandboxes.runCommandProcess(id, "emit", [nonce, String(size), String(size * 200)], {
-          processId,
-          metadata: { nonce, size }
-        }),
-        () => void processes.set(processId, { nonce, size })
+        startAsked(sandboxes, wanted),
+        ({ processId }) => void processes.set(processId, { nonce: wanted.nonce, size: wanted.size })
       )
 
     const act = (
@@ -207,6 +214,8 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
             deleted: false,
             vanished: false,
             restored: false,
+            stopped: false,
+            reconnected: false,
             written: new Map()
           }
           models[slot] = created
@@ -270,7 +279,9 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
         case "stop":
           // That of one that is not persistent takes its disk along.
           if (!model.persistent) model.diskInDoubt = true
-          return sandboxes.stopSandbox(id)
+          return Effect.map(sandboxes.stopSandbox(id), () => {
+            model.stopped = true
+          })
         case "delete":
           model.diskInDoubt = true
           return Effect.map(sandboxes.stopSandbox(id, { delete: true }), () => {
@@ -278,6 +289,7 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
             if (models[slot] === model) models[slot] = undefined
           })
         case "reconnect":
+          model.reconnected = true
           return sandboxes.reconnectToSandbox(id)
         case "list":
           return Effect.andThen(
@@ -340,7 +352,7 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     const byKind: Record<string, number> = {}
     for (const { kind } of [...faults.injected, ...steadyFaults.injected]) byKind[kind] = (byKind[kind] ?? 0) + 1
     const bytes = yield* Effect.provide(
-      judge({ violation, everyModel, commands, processes }),
+      judge({ violation, asked, everyModel, commands, processes }),
       Testing.service().pipe(Layer.provide(Faults.layer()))
     )
     return {
@@ -358,6 +370,8 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     Effect.provide(
       Testing.layer({
         commands: { emit },
+        // So that something else happens meanwhile.
+        bootDelay: "10 seconds",
         faults: planOfFaults(String(options.seed))
       })
     )
@@ -365,12 +379,14 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
 
 /** Whether all is as it must be, once reconcile and the next users have come by. */
 const judge = Effect.fnUntraced(function* ({
+  asked,
   commands,
   everyModel,
   processes,
   violation
 }: {
   readonly violation: (text: string) => void
+  readonly asked: ReadonlyArray<Asked>
   readonly everyModel: ReadonlyArray<Model>
   readonly commands: ReadonlyArray<Run>
   readonly processes: ReadonlyMap<ProcessId, { readonly nonce: string; readonly size: number }>
@@ -399,7 +415,11 @@ const judge = Effect.fnUntraced(function* ({
   let bytes = 0
   for (const { id, metadata, status } of all) {
     if (!isTerminal(status)) {
-      yield* Effect.ignore(Effect.flatMap(sandboxes.attachProcess(id), ({ exit }) => exit))
+      const wanted = asked.find(({ processId }) => processId === id)
+      // Whoever asks for it once more comes to the same end as who attaches to it.
+      const handle =
+        wanted !== undefined && wanted.size % 2 === 0 ? startAsked(sandboxes, wanted) : sandboxes.attachProcess(id)
+      yield* Effect.ignore(Effect.flatMap(handle, ({ exit }) => exit))
     }
     const record = yield* store.getProcess(id)
     const events = yield* Stream.runCollect(log.read(id))
@@ -436,7 +456,8 @@ const judge = Effect.fnUntraced(function* ({
   }
 
   // Each record says what there is, also to who uses it, and no disk was lost but with its machine.
-  for (const { deleted, diskInDoubt, id, persistent, restored, vanished, written } of everyModel) {
+  for (const model of everyModel) {
+    const { deleted, diskInDoubt, id, persistent, reconnected, restored, stopped, vanished, written } = model
     const used = yield* Effect.exit(sandboxes.runCommand(id, "true"))
     const record = yield* store.getSandbox(id)
     const machine = cloud.machines.find(({ externalId }) => externalId === record.externalSandboxId)
@@ -447,6 +468,9 @@ const judge = Effect.fnUntraced(function* ({
       violation(`${id} is active, and ${Cause.pretty(used.cause)}`)
     if (persistent && vanished && !restored && record.status === "active") {
       violation(`${id} has lost its disk, and is active`)
+    }
+    if (stopped && !reconnected && !restored && record.status !== "shutdown") {
+      violation(`${id} was stopped, and is ${record.status}`)
     }
     if (deleted && record.status !== "shutdown") violation(`${id} was deleted and is ${record.status}`)
     if (!persistent || diskInDoubt) continue
