@@ -202,10 +202,9 @@ const judge = (
       return undefined
     case "error":
       if (record.stopPending !== undefined) return undefined
-      if (isOwn) return undefined
-      return record.incarnation === undefined && mode === "delete"
-        ? { action: "delete", why: "the creation that made it has failed" }
-        : running("the creation that made it has failed")
+      // One that has come after all, in the place of one that was gone: nobody can use it as it is.
+      if (record.incarnation !== undefined) return running("the creation that made it has failed")
+      return !isOwn && mode === "delete" ? { action: "delete", why: "the creation that made it has failed" } : undefined
     case "active":
       // An older machine of a sandbox may hold its checkpoints, and goes with it.
       return isOwn ? undefined : running("the sandbox has another machine")

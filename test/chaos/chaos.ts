@@ -25,6 +25,7 @@ import { isOutput } from "../../src/model/ProcessEvent.ts"
 import * as Reconcile from "../../src/programs/reconcile.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
 import * as Faults from "../../src/testing/Faults.ts"
+import { newProcessId } from "../../src/testing/internal/stores.ts"
 import * as Testing from "../../src/testing/Testing.ts"
 
 /** What goes wrong at the vendor, and in the store. */
@@ -47,6 +48,7 @@ const weights = {
   command: 26,
   process: 18,
   attach: 4,
+  replay: 4,
   write: 10,
   read: 4,
   checkpoint: 3,
@@ -55,7 +57,7 @@ const weights = {
   delete: 3,
   reconnect: 4,
   list: 1,
-  reconcile: 1,
+  reconcile: 4,
   vanish: 2,
   halt: 3,
   kill: 3,
@@ -129,8 +131,30 @@ interface Model {
   /** Its disk may have gone with the machine, or behind a checkpoint: nothing is known of its files. */
   diskInDoubt: boolean
   deleted: boolean
+  /** Its machine has vanished. */
+  vanished: boolean
+  /** Somebody has asked for a checkpoint of it, which may make a machine. */
+  restored: boolean
+  /** A stop of it has succeeded. */
+  stopped: boolean
+  /** Somebody has asked for it to be brought back. */
+  reconnected: boolean
   readonly written: Map<string, string>
 }
+
+/** A recorded process as it was asked for: the same once more must not run it twice. */
+interface Asked {
+  readonly id: SandboxId
+  readonly processId: ProcessId
+  readonly nonce: string
+  readonly size: number
+}
+
+const startAsked = (sandboxes: SandboxService["Service"], { id, nonce, processId, size }: Asked) =>
+  sandboxes.runCommandProcess(id, "emit", [nonce, String(size), String(size * 200)], {
+    processId,
+    metadata: { nonce, size }
+  })
 
 interface Run {
   readonly nonce: string
@@ -154,6 +178,7 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     const everyModel: Array<Model> = []
     const commands: Array<Run> = []
     const processes = new Map<ProcessId, { readonly nonce: string; readonly size: number }>()
+    const asked: Array<Asked> = []
     let kills = 0
     const violation = (text: string) => void violations.push(text)
 
@@ -168,6 +193,12 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     )
     const mortal = yield* Ref.make(yield* serviceIn(scope))
 
+    const start = (sandboxes: SandboxService["Service"], wanted: Asked) =>
+      Effect.map(
+        startAsked(sandboxes, wanted),
+        ({ processId }) => void processes.set(processId, { nonce: wanted.nonce, size: wanted.size })
+      )
+
     const act = (
       planned: Planned,
       sandboxes: SandboxService["Service"]
@@ -181,6 +212,10 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
             persistent: planned.persistent,
             diskInDoubt: false,
             deleted: false,
+            vanished: false,
+            restored: false,
+            stopped: false,
+            reconnected: false,
             written: new Map()
           }
           models[slot] = created
@@ -204,13 +239,14 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
         case "process":
           return Effect.suspend(() => {
             commands.push({ nonce, size, done: false })
-            return Effect.map(
-              sandboxes.runCommandProcess(id, "emit", [nonce, String(size), String(size * 200)], {
-                metadata: { nonce, size }
-              }),
-              ({ processId }) => void processes.set(processId, { nonce, size })
-            )
+            const wanted: Asked = { id, processId: newProcessId(), nonce, size }
+            asked.push(wanted)
+            return start(sandboxes, wanted)
           })
+        case "replay": {
+          const wanted = asked.at(-1 - (size % 8))
+          return wanted === undefined ? Effect.void : start(sandboxes, wanted)
+        }
         case "attach": {
           const known = [...processes.keys()]
           const processId = known[size % known.length]
@@ -237,12 +273,15 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
             const newest = yield* Stream.runHead(sandboxes.listCheckpoints(id))
             if (Option.isNone(newest)) return
             model.diskInDoubt = true
+            model.restored = true
             yield* sandboxes.restoreCheckpoint(id, newest.value.id)
           })
         case "stop":
           // That of one that is not persistent takes its disk along.
           if (!model.persistent) model.diskInDoubt = true
-          return sandboxes.stopSandbox(id)
+          return Effect.map(sandboxes.stopSandbox(id), () => {
+            model.stopped = true
+          })
         case "delete":
           model.diskInDoubt = true
           return Effect.map(sandboxes.stopSandbox(id, { delete: true }), () => {
@@ -250,6 +289,7 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
             if (models[slot] === model) models[slot] = undefined
           })
         case "reconnect":
+          model.reconnected = true
           return sandboxes.reconnectToSandbox(id)
         case "list":
           return Effect.andThen(
@@ -257,10 +297,13 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
             Stream.runDrain(sandboxes.listProcesses(id))
           )
         case "reconcile":
-          return Effect.provideContext(Reconcile.run({ grace: "1 minute" }), steady)
+          // Without grace: what somebody is at work on is told by the leases alone.
+          return Effect.provideContext(Reconcile.run({ grace: "1 millis" }), steady)
         case "vanish":
           model.diskInDoubt = true
-          return cloud.vanish(id)
+          return Effect.map(cloud.vanish(id), () => {
+            model.vanished = true
+          })
         case "halt":
           return cloud.halt(id)
         case "wait":
@@ -309,7 +352,7 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     const byKind: Record<string, number> = {}
     for (const { kind } of [...faults.injected, ...steadyFaults.injected]) byKind[kind] = (byKind[kind] ?? 0) + 1
     const bytes = yield* Effect.provide(
-      judge({ violation, everyModel, commands, processes }),
+      judge({ violation, asked, everyModel, commands, processes }),
       Testing.service().pipe(Layer.provide(Faults.layer()))
     )
     return {
@@ -327,6 +370,8 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     Effect.provide(
       Testing.layer({
         commands: { emit },
+        // So that something else happens meanwhile.
+        bootDelay: "10 seconds",
         faults: planOfFaults(String(options.seed))
       })
     )
@@ -334,12 +379,14 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
 
 /** Whether all is as it must be, once reconcile and the next users have come by. */
 const judge = Effect.fnUntraced(function* ({
+  asked,
   commands,
   everyModel,
   processes,
   violation
 }: {
   readonly violation: (text: string) => void
+  readonly asked: ReadonlyArray<Asked>
   readonly everyModel: ReadonlyArray<Model>
   readonly commands: ReadonlyArray<Run>
   readonly processes: ReadonlyMap<ProcessId, { readonly nonce: string; readonly size: number }>
@@ -368,7 +415,11 @@ const judge = Effect.fnUntraced(function* ({
   let bytes = 0
   for (const { id, metadata, status } of all) {
     if (!isTerminal(status)) {
-      yield* Effect.ignore(Effect.flatMap(sandboxes.attachProcess(id), ({ exit }) => exit))
+      const wanted = asked.find(({ processId }) => processId === id)
+      // Whoever asks for it once more comes to the same end as who attaches to it.
+      const handle =
+        wanted !== undefined && wanted.size % 2 === 0 ? startAsked(sandboxes, wanted) : sandboxes.attachProcess(id)
+      yield* Effect.ignore(Effect.flatMap(handle, ({ exit }) => exit))
     }
     const record = yield* store.getProcess(id)
     const events = yield* Stream.runCollect(log.read(id))
@@ -405,7 +456,8 @@ const judge = Effect.fnUntraced(function* ({
   }
 
   // Each record says what there is, also to who uses it, and no disk was lost but with its machine.
-  for (const { deleted, diskInDoubt, id, persistent, written } of everyModel) {
+  for (const model of everyModel) {
+    const { deleted, diskInDoubt, id, persistent, reconnected, restored, stopped, vanished, written } = model
     const used = yield* Effect.exit(sandboxes.runCommand(id, "true"))
     const record = yield* store.getSandbox(id)
     const machine = cloud.machines.find(({ externalId }) => externalId === record.externalSandboxId)
@@ -414,6 +466,12 @@ const judge = Effect.fnUntraced(function* ({
     }
     if (Exit.isFailure(used) && record.status === "active")
       violation(`${id} is active, and ${Cause.pretty(used.cause)}`)
+    if (persistent && vanished && !restored && record.status === "active") {
+      violation(`${id} has lost its disk, and is active`)
+    }
+    if (stopped && !reconnected && !restored && record.status !== "shutdown") {
+      violation(`${id} was stopped, and is ${record.status}`)
+    }
     if (deleted && record.status !== "shutdown") violation(`${id} was deleted and is ${record.status}`)
     if (!persistent || diskInDoubt) continue
     if (record.status === "error" || machine === undefined) {

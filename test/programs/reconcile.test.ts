@@ -508,6 +508,11 @@ describe("reconcile: an active record whose machine is gone", () => {
           assert.deepStrictEqual(yield* reconcile(), ["ProcessLost done"])
           assert.strictEqual((yield* store.getProcess(other)).status, "lost")
           assert.deepStrictEqual(yield* reconcile(), [])
+          // What was given up comes after all.
+          yield* strayMachine("test", sandboxId)
+          yield* hour
+          assert.deepStrictEqual(yield* reconcile(), ["OrphanMachine(stop) done"])
+          assert.isTrue((yield* machines).every(({ running }) => !running))
         })
       )
     }).pipe(Effect.provide(Testing.layer({ commands: { sleep: sleeping } })))

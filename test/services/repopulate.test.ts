@@ -1,6 +1,6 @@
 /** A sandbox that is made anew is filled before anybody gets it, and recoveries are told of as they happen. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, FileSystem, Layer, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, FileSystem, Layer, Option, Stream } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import { Unavailable, SandboxError } from "../../src/errors.ts"
@@ -80,6 +80,38 @@ describe("a sandbox that is made anew", () => {
       assert.lengthOf(cloud.machines, 1)
       assert.strictEqual(yield* count("create"), 2)
     }).pipe(Effect.provide(world(filled, failing)))
+  })
+
+  it.effect("is filled anew after what fills it has died, or was interrupted as its lease was taken over", () => {
+    let runs = 0
+    let interrupted = 0
+    const filling = Layer.succeed(Repopulate, () =>
+      Effect.suspend(() => {
+        runs++
+        if (runs === 1) return Effect.die("a defect")
+        return runs === 2 ? Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted++)) : Effect.void
+      })
+    )
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const cloud = yield* Fake.Cloud
+      const { store } = yield* Testing.World
+      const { sandboxId } = yield* sandboxes.createSandbox(stateless)
+      yield* cloud.vanish(sandboxId)
+      const use = Effect.exit(sandboxes.runCommand(sandboxId, "true"))
+      const died = yield* Testing.passing(use)
+      assert.isTrue(Exit.isFailure(died) && Cause.hasDies(died.cause))
+      assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "recreating")
+      const taking = Effect.delay(
+        store.acquireSandboxLease(sandboxId, { owner: "another", ttl: "20 seconds", steal: true }),
+        "1 minute"
+      )
+      const [lost] = yield* Testing.passing(Effect.all([use, taking], { concurrency: "unbounded" }))
+      const error = Option.getOrThrow(Exit.findErrorOption(lost))
+      assert.deepInclude(error.reason, { _tag: "Store", kind: "LeaseLost" })
+      assert.isTrue(Exit.isSuccess(yield* Testing.passing(use)))
+      assert.deepStrictEqual([runs, interrupted, cloud.machines.length], [3, 1, 1])
+    }).pipe(Effect.provide(Testing.layer().pipe(Layer.provide(filling))))
   })
 
   it.effect("is filled by the next service when the first one dies at it", () => {
