@@ -65,8 +65,8 @@ export type Step = Data.TaggedEnum<{
   /** A stop that failed, or was cut off, is finished. */
   StopPending: OfSandbox & { readonly action: "stop" | "delete" }
   /**
-   * The machine of an `active` record is gone, or its lease has ended and its disk is not to be kept. Noted: the record says
-   * since when, and the next use recovers it.
+   * The machine of an `active` record is gone, or it rests, its lease has ended and its disk is not to be kept: then it is deleted,
+   * unless it has checkpoints. Noted: the record says since when, and the next use recovers it.
    */
   MachineGone: OfSandbox & { readonly action: "note" | "shutdown" }
   /** A process that is open in the records, on a machine that cannot know it any more, is `lost`. */
