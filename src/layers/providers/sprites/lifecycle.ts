@@ -500,7 +500,7 @@ export const create = Effect.fnUntraced(function* <A>(
 
 /** Of a sprite whose label is the tag of this namespace, if one was asked for: from the label alone it cannot be read. */
 const infoOf =
-  (namespace: string | undefined) =>
+  (namespace: string | undefined, now: number) =>
   (there: Found): MachineInfo => {
     const { sandboxId } = there.tags
     const created = Date.parse(there.sprite.created_at ?? "")
@@ -508,10 +508,17 @@ const infoOf =
       ref: refOf(there),
       ...(sandboxId === undefined ? {} : { sandboxId }),
       ...(namespace === undefined || there.tags.namespace === undefined ? {} : { namespace }),
-      running: !there.tags.stopped,
+      // One that sleeps wakes at any request; one whose lease has ended is not to.
+      running: restOf(there.tags, now) === undefined,
       ...(Number.isNaN(created) ? {} : { createdAt: created })
     }
   }
+
+const informing = (
+  namespace: string | undefined,
+  sprites: Stream.Stream<Found, SandboxError>
+): Stream.Stream<MachineInfo, SandboxError> =>
+  Stream.mapEffect(sprites, (there) => Effect.map(Clock.currentTimeMillis, (now) => infoOf(namespace, now)(there)))
 
 /** Every sprite of the organization, page by page; a page that cannot be had fails the whole. */
 const everything = (api: Api, operation: string): Stream.Stream<Found, SandboxError> =>
@@ -568,15 +575,15 @@ export const find = (
   namespace: string | undefined
 ): Stream.Stream<MachineInfo, SandboxError> => {
   const tag = namespace === undefined ? undefined : Labels.namespaceTag(namespace)
-  return Stream.map(tagged(api, sandboxId, tag), infoOf(namespace))
+  return informing(namespace, tagged(api, sandboxId, tag))
 }
 
 /** Every sprite of a namespace. One that is only claimed is somebody else's still. */
 export const list = (api: Api, namespace: string): Stream.Stream<MachineInfo, SandboxError> => {
   const tag = Labels.namespaceTag(namespace)
-  return everything(api, "list").pipe(
-    Stream.filter(({ tags }) => tags.namespace === tag && tags.claim === undefined),
-    Stream.map(infoOf(namespace))
+  return informing(
+    namespace,
+    Stream.filter(everything(api, "list"), ({ tags }) => tags.namespace === tag && tags.claim === undefined)
   )
 }
 

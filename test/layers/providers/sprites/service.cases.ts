@@ -1,9 +1,10 @@
 /** What a user gets on Sprites: the service over the API and the emulator, and how many requests it takes. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Context, Effect, Layer, Option, Redacted, Stream, Tracer } from "effect"
+import { Context, Effect, Layer, Option, Redacted, Schedule, Stream, Tracer } from "effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import { inspect } from "node:util"
 import * as Sprites from "../../../../src/layers/providers/Sprites.ts"
+import * as Reconcile from "../../../../src/programs/reconcile.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import { settings } from "../../../support/embedded.ts"
 import { Counts } from "../../../support/counting.ts"
@@ -228,8 +229,8 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Sprites"
     test.effect("whose lease ends kills what runs in it, and is resumed by its next use", () =>
       Effect.gen(function* () {
         const { sandboxes } = yield* world
-        const { sandboxId } = yield* sandboxes.createSandbox({ timeout: "2 seconds", persistent: true })
-        yield* sandboxes.extendTimeout(sandboxId, "3 seconds")
+        const { sandboxId } = yield* sandboxes.createSandbox({ timeout: "5 seconds", persistent: true })
+        yield* sandboxes.extendTimeout(sandboxId, "6 seconds")
         const process = yield* sandboxes.runCommandProcess(sandboxId, "sleep", ["300"])
         const exit = yield* process.exit
         assert.deepInclude(exit, { code: 143, reason: "timeout" })
@@ -237,6 +238,28 @@ layer(service(), { excludeTestServices: true, timeout: "60 seconds" })("Sprites"
         assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
         yield* sandboxes.stopSandbox(sandboxId, { delete: true })
       })
+    )
+
+    test.effect(
+      "that is not to be kept goes with its lease once reconcile comes by, and its next use makes it anew",
+      () =>
+        Effect.gen(function* () {
+          const { sandboxes, vendor } = yield* world
+          const { ref, sandboxId } = yield* sandboxes.createSandbox({ timeout: "1 second", persistent: false })
+          const name = ref.externalSandboxId ?? ""
+          yield* vendor.cool(name)
+          const steps = yield* Effect.map(Reconcile.run({ grace: "1 millis" }), (report) => {
+            assert.deepStrictEqual(report.failures, [])
+            return report.steps.filter(({ step }) => step.sandboxId === sandboxId).map(({ step }) => step._tag)
+          }).pipe(Effect.repeat({ until: (found) => found.length > 0, schedule: Schedule.spaced("100 millis") }))
+          assert.deepStrictEqual(steps, ["MachineGone"])
+          assert.notInclude(
+            vendor.sprites().map((sprite) => sprite.name),
+            name
+          )
+          assert.strictEqual((yield* sandboxes.runCommand(sandboxId, "true")).exitCode, 0)
+          yield* sandboxes.stopSandbox(sandboxId)
+        })
     )
 
     test.effect("that goes on longer takes what runs in it along", () =>
