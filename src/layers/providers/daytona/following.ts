@@ -7,6 +7,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Sse from "effect/encoding/Sse"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
@@ -26,8 +27,8 @@ const silence = Duration.minutes(1)
 /** How long the end of a reader may be waited for. */
 const patience = Duration.seconds(5)
 
-/** No line of the vendor's is longer than one of the launcher's with what JSON makes of it. */
-const maxLine = 8 * 1024 * 1024
+/** No event of the vendor's is longer than a line of the launcher's with what JSON makes of it. */
+const maxEvent = 8 * 1024 * 1024
 
 /** What is an answer, but none that this knows. */
 class Unintelligible extends Error {}
@@ -37,29 +38,22 @@ const decodeLog = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Struct
 /** The output in a stream of server-sent events: that of each `log`, until `eof` or the end of the body. */
 async function* outputIn(body: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
   const text = new TextDecoder()
-  let rest = ""
-  let name = ""
-  let data: string | undefined
+  const arrived: Array<Sse.AnyEvent> = []
+  const parser = Sse.makeParser((event) => void arrived.push(event), {
+    maxEventSize: maxEvent,
+    dispatchEmptyNamedEvents: true
+  })
   for await (const chunk of body) {
-    const lines = (rest + text.decode(chunk, { stream: true })).split("\n")
-    rest = lines.pop() ?? ""
-    if (rest.length > maxLine) throw new Unintelligible("an event is too long")
-    for (const line of lines.map((line) => line.replace(/\r$/, ""))) {
-      if (line === "") {
-        if (name === "eof") return
-        if (name === "log") {
-          const log = decodeLog(data)
-          if (Option.isNone(log)) throw new Unintelligible("an event has no data")
-          yield log.value.data
-        }
-        name = ""
-        data = undefined
-      } else if (line.startsWith("event:")) name = line.slice(6).trim()
-      else if (line.startsWith("data:")) {
-        const more = line.slice(5).replace(/^ /, "")
-        data = data === undefined ? more : `${data}\n${more}`
-      }
+    const error = parser.feed(text.decode(chunk, { stream: true }))
+    for (const event of arrived.splice(0)) {
+      if (event._tag !== "Event") continue
+      if (event.event === "eof") return
+      if (event.event !== "log") continue
+      const log = decodeLog(event.data)
+      if (Option.isNone(log)) throw new Unintelligible("an event has no data")
+      yield log.value.data
     }
+    if (error !== undefined) throw new Unintelligible(error.message)
   }
 }
 
