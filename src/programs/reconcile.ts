@@ -20,7 +20,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { InvalidArgument, SandboxError, Store } from "../errors.ts"
+import { InvalidArgument, SandboxError, Store, Unknown } from "../errors.ts"
 import type { ProcessId, SandboxId } from "../model/Ids.ts"
 import type { Recovery } from "../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../model/SandboxRecord.ts"
@@ -230,6 +230,14 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const report: Array<{ readonly step: Step; readonly outcome: Outcome }> = []
   const failures: Array<SandboxError> = []
   const noted = (error: SandboxError) => Effect.sync(() => void failures.push(error))
+  /** What goes wrong with one is said, and is no reason to leave the others: neither a failure nor a defect of a provider. */
+  const guarded = <R>(effect: Effect.Effect<void, SandboxError, R>) =>
+    effect.pipe(
+      Effect.catch(noted),
+      Effect.catchDefect((defect) =>
+        noted(new SandboxError({ operation, reason: new Unknown({ detail: String(defect), cause: defect }) }))
+      )
+    )
 
   /** Takes a step unless this is a dry run, and writes down what came of it. */
   const take = (step: Step, act: Effect.Effect<Outcome, SandboxError>) =>
@@ -328,7 +336,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
               judge(info, current)?.action === action ? Effect.andThen(provider.stop(ref, action), done) : left
             )
       )
-    }).pipe(Effect.catch(noted))
+    }).pipe(guarded)
 
   /** Deletes what a creation that was cut off has left, and says so in the record. */
   const rollBack = (provider: SandboxProvider, id: SandboxId) =>
@@ -496,7 +504,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
           return ofProvider === undefined ? undefined : yield* active(current, provider, ofProvider)
         }
       }
-    }).pipe(Effect.catch(noted))
+    }).pipe(guarded)
 
   const expiredProcesses = Effect.fnUntraced(function* (age: number) {
     const now = yield* Clock.currentTimeMillis

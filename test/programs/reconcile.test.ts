@@ -7,6 +7,7 @@ import * as Local from "../../src/layers/providers/Local.ts"
 import { brief, directoryOf, localRoot } from "../layers/providers/support/local.ts"
 import * as Fake from "../../src/layers/providers/Fake.ts"
 import type * as Ids from "../../src/model/Ids.ts"
+import type { MachineRef } from "../../src/services/SandboxProvider.ts"
 import type { SandboxRecord } from "../../src/model/SandboxRecord.ts"
 import * as Reconcile from "../../src/programs/reconcile.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
@@ -110,6 +111,28 @@ describe("reconcile: machines without a live record", () => {
       assert.deepStrictEqual(yield* reconcile(), ["OrphanMachine(delete) done"])
     }).pipe(Effect.provide(Testing.layer({ faults: [Faults.on("list", Faults.fail())] })))
   )
+
+  it.effect("that a provider comes to grief at are said, and the others deleted", () => {
+    const grief = (id: string) => (externalId: string) => externalId.includes(id)
+    let isBad: (externalId: string) => boolean = () => false
+    const faulty = Effect.map(Fake.make(), (provider) => ({
+      ...provider,
+      stop: (ref: MachineRef, mode: "stop" | "delete") =>
+        isBad(ref.externalId) ? Effect.die(new Error("boom")) : provider.stop(ref, mode)
+    }))
+    return Effect.gen(function* () {
+      const bad = yield* strayMachine()
+      yield* strayMachine()
+      isBad = grief(bad)
+      yield* hour
+      const report = yield* Testing.passing(Reconcile.run())
+      assert.deepStrictEqual(taken(report), ["OrphanMachine(delete) done"])
+      assert.deepStrictEqual(
+        report.failures.map(({ message }) => message.includes("boom")),
+        [true]
+      )
+    }).pipe(Effect.provide(Testing.layerOver(faulty)))
+  })
 
   it.effect("that two runs meet at once are deleted, and nothing else", () =>
     Effect.gen(function* () {
