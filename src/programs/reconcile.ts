@@ -378,7 +378,10 @@ const make = Effect.fnUntraced(function* (options: Options) {
           if ((process.observed === true && mayReport) || isLeased(process, now)) return
           yield* take(
             Step.ProcessLost({ provider, sandboxId, processId: process.id, why }),
-            Effect.andThen(settle(process.id), done)
+            // Somebody may have brought the sandbox back meanwhile, and the process with it.
+            Effect.andThen(settle(process.id), store.getProcess(process.id)).pipe(
+              Effect.flatMap(({ status }) => (status === "lost" ? done : left))
+            )
           )
         })
       )

@@ -624,7 +624,6 @@ describe("reconcile on this machine", () => {
         const stray = yield* strayMachine()
         const record = yield* recordOf(gone.sandboxId)
         Fs.rmSync(directoryOf(root, gone.sandboxId), { recursive: true })
-        yield* Effect.sleep("5 millis")
         const report = yield* Reconcile.run(soon)
         assert.deepStrictEqual(report.failures, [])
         assert.sameMembers(taken(report), ["OrphanMachine(delete) done", "MachineGone(shutdown) done"])
