@@ -152,7 +152,7 @@ export const newUuid = Effect.sync(() => SecureRandom.uuidV4Unsafe())
 
 /** Acquires a lease; that of an owner which is known to be dead at once. */
 export const acquire = <A>(
-  self: Core,
+  self: Pick<Core, "owner" | "isDead">,
   lease: (options: AcquireLease) => Effect.Effect<A, SandboxError>
 ): Effect.Effect<A, SandboxError> => {
   const options = { owner: self.owner, ttl: leaseTtl }

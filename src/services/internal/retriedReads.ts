@@ -45,9 +45,9 @@ export const retriedStore = (store: SandboxStore["Service"], schedule: RecoveryS
     ...store,
     namespace: retried(store.namespace),
     getSandbox: (id) => retried(store.getSandbox(id)),
-    listSandboxes: (filter) => resumedList(schedule, store.listSandboxes(filter), (record) => record.createdAt),
+    listSandboxes: (...args) => resumedList(schedule, store.listSandboxes(...args), (record) => record.createdAt),
     getProcess: (id) => retried(store.getProcess(id)),
-    listProcesses: (filter) => resumedList(schedule, store.listProcesses(filter), (record) => record.startedAt)
+    listProcesses: (...args) => resumedList(schedule, store.listProcesses(...args), (record) => record.startedAt)
   }
 }
 
