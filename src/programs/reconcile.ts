@@ -260,6 +260,12 @@ const make = Effect.fnUntraced(function* (options: Options) {
       Effect.map(Option.getOrUndefined)
     )
 
+  /** Whether somebody is at it, who is not known to be dead. */
+  const isHeld = (record: { readonly lease?: SandboxRecord["lease"] }, now: number): Effect.Effect<boolean> =>
+    record.lease !== undefined && isLeased(record, now)
+      ? Effect.map(isDead(record.lease.owner), (dead) => !dead)
+      : Effect.succeed(false)
+
   /** What it does before its lease is lost can be repeated. */
   const held = underLease({ store, policy, owner: yield* name, isDead }, notWaiting)
 
@@ -286,7 +292,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
       const isYoung = createdAt !== undefined && createdAt > now - settings.grace
       const record = yield* find(sandboxId)
       // The record of another provider of ours knows nothing of this machine.
-      if (isYoung || (record !== undefined && (isLeased(record, now) || record.provider !== provider.name))) return
+      if (isYoung || (record !== undefined && record.provider !== provider.name)) return
+      if (record !== undefined && (yield* isHeld(record, now))) return
       const verdict = judge(info, record)
       if (verdict === undefined) return
       const { action, why } = verdict
@@ -340,7 +347,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       Stream.runForEach((process) =>
         Effect.gen(function* () {
           const now = yield* Clock.currentTimeMillis
-          if ((process.observed === true && mayReport) || isLeased(process, now)) return
+          if ((process.observed === true && mayReport) || (yield* isHeld(process, now))) return
           yield* take(
             Step.ProcessLost({ provider, sandboxId, processId: process.id, why }),
             // Somebody may have brought the sandbox back meanwhile, and the process with it.
@@ -430,7 +437,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       const provider = providers.get(current.provider)
       const now = yield* Clock.currentTimeMillis
       const isYoung = (current.updatedAt ?? current.createdAt) > now - settings.grace
-      if (provider === undefined || isYoung || isLeased(current, now)) return
+      if (provider === undefined || isYoung || (yield* isHeld(current, now))) return
       const base = { provider: provider.name, sandboxId: current.id }
       switch (current.status) {
         case "creating":
