@@ -595,12 +595,12 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
           case "error":
             return finishCreation(held, config)
           case "shutdown":
-            return record.persistent === true && record.externalSandboxId !== undefined
-              ? Effect.gen(function* () {
-                  const provider = yield* self.registry.get(record.provider)
-                  return yield* resume(held, provider)
-                })
-              : Effect.fail(core.stopped(record, operation))
+            return Effect.gen(function* () {
+              const { persistent } = yield* core.diskOf(self, record)
+              if (!persistent || record.externalSandboxId === undefined) return yield* core.stopped(record, operation)
+              const provider = yield* self.registry.get(record.provider)
+              return yield* resume(held, provider)
+            })
         }
       }).pipe(
         observed(id, "explicit"),
