@@ -30,6 +30,8 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import type * as Scope from "effect/Scope"
+import type { WorkflowEngine } from "effect/workflow/WorkflowEngine"
 import { WorkflowInstance } from "effect/workflow/WorkflowEngine"
 import { InvalidArgument, SandboxError } from "../errors.ts"
 import { Checkpoint } from "../model/Checkpoint.ts"
@@ -45,6 +47,8 @@ import { uuidV5 } from "../services/internal/uuidV5.ts"
 import * as SandboxSecrets from "../services/SandboxSecrets.ts"
 import type { ProcessOptions } from "../services/SandboxService.ts"
 import { SandboxService } from "../services/SandboxService.ts"
+import * as Ekairos from "./createEkairosApp.ts"
+import * as Codex from "./installCodexAuth.ts"
 
 /** How an input is written: ids as text, durations in any form that `Duration.Input` has. */
 export type InputOf<A> = A extends Duration.Duration
@@ -61,8 +65,8 @@ export type InputOf<A> = A extends Duration.Duration
 type Codec = Schema.Codec<unknown, unknown>
 
 /** An activity of each name and input; and the schemas of what goes in and what comes out, for payloads and results of workflows. */
-export interface Action<Input extends Codec, Success extends Codec, Error extends Codec> {
-  (name: string, input: InputOf<Input["Type"]>): Activity.Activity<Success, Error, SandboxService>
+export interface Action<Input extends Codec, Success extends Codec, Error extends Codec, R = never> {
+  (name: string, input: InputOf<Input["Type"]>): Activity.Activity<Success, Error, SandboxService | R>
   readonly input: Input
   readonly success: Success
   readonly error: Error
@@ -120,14 +124,14 @@ interface Run {
 
 type Failures = typeof SandboxError | typeof Failure
 
-const action = <Input extends Codec, Success extends Codec, Error extends Failures>(
+const action = <Input extends Codec, Success extends Codec, Error extends Failures, R = never>(
   method: string,
   schemas: { readonly input: Input; readonly success: Success; readonly error: Error },
   execute: (
     input: Input["Type"],
     run: Run
-  ) => Effect.Effect<Success["Type"], Error["Type"] | SandboxError, WorkflowInstance>
-): Action<Input, Success, Error> =>
+  ) => Effect.Effect<Success["Type"], Error["Type"] | SandboxError, WorkflowInstance | R>
+): Action<Input, Success, Error, Exclude<R, WorkflowInstance | WorkflowEngine | Scope.Scope>> =>
   Object.assign(
     (name: string, input: InputOf<Input["Type"]>) =>
       Activity.make({
@@ -561,4 +565,53 @@ export const readFile = action(
     error: Failure
   },
   ({ path, sandboxId }, { sandboxes }) => sandboxes.readFile(sandboxId, path)
+)
+
+// ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * `installCodexAuth`, from the machine that the activity runs on; needs its `FileSystem` and `Path`. A replay copies what is there
+ * once more. Paths and which files there were are all that the engine stores.
+ */
+export const installCodexAuth = action(
+  "installCodexAuth",
+  {
+    input: Schema.Struct({
+      ...ofSandbox,
+      codexHome: Schema.optionalKey(Schema.String),
+      authJsonPath: Schema.optionalKey(Schema.String),
+      credentialsJsonPath: Schema.optionalKey(Schema.String),
+      configTomlPath: Schema.optionalKey(Schema.String)
+    }),
+    success: Schema.Struct({ authJson: Schema.Boolean, credentialsJson: Schema.Boolean, configToml: Schema.Boolean }),
+    error: Failure
+  },
+  ({ sandboxId, ...options }) => Codex.installCodexAuth(sandboxId, options)
+)
+
+/** `createEkairosApp`, once; the token is a setting of the machine that the activity runs on, of which the input has the name. */
+export const createEkairosApp = action(
+  "createEkairosApp",
+  {
+    input: Schema.Struct({
+      ...ofSandbox,
+      appDir: Schema.optionalKey(Schema.String),
+      packageManager: Schema.optionalKey(Schema.Literals(["pnpm", "npm", "yarn", "bun"])),
+      instantTokenEnvName: Schema.optionalKey(Schema.String),
+      overwrite: Schema.optionalKey(Schema.Boolean),
+      timeout: Schema.optionalKey(SaneDuration),
+      maxOutputBytes: Schema.optionalKey(Count)
+    }),
+    success: Schema.Struct({
+      processId: ProcessId,
+      streamId: Schema.String,
+      streamClientId: Schema.String,
+      result: Schema.optionalKey(CommandResult)
+    }),
+    error: Failure
+  },
+  ({ sandboxId, ...options }, { name, sandboxes }) =>
+    Effect.flatMap(processIdOf(name, sandboxes), (processId) =>
+      Ekairos.createEkairosApp(sandboxId, { ...options, processId })
+    )
 )

@@ -1,5 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Layer, Option, PlatformError, Redacted, Schema, type Scope, Stream } from "effect"
+import { NodeServices } from "@effect/platform-node"
+import {
+  Duration,
+  Effect,
+  Exit,
+  FileSystem,
+  Layer,
+  Option,
+  type Path,
+  PlatformError,
+  Redacted,
+  Schedule,
+  Schema,
+  type Scope,
+  Stream
+} from "effect"
 import { Activity, Workflow, WorkflowEngine } from "effect/workflow"
 import { SandboxError, Unavailable } from "../../src/errors.ts"
 import * as Fake from "../../src/layers/providers/Fake.ts"
@@ -10,10 +25,17 @@ import { SandboxSecrets } from "../../src/services/SandboxSecrets.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
 import * as Faults from "../../src/testing/Faults.ts"
 import * as Testing from "../../src/testing/Testing.ts"
+import { settings } from "../support/embedded.ts"
 
 const Job = Workflow.make("Job", { payload: { key: Schema.String }, idempotencyKey: ({ key }) => key })
 
-type InWorkflow = SandboxService | WorkflowEngine.WorkflowEngine | WorkflowEngine.WorkflowInstance | Scope.Scope
+type InWorkflow =
+  | FileSystem.FileSystem
+  | Path.Path
+  | SandboxService
+  | WorkflowEngine.WorkflowEngine
+  | WorkflowEngine.WorkflowInstance
+  | Scope.Scope
 
 /** Runs the body as a workflow, by an engine that knows of no earlier run: every activity of a second one is run once more. */
 const asWorkflow = <A, E>(body: Effect.Effect<A, E, InWorkflow>, key = "job 1") =>
@@ -37,7 +59,7 @@ const secrets = (values: Record<string, string>) =>
   )
 
 describe("uuidV5", () => {
-  it.effect("makes the id of RFC 9562's example", () =>
+  it.live("makes the id of RFC 9562's example", () =>
     Effect.gen(function* () {
       assert.strictEqual(
         yield* uuidV5("6ba7b810-9dad-11d1-80b4-00c04fd430c8", "www.example.com"),
@@ -49,12 +71,19 @@ describe("uuidV5", () => {
 
 const vault = { TOKEN: "pl4nted-5ecret-value" }
 
-const guest = Testing.layer({
-  commands: { build: Fake.constant({ stdout: "a\nb\nc\n", stderr: "warned\n", code: 1 }) }
-})
+/** The workflow's own attempts are what is looked at. */
+const once = Schedule.recurs(0).pipe(Schedule.setInputType<SandboxError>())
+
+const guest = Layer.merge(
+  NodeServices.layer,
+  Testing.layer({
+    recovery: { recreate: once, start: once },
+    commands: { build: Fake.constant({ stdout: "a\nb\nc\n", stderr: "warned\n", code: 1 }) }
+  })
+)
 
 describe("activities", () => {
-  it.effect("do once what is replayed from its beginning, and yield the same again", () =>
+  it.live("do once what is replayed from its beginning, and yield the same again", () =>
     Effect.gen(function* () {
       const cloud = yield* Fake.Cloud
       const sandboxes = yield* SandboxService
@@ -98,8 +127,8 @@ describe("activities", () => {
         const { durationMs: _, ...sorted } = sort
         return { address, build, bytes, checkpoint, created, ended, log, noted, runs, said, sorted }
       }).pipe(secrets(vault))
-      const first = yield* Testing.passing(asWorkflow(body))
-      assert.deepStrictEqual(yield* Testing.passing(asWorkflow(body)), first)
+      const first = yield* asWorkflow(body)
+      assert.deepStrictEqual(yield* asWorkflow(body), first)
 
       const { address, bytes, checkpoint, created, log, noted, runs, said, sorted } = first
       assert.strictEqual(created.outcome, "created")
@@ -129,13 +158,13 @@ describe("activities", () => {
       const secret = yield* sandboxes.readFile(sandboxId, "secret")
       assert.strictEqual(new TextDecoder().decode(secret), vault.TOKEN)
       // Another key is another execution.
-      const other = yield* Testing.passing(asWorkflow(body, "job 2"))
+      const other = yield* asWorkflow(body, "job 2")
       assert.notStrictEqual(other.created.sandboxId, sandboxId)
       assert.notStrictEqual(other.build.processId, first.build.processId)
     }).pipe(Effect.provide(guest))
   )
 
-  it.effect("fail with the errors themselves, after the engine has stored them too", () =>
+  it.live("fail with the errors themselves, after the engine has stored them too", () =>
     Effect.gen(function* () {
       const activity = Activity.make({
         name: "fails",
@@ -192,35 +221,71 @@ describe("activities", () => {
         assert.deepStrictEqual([wrong.reason._tag, wrong.message], ["BadArgument", "FileSystem.open"])
         assert.isFalse("cause" in wrong.reason)
       })
-      yield* Testing.passing(asWorkflow(body))
+      yield* asWorkflow(body)
     }).pipe(Effect.provide(guest))
   )
 
-  it.effect("start a process again that was never started, under another id, and no other", () =>
+  it.live("try again what was never done: the same sandbox, and a process under another id", () =>
     Effect.gen(function* () {
       const cloud = yield* Fake.Cloud
       const faults = yield* Faults.Faults
+      yield* faults.add(Faults.on("create", Faults.fail()), Faults.on("start", Faults.fail()))
       const body = Effect.gen(function* () {
-        const { sandboxId } = yield* Activities.createSandbox("sandbox", {})
-        // The service gives up after its own attempts; the next one is the workflow's.
-        yield* faults.add(Faults.on("start", Faults.fail(), { times: 5 }))
+        const { sandboxId } = yield* Activities.createSandbox("sandbox", {}).pipe(
+          Activity.retry({ times: 1, while: ({ isRetryable }) => isRetryable })
+        )
         const built = yield* Activities.runCommand("build", { sandboxId, command: "build" }).pipe(
           Activity.retry({ times: 1, while: (error) => error._tag === "SandboxError" && error.isRetryable })
         )
-        const records = yield* SandboxService.use((sandboxes) => Stream.runCollect(sandboxes.listProcesses(sandboxId)))
-        return { built, statuses: records.map(({ exitCode, status }) => [status, exitCode]) }
+        return { built, sandboxId }
       })
-      const { built, statuses } = yield* Testing.passing(asWorkflow(body))
+      const { built, sandboxId } = yield* asWorkflow(body)
       assert.strictEqual(built.exitCode, 1)
-      assert.sameDeepMembers(statuses, [
-        ["failed", undefined],
-        ["failed", 1]
-      ])
+      const sandboxes = yield* SandboxService
+      const records = yield* Stream.runCollect(sandboxes.listSandboxes())
+      assert.deepStrictEqual(
+        records.map(({ id, status }) => [id, status]),
+        [[sandboxId, "active"]]
+      )
+      const processes = yield* Stream.runCollect(sandboxes.listProcesses(sandboxId))
+      assert.sameDeepMembers(
+        processes.map(({ exitCode, status }) => [status, exitCode]),
+        [
+          ["failed", undefined],
+          ["failed", 1]
+        ]
+      )
+      assert.deepStrictEqual([cloud.machines.length, cloud.commands.length], [1, 1])
+      // What did run is found by a replay, which starts nothing.
+      assert.strictEqual((yield* asWorkflow(body)).built.processId, built.processId)
       assert.strictEqual(cloud.commands.length, 1)
     }).pipe(Effect.provide(guest))
   )
 
-  it.effect("find a checkpoint again whose answer got lost", () =>
+  it.live("do not run again what may have run", () =>
+    Effect.gen(function* () {
+      const cloud = yield* Fake.Cloud
+      const body = Effect.gen(function* () {
+        const { sandboxId } = yield* Activities.createSandbox("sandbox", { config: { persistent: false } })
+        const { processId } = yield* Activities.runCommandProcess("sleep", {
+          sandboxId,
+          command: "sleep",
+          args: ["1000"]
+        })
+        yield* cloud.vanish(sandboxId)
+        return { processId, sandboxId }
+      })
+      const { sandboxId } = yield* asWorkflow(body)
+      const wait = Activities.runCommand("sleep", { sandboxId, command: "sleep", args: ["1000"] })
+      for (const _ of [1, 2]) {
+        const error = yield* asWorkflow(Effect.flip(wait))
+        assert.strictEqual(error.reason._tag, "OutcomeUnknown")
+      }
+      assert.strictEqual(cloud.commands.length, 1)
+    }).pipe(Effect.provide(guest))
+  )
+
+  it.live("find a checkpoint again whose answer got lost", () =>
     Effect.gen(function* () {
       const faults = yield* Faults.Faults
       const body = Effect.gen(function* () {
@@ -237,11 +302,43 @@ describe("activities", () => {
         const { status } = yield* Activities.getSandbox("stopped", { sandboxId })
         assert.strictEqual(status, "shutdown")
       })
-      yield* Testing.passing(asWorkflow(body))
+      yield* asWorkflow(body)
     }).pipe(Effect.provide(guest))
   )
 
-  it.effect("read a log in pages that are the whole", () =>
+  it.live("install the credentials of Codex, and make an app once", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const cloud = yield* Fake.Cloud
+      const codexHome = yield* fs.makeTempDirectoryScoped({ prefix: "effect-sandbox-codex-" })
+      yield* fs.writeFileString(`${codexHome}/auth.json`, vault.TOKEN)
+      const body = Effect.gen(function* () {
+        const { sandboxId } = yield* Activities.createSandbox("sandbox", {
+          config: { env: { PATH: "/tools:/usr/bin:/bin" } }
+        })
+        const npx = '#!/bin/sh\necho made >>made\nmkdir -p "$4"\ntouch "$4/package.json"\necho "$TOKEN" | wc -c\n'
+        yield* Activities.writeFiles("npx", { sandboxId, files: [{ path: "/tools/npx", content: npx, mode: 0o755 }] })
+        const installed = yield* Activities.installCodexAuth("codex", { sandboxId, codexHome })
+        const app = yield* Activities.createEkairosApp("app", {
+          sandboxId,
+          appDir: "app",
+          instantTokenEnvName: "TOKEN"
+        })
+        const made = yield* Activities.readFile("made", { sandboxId, path: "made" })
+        const { durationMs: _, ...result } = app.result ?? { durationMs: 0 }
+        return { app: { ...app, result }, installed, made: new TextDecoder().decode(made) }
+      }).pipe(Effect.provide(settings(vault)))
+      const first = yield* asWorkflow(body)
+      assert.deepStrictEqual(yield* asWorkflow(body), first)
+      assert.deepStrictEqual(first.installed, { authJson: true, credentialsJson: false, configToml: false })
+      assert.deepInclude(first.app.result, { exitCode: 0, stdout: `${vault.TOKEN.length + 1}\n` })
+      assert.strictEqual(first.made, "made\n")
+      assert.strictEqual(cloud.machines.length, 1)
+      assert.notInclude(JSON.stringify([first, cloud.commands]), vault.TOKEN)
+    }).pipe(Effect.scoped, Effect.provide(guest))
+  )
+
+  it.live("read a log in pages that are the whole", () =>
     Effect.gen(function* () {
       const body = Effect.gen(function* () {
         const { sandboxId } = yield* Activities.createSandbox("sandbox", {})
@@ -272,11 +369,11 @@ describe("activities", () => {
         assert.isAbove(pages.length, 2)
         assert.deepStrictEqual([next.nextSeq, next.byteOffset], [whole.nextSeq, whole.byteOffset])
       })
-      yield* Testing.passing(asWorkflow(body))
+      yield* asWorkflow(body)
     }).pipe(Effect.provide(guest))
   )
 
-  it.effect("take no secret but by its name", () =>
+  it.live("take no secret but by its name", () =>
     Effect.gen(function* () {
       const cloud = yield* Fake.Cloud
       const secret = Redacted.make(vault.TOKEN)
@@ -291,26 +388,21 @@ describe("activities", () => {
           name
         )
       const refused = "the value of a secret must not be in an input; name it instead"
-      const problems = yield* Testing.passing(
-        Effect.all([
-          // @ts-expect-error a secret is named
-          problemOf("env", Activities.runCommand("1", { ...command, env: { TOKEN: secret } })),
-          // @ts-expect-error a secret is named
-          problemOf("args", Activities.runCommandProcess("1", { ...command, args: [secret] })),
-          // @ts-expect-error a secret is named
-          problemOf("config", Activities.createSandbox("1", { config: { env: { TOKEN: secret } } })),
-          // @ts-expect-error a secret is named
-          problemOf("files", Activities.writeFiles("1", { sandboxId, files: [{ path: "a", content: secret }] })),
-          // @ts-expect-error a misspelt field must not be without effect
-          problemOf("field", Activities.runCommand("1", { ...command, timeoutMs: 5 })),
-          problemOf("id", Activities.getSandbox("1", { sandboxId: "none" })),
-          problemOf("unknown", Activities.runCommand("1", { ...command, secretEnv: ["NONE"] })),
-          problemOf(
-            "base64",
-            Activities.writeFiles("1", { sandboxId, files: [{ path: "a", content: { base64: "?" } }] })
-          )
-        ])
-      )
+      const problems = yield* Effect.all([
+        // @ts-expect-error a secret is named
+        problemOf("env", Activities.runCommand("1", { ...command, env: { TOKEN: secret } })),
+        // @ts-expect-error a secret is named
+        problemOf("args", Activities.runCommandProcess("1", { ...command, args: [secret] })),
+        // @ts-expect-error a secret is named
+        problemOf("config", Activities.createSandbox("1", { config: { env: { TOKEN: secret } } })),
+        // @ts-expect-error a secret is named
+        problemOf("files", Activities.writeFiles("1", { sandboxId, files: [{ path: "a", content: secret }] })),
+        // @ts-expect-error a misspelt field must not be without effect
+        problemOf("field", Activities.runCommand("1", { ...command, timeoutMs: 5 })),
+        problemOf("id", Activities.getSandbox("1", { sandboxId: "none" })),
+        problemOf("unknown", Activities.runCommand("1", { ...command, secretEnv: ["NONE"] })),
+        problemOf("base64", Activities.writeFiles("1", { sandboxId, files: [{ path: "a", content: { base64: "?" } }] }))
+      ])
       assert.deepStrictEqual(problems, [
         ["env", "InvalidArgument", `activities.runCommand: env.TOKEN: ${refused}`],
         ["args", "InvalidArgument", `activities.runCommandProcess: args.0: ${refused}`],
@@ -328,6 +420,12 @@ describe("activities", () => {
   it("have inputs that workflows can have as payloads", () => {
     const sandboxId = "11111111-1111-4111-8111-111111111111"
     const config = { timeout: Duration.minutes(5), secretEnv: ["TOKEN"], vercel: { timeout: Duration.hours(1) } }
+    const redacted = { env: { TOKEN: Redacted.make(vault.TOKEN) } }
+    assert.throws(
+      // @ts-expect-error a secret is named
+      () => Activities.createSandbox.input.make({ config: redacted }),
+      /Schema validation failed/
+    )
     const there = Schema.encodeUnknownSync(Schema.toCodecJson(Activities.createSandbox.input))({ config })
     assert.deepStrictEqual(there, {
       config: { timeout: 300_000, secretEnv: ["TOKEN"], vercel: { timeout: 3_600_000 } }

@@ -62,6 +62,6 @@ describe("a workflow that is killed and replayed", () => {
           yield* sandboxes.stopSandbox(result.sandboxId, { delete: true })
         }).pipe(Effect.provide(inDirectory(directory)))
       }).pipe(Effect.scoped),
-    60_000
+    120_000
   )
 })
