@@ -327,6 +327,7 @@ export const makeRuntime = <R, E>(
     const call = (service: Service, args: ReadonlyArray<unknown>): unknown =>
       // The types of the arguments are those of the runtime's own method.
       (service[name] as (...args: ReadonlyArray<unknown>) => unknown)(...args)
+    // So are those of what comes out; which methods give streams, `streams` says.
     type AnyStream = Stream.Stream<unknown, unknown, SandboxService>
     type AnyEffect = Effect.Effect<object, unknown, SandboxService>
     if (isStreamMethod(name)) {
