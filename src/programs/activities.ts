@@ -17,11 +17,9 @@
  * values when the activity runs.
  *
  * **Gotchas**: what a command prints and what a file holds is a result as well. An interrupted workflow leaves what it has started:
- * `Workflow.withCompensation` is the place for a `stopSandbox` of the service.
+ * `Workflow.withCompensation` is the place for a `stopSandbox` of the service. A workflow whose code
+ * has changed since it began fails `ConfigMismatch` where it asks for something else than it began with.
  */
-import * as Activity from "effect/workflow/Activity"
-import type * as Brand from "effect/Brand"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Base64 from "effect/encoding/Base64"
 import * as Option from "effect/Option"
@@ -30,12 +28,9 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type * as Scope from "effect/Scope"
-import type { WorkflowEngine } from "effect/workflow/WorkflowEngine"
-import { WorkflowInstance } from "effect/workflow/WorkflowEngine"
-import { InvalidArgument, SandboxError } from "../errors.ts"
+import { SandboxError } from "../errors.ts"
 import { Checkpoint } from "../model/Checkpoint.ts"
-import { Count, issueText, JsonObject, NoNul, Port, SaneDuration, SecretName } from "../model/Common.ts"
+import { Count, JsonObject, NoNul, Port, SaneDuration, SecretName } from "../model/Common.ts"
 import { ProcessId, SandboxId } from "../model/Ids.ts"
 import { PlatformError } from "../model/PlatformError.ts"
 import { ProcessKind, ProcessMode, ProcessRecord } from "../model/Process.ts"
@@ -45,107 +40,14 @@ import { SandboxRecord } from "../model/SandboxRecord.ts"
 import { SandboxRef } from "../model/SandboxRef.ts"
 import { uuidV5 } from "../services/internal/uuidV5.ts"
 import * as SandboxSecrets from "../services/SandboxSecrets.ts"
-import type { ProcessOptions } from "../services/SandboxService.ts"
-import { SandboxService } from "../services/SandboxService.ts"
+import type { ProcessOptions, SandboxService } from "../services/SandboxService.ts"
 import * as Ekairos from "./createEkairosApp.ts"
 import * as Codex from "./installCodexAuth.ts"
+import type { Action, InputOf } from "./internal/activity.ts"
+import { action, idOf, invalid } from "./internal/activity.ts"
 
-/** How an input is written: ids as text, durations in any form that `Duration.Input` has. */
-export type InputOf<A> = A extends Duration.Duration
-  ? Duration.Input
-  : A extends string & Brand.Brand<string>
-    ? string
-    : A extends string | number | boolean | null | undefined | ReadonlyArray<unknown>
-      ? A
-      : string extends keyof A
-        ? A
-        : { readonly [K in keyof A]: InputOf<A[K]> }
-
-/** A schema that needs nothing to encode or decode. */
-type Codec = Schema.Codec<unknown, unknown>
-
-/** An activity of each name and input; and the schemas of what goes in and what comes out, for payloads and results of workflows. */
-export interface Action<Input extends Codec, Success extends Codec, Error extends Codec, R = never> {
-  (name: string, input: InputOf<Input["Type"]>): Activity.Activity<Success, Error, SandboxService | R>
-  readonly input: Input
-  readonly success: Success
-  readonly error: Error
-}
-
-/** What the ids of an activity are made of, with the executions' ids; never to be changed. */
-const namespace = "6f9e1f7c-3c0f-4f0a-9d0e-5b1f6a5d2c41"
-
-/**
- * The id (UUIDv5) that stands for an activity of this workflow's execution: what `createSandbox` takes for the sandbox and
- * `createCheckpoint` for its mark. For activities of your own that call the service with a `sandboxId` or `processId`.
- */
-export const idOf = (name: string): Effect.Effect<string, never, WorkflowInstance> =>
-  Effect.flatMap(WorkflowInstance, ({ executionId }) => uuidV5(namespace, `${executionId}/${name}`))
-
-const invalid = (operation: string, argument: string, problem: string) =>
-  new SandboxError({ operation, reason: new InvalidArgument({ argument, problem }) })
-
-/** Where a secret's value is, of callers without types. */
-const findRedacted = (value: unknown, path: string): string | undefined => {
-  if (Redacted.isRedacted(value)) return path
-  if (!Predicate.isObjectKeyword(value) || value instanceof Uint8Array) return undefined
-  for (const [key, nested] of Object.entries(value)) {
-    const found = findRedacted(nested, path === "" ? key : `${path}.${key}`)
-    if (found !== undefined) return found
-  }
-  return undefined
-}
-
-/** The input, decoded. `undefined` is as good as none. */
-const checked = <Input extends Codec>(
-  operation: string,
-  schema: Input,
-  input: unknown
-): Effect.Effect<Input["Type"], SandboxError> =>
-  Effect.suspend(() => {
-    const secret = findRedacted(input, "")
-    if (secret !== undefined) {
-      return Effect.fail(invalid(operation, secret, "the value of a secret must not be in an input; name it instead"))
-    }
-    const given = Predicate.isObject(input)
-      ? Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined))
-      : input
-    return Schema.decodeUnknownEffect(schema, { onExcessProperty: "error" })(given).pipe(
-      Effect.mapError((error) => invalid(operation, "input", issueText(error.issue)))
-    )
-  })
-
-interface Run {
-  /** The name of the method, for errors. */
-  readonly operation: string
-  readonly name: string
-  readonly sandboxes: SandboxService["Service"]
-}
-
-type Failures = typeof SandboxError | typeof Failure
-
-const action = <Input extends Codec, Success extends Codec, Error extends Failures, R = never>(
-  method: string,
-  schemas: { readonly input: Input; readonly success: Success; readonly error: Error },
-  execute: (
-    input: Input["Type"],
-    run: Run
-  ) => Effect.Effect<Success["Type"], Error["Type"] | SandboxError, WorkflowInstance | R>
-): Action<Input, Success, Error, Exclude<R, WorkflowInstance | WorkflowEngine | Scope.Scope>> =>
-  Object.assign(
-    (name: string, input: InputOf<Input["Type"]>) =>
-      Activity.make({
-        name,
-        success: schemas.success,
-        error: schemas.error,
-        execute: Effect.gen(function* () {
-          const operation = `activities.${method}`
-          const sandboxes = yield* SandboxService
-          return yield* execute(yield* checked(operation, schemas.input, input), { operation, name, sandboxes })
-        })
-      }),
-    schemas
-  )
+export type { Action, InputOf }
+export { idOf }
 
 /** What the methods that speak to programs and files fail with. */
 export const Failure = Schema.Union([SandboxError, PlatformError])
@@ -292,8 +194,9 @@ const neverStarted = ({ exitCode, status, streamStartedAt }: ProcessRecord): boo
 /** The id of this activity's process: that of its earlier run, or a new one if that run could not start it. */
 const processIdOf = (name: string, sandboxes: SandboxService["Service"]) =>
   Effect.gen(function* () {
+    const first = yield* idOf(name)
     for (let start = 1; ; start++) {
-      const id = yield* idOf(start === 1 ? name : `${name}/start ${start}`)
+      const id = start === 1 ? first : yield* uuidV5(first, String(start))
       const isFree = yield* sandboxes.getProcessSnapshot(id).pipe(
         Effect.map(neverStarted),
         Effect.map((failed) => !failed),

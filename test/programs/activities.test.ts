@@ -89,7 +89,15 @@ describe("activities", () => {
       const sandboxes = yield* SandboxService
       const body = Effect.gen(function* () {
         const created = yield* Activities.createSandbox("sandbox", {
-          config: { ports: [3000], timeout: "20 minutes", env: { MODE: "test" }, secretEnv: ["TOKEN"] }
+          config: {
+            ports: [3000],
+            timeout: "20 minutes",
+            env: { MODE: "test" },
+            secretEnv: ["TOKEN"],
+            local: undefined,
+            vercel: { profile: undefined }
+          },
+          sandboxId: undefined
         })
         const { sandboxId } = created
         yield* Activities.writeFiles("files", {
