@@ -73,6 +73,14 @@ const onMachine = async (directory: string) => {
     3
   )
 
+  // And the end of the runtime kills what was spawned and not left.
+  const other = makeRuntime(inDirectory(directory))
+  const left = await other.spawn(sandboxId, ChildProcess.make("sh", script))
+  await left.stdout[Symbol.asyncIterator]().next()
+  await other.dispose()
+  assert.throws(() => process.kill(left.pid, 0), "ESRCH")
+  assert.instanceOf(await failureOf(left.isRunning()), RuntimeDisposed)
+
   // Effect programs get at the rest.
   const onPlatform = SandboxService.use((service) =>
     Effect.flatMap(FileSystem.FileSystem, (fs) => fs.readFileString("pids")).pipe(
