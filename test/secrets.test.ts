@@ -1,35 +1,14 @@
 /** A secret is planted everywhere it may be given, and then looked for everywhere it must not be. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Logger, Redacted, References, Stream, Tracer } from "effect"
-import { readdir, readFile } from "node:fs/promises"
-import { join } from "node:path"
+import { Effect, Exit, Redacted, Stream } from "effect"
 import { inspect } from "node:util"
 import { isOutput } from "../src/model/ProcessEvent.ts"
 import { SandboxService } from "../src/services/SandboxService.ts"
 import { SandboxStore } from "../src/services/SandboxStore.ts"
 import { inDirectory, tempDirectory } from "./support/embedded.ts"
+import { commandLines, filesWith, listening, shown } from "./support/planted.ts"
 
 const planted = "pl4nted-5ecret-value"
-
-/** Every command line of this machine. */
-const commandLines = Effect.promise(async () => {
-  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name))
-  const lines = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => "")))
-  return lines.join("\n")
-})
-
-/** The files below a directory that hold the value. */
-const filesWith = (directory: string) =>
-  Effect.promise(async () => {
-    const entries = await readdir(directory, { recursive: true, withFileTypes: true })
-    const found: Array<string> = []
-    for (const entry of entries) {
-      if (!entry.isFile()) continue
-      const bytes = await readFile(join(entry.parentPath, entry.name))
-      if (bytes.includes(planted)) found.push(entry.name)
-    }
-    return found
-  })
 
 describe("a planted secret", () => {
   it.live(
@@ -37,18 +16,7 @@ describe("a planted secret", () => {
     () =>
       Effect.gen(function* () {
         const directory = yield* tempDirectory
-        const said: Array<string> = []
-        const spans: Array<Tracer.Span> = []
-        const tracer = Tracer.make({
-          span: (options) => {
-            const span = new Tracer.NativeSpan(options)
-            spans.push(span)
-            return span
-          }
-        })
-        const logger = Logger.make((entry) => {
-          said.push(inspect(entry, { depth: 12 }))
-        })
+        const { layer, said, spans } = listening()
         const secret = Redacted.make(planted)
 
         yield* Effect.gen(function* () {
@@ -83,7 +51,7 @@ describe("a planted secret", () => {
           )
           for (const exit of failures) {
             assert.isTrue(Exit.isFailure(exit))
-            assert.notInclude(inspect(exit, { depth: 20 }) + JSON.stringify(exit) + String(exit), planted)
+            assert.notInclude(shown(exit), planted)
           }
           const records = [
             ...(yield* Stream.runCollect(store.listSandboxes())),
@@ -93,20 +61,16 @@ describe("a planted secret", () => {
           assert.notInclude(JSON.stringify(records) + JSON.stringify(ref), planted)
           yield* sandboxes.stopSandbox(sandboxId)
           // The local provider plays the vendor: what a vendor would keep of the environment, it keeps, for its owner's eyes only.
-          assert.deepStrictEqual([...new Set(yield* filesWith(directory))], ["env.json"])
+          assert.deepStrictEqual([...new Set(yield* filesWith(directory, planted))], ["env.json"])
           yield* sandboxes.stopSandbox(sandboxId, { delete: true })
-        }).pipe(
-          Effect.provide([inDirectory(directory), Logger.layer([logger])]),
-          Effect.provideService(References.MinimumLogLevel, "Trace"),
-          Effect.provideService(Tracer.Tracer, tracer)
-        )
+        }).pipe(Effect.provide([inDirectory(directory), layer]))
 
         assert.isAtLeast(spans.length, 20)
         assert.isAtLeast(said.length, 1)
         for (const span of spans)
           assert.notInclude(inspect(span.attributes) + span.name + inspect(span.status, { depth: 20 }), planted)
         assert.notInclude(said.join("\n"), planted)
-        assert.deepStrictEqual(yield* filesWith(directory), [])
+        assert.deepStrictEqual(yield* filesWith(directory, planted), [])
       }).pipe(Effect.scoped),
     60_000
   )

@@ -10,6 +10,7 @@ import * as Schema from "effect/Schema"
 import { InvalidConfig } from "../errors.ts"
 import { issueText, JsonObject, NoNul, Port, RedactedText, SaneDuration } from "./Common.ts"
 import * as Daytona from "./DaytonaConfig.ts"
+import { RecordedSkills, Skill } from "./Skill.ts"
 import { SpritesConfig } from "./SpritesConfig.ts"
 import * as Vercel from "./VercelConfig.ts"
 
@@ -27,12 +28,6 @@ export const Env = Schema.Record(
   )
 )
 export type Env = typeof Env.Type
-
-/** A skill package: its files in base64, by path relative to the skill's own folder. */
-export const Skill = Schema.Struct({
-  name: Schema.String,
-  files: Schema.Array(Schema.Struct({ path: Schema.String, contentBase64: Schema.String }))
-})
 
 /**
  * The section of the local provider. `isolation: "none"` is no security boundary. `network: "none"` and `readOnlyPaths` need
@@ -59,7 +54,6 @@ const shared = {
   purpose: Schema.optionalKey(Schema.String),
   /** Free data of the user's, kept in the record. */
   params: Schema.optionalKey(JsonObject),
-  skills: Schema.optionalKey(Schema.Array(Skill)),
   /** Whether the disk outlives a stop. The default is the provider's. */
   persistent: Schema.optionalKey(Schema.Boolean),
   /** Whether stopping deletes the machine. The default is the opposite of `persistent`. */
@@ -75,6 +69,11 @@ const shared = {
 export const SandboxConfig = Schema.Struct({
   ...shared,
   env: Schema.optionalKey(Env),
+  /**
+   * Skill packages that are in the skills folder of Codex before anybody gets the sandbox, also one that was made anew. The record keeps
+   * them, so that they are bounded: 1 MiB of base64 in all.
+   */
+  skills: Schema.optionalKey(RecordedSkills),
   vercel: Schema.optionalKey(Vercel.VercelConfig),
   daytona: Schema.optionalKey(Daytona.DaytonaConfig)
 })
@@ -112,6 +111,7 @@ type DaytonaDurations = "autoStopInterval" | "autoArchiveInterval" | "autoDelete
 export const StoredConfig = Schema.Struct({
   ...shared,
   env: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
+  skills: Schema.optionalKey(Schema.Array(Skill)),
   secretEnv: Schema.optionalKey(Schema.Array(Schema.String)),
   vercel: Schema.optionalKey(Vercel.StoredVercelConfig),
   daytona: Schema.optionalKey(Daytona.StoredDaytonaConfig)

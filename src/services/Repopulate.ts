@@ -12,7 +12,7 @@ export type Repopulate = (
 ) => Effect.Effect<void, SandboxError | PlatformError.PlatformError, PlatformServices>
 
 /**
- * Runs before anybody gets the new machine: of a recreate, not of a creation, a resume or a restore of a checkpoint. Read once,
+ * Runs before anybody gets the new machine, and after the skills of its config are there: of a recreate, not of a creation, a resume or a restore of a checkpoint. Read once,
  * when `SandboxService.layer` is built; the default puts nothing back.
  *
  * **Gotchas**: the sandbox stays `recreating` if it fails or is cut off, and the next use runs it again on the same machine, so it

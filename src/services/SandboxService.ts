@@ -36,6 +36,7 @@ import type { Core, RecoveryOverrides } from "./internal/core.ts"
 import * as core from "./internal/core.ts"
 import * as FilesPart from "./internal/Files.ts"
 import type { FileEntry, PortOptions } from "./internal/Files.ts"
+import { insideOf } from "./internal/inside.ts"
 import * as LifecyclePart from "./internal/Lifecycle.ts"
 import type { Created } from "./internal/Lifecycle.ts"
 import * as MachinesPart from "./internal/Machines.ts"
@@ -46,6 +47,7 @@ import * as PlatformPart from "./internal/Platform.ts"
 import type { PlatformServices } from "./internal/Platform.ts"
 import * as ProcessesPart from "./internal/Processes.ts"
 import type { ProcessOptions, SandboxProcess } from "./internal/Processes.ts"
+import * as Skills from "./internal/skills.ts"
 import { logCalls, storeCalls } from "./internal/storeCalls.ts"
 import * as spawner from "./internal/spawner.ts"
 import type { SandboxProcessHandle } from "./internal/spawner.ts"
@@ -87,7 +89,8 @@ export class SandboxService extends Context.Service<
   {
     /**
      * Makes a sandbox. The record is written before the vendor is asked, so that a crash in between is found and finished.
-     * With a `sandboxId` of the caller's it is idempotent: the same id and config return the sandbox that there is.
+     * With a `sandboxId` of the caller's it is idempotent: the same id and config return the sandbox that there is. Skills of the
+     * config are in place before anybody gets it; if they cannot be, the creation has failed.
      */
     readonly createSandbox: (
       config?: SandboxConfigInput,
@@ -233,32 +236,48 @@ export class SandboxService extends Context.Service<
     )
 }
 
-/** Runs the hook on a machine that is not anybody's yet. */
-const populated = (
-  self: Core,
-  connection: core.Connection,
-  repopulate: Repopulate
-): Effect.Effect<void, SandboxError> => {
-  const machines: MachinesPart.InUse = {
-    get: () => Effect.succeed(connection),
-    use: (_, f) => f(connection)
+/** Fills a machine that is not anybody's yet: with the skills of its config, and by the hook if it was made anew. */
+const populated =
+  (self: Core, repopulate: Repopulate): MachinesPart.Populate =>
+  (connection, anew) => {
+    const { record } = connection
+    const skills = record.config?.skills ?? []
+    const machines: MachinesPart.InUse = {
+      get: () => Effect.succeed(connection),
+      use: (_, f) => f(connection)
+    }
+    const commands = CommandsPart.make(self, machines)
+    const attributes = { "sandbox.id": record.id }
+    const installing = Effect.suspend(() => {
+      const files = FilesPart.make(self, machines)
+      const inside = insideOf(
+        {
+          runCommand: (_, command, args = [], options = {}) => commands.run(record.id, command, args, options),
+          writeFiles: (_, entries) => files.write(record.id, entries)
+        },
+        record.id
+      )
+      return Effect.withSpan(Skills.install(inside, operation, skills), "SandboxService.installSkills", { attributes })
+    })
+    const refilling = Effect.suspend(() =>
+      Effect.flatMap(PlatformPart.make(machines, spawner.make(self, commands))(record.id), (context) =>
+        Effect.provideContext(repopulate(record), context)
+      ).pipe(Effect.withSpan("SandboxService.repopulate", { attributes }))
+    )
+    const operation = "SandboxService.recreate"
+    return Effect.andThen(skills.length === 0 ? Effect.void : installing, anew ? refilling : Effect.void).pipe(
+      Effect.scoped,
+      Effect.mapError((error) =>
+        isSandboxError(error)
+          ? core.named(error.operation, { sandboxId: record.id })(error)
+          : core.failure(
+              record,
+              operation,
+              new Unknown({ detail: `the new machine could not be filled: ${error.message}`, cause: error })
+            )
+      )
+    )
   }
-  const platform = PlatformPart.make(machines, spawner.make(self, CommandsPart.make(self, machines)))
-  const { record } = connection
-  return Effect.flatMap(platform(record.id), (context) => Effect.provideContext(repopulate(record), context)).pipe(
-    Effect.scoped,
-    Effect.mapError((error) =>
-      isSandboxError(error)
-        ? error
-        : core.failure(
-            record,
-            "SandboxService.recreate",
-            new Unknown({ detail: `the new machine could not be filled: ${error.message}`, cause: error })
-          )
-    ),
-    Effect.withSpan("SandboxService.repopulate", { attributes: { "sandbox.id": record.id } })
-  )
-}
 
 const make = Effect.gen(function* () {
   const owner = yield* LeaseOwner
@@ -277,7 +296,7 @@ const make = Effect.gen(function* () {
     recoveries: yield* Effect.acquireRelease(PubSub.sliding<RecoveryEvent>(256), PubSub.shutdown)
   }
   const repopulate = yield* Repopulate
-  const machines = yield* MachinesPart.make(self, (connection) => populated(self, connection, repopulate))
+  const machines = yield* MachinesPart.make(self, populated(self, repopulate))
   const commands = CommandsPart.make(self, machines)
   const processes = yield* ProcessesPart.make(self, machines)
   const lifecycle = LifecyclePart.make(self, machines)

@@ -47,7 +47,9 @@ const world = (root: string) =>
   Layer.effect(
     Testing.World,
     Effect.gen(function* () {
-      const records = yield* Layer.build(Layer.fresh(Sql.layerSqlite({ file: Path.join(root, "sandboxes.sqlite"), namespace: "chaos" })))
+      const records = yield* Layer.build(
+        Layer.fresh(Sql.layerSqlite({ file: Path.join(root, "sandboxes.sqlite"), namespace: "chaos" }))
+      )
       return Testing.World.of({
         provider: yield* Local.make({
           root: Path.join(root, "local"),

@@ -132,20 +132,23 @@ landing() {
  * Puts uploaded parts in place. Arguments: the folder of the parts, then for each file its number, its mode or nothing, and its path.
  * Each file is put together beside its target and renamed over it.
  */
-const placeScript = `${landingFunctions}
+export const placeScript = `${landingFunctions}
 umask 022
 S=$1
 shift
 place() {
   landing "$3" || return
   T=\${d}/.effect-sandbox-\${S##*/}-$1
-  if ! cat "$S/$1".* >"$T" 2>/dev/null; then
+  m=$2
+  if [ -z "$m" ] && [ -f "$t" ]; then m=$(stat -c %a "$t" 2>/dev/null); fi
+  # A part of a file that only its owner may read is nobody else's either.
+  if ! { [ -z "$m" ] || umask 077; cat "$S/$1".* >"$T"; } 2>/dev/null; then
+    umask 022
     rm -f "$T"
     word "$t" full
     return
   fi
-  m=$2
-  if [ -z "$m" ] && [ -f "$t" ]; then m=$(stat -c %a "$t" 2>/dev/null); fi
+  umask 022
   if { [ -z "$m" ] || chmod "$m" "$T" 2>/dev/null; } && mv -f "$T" "$t" 2>/dev/null; then echo ok; return; fi
   rm -f "$T"
   word "$t" denied

@@ -17,7 +17,7 @@ import { isInput } from "./Commands.ts"
 import type { Input } from "./Commands.ts"
 import type { Core, RecoveryOverrides } from "./core.ts"
 import * as core from "./core.ts"
-import type { Machines } from "./Machines.ts"
+import type { InUse } from "./Machines.ts"
 
 /**
  * One file to write; `mode` such as `0o755`. Relative paths start at the workspace; parents are made. A `content` that is a stream is
@@ -85,7 +85,7 @@ const checkEntry = (operation: string, entry: unknown, index: number) => {
 
 const encoder = new TextEncoder()
 
-export const make = (self: Core, machines: Machines): Files => {
+export const make = (self: Core, machines: InUse): Files => {
   const write: Files["write"] = Effect.fnUntraced(function* (id, entries) {
     const operation = "SandboxService.writeFiles"
     if (!Array.isArray(entries)) return yield* core.invalid(operation, "files", "expected a list")

@@ -113,8 +113,8 @@ const isBusy = (error: SandboxError): boolean => error.reason._tag === "Busy"
 /** What commands and files need of them. */
 export type InUse = Pick<Machines, "get" | "use">
 
-/** Fills a machine that was made anew, before anybody gets it. */
-export type Populate = (connection: Connection) => Effect.Effect<void, SandboxError>
+/** Fills a machine before anybody gets it; one that was made `anew`, in the place of one whose disk is gone, with more. */
+export type Populate = (connection: Connection, anew: boolean) => Effect.Effect<void, SandboxError>
 
 export const make = (self: Core, populate: Populate): Effect.Effect<Machines, never, Scope.Scope> =>
   Effect.gen(function* () {
@@ -296,13 +296,20 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
         return true
       }).pipe(Effect.catch(() => Effect.succeed(false)))
 
-    const create = (
-      held: Held,
-      config: Config.SandboxConfig,
-      filled: Populate = () => Effect.void
-    ): Effect.Effect<Connection, SandboxError> =>
+    const create = (held: Held, config: Config.SandboxConfig): Effect.Effect<Connection, SandboxError> =>
       Effect.gen(function* () {
         const { record } = held
+        const failed = (error: SandboxError, isNothingMade: boolean) =>
+          Effect.gen(function* () {
+            const clean = isNothingMade || (yield* sweep(record, provider))
+            yield* held.update({
+              status: "error",
+              error: error.message,
+              stopPending: clean ? undefined : "delete",
+              // A name that nothing of ours has is free for whoever asks next.
+              ...(clean && record.incarnation === undefined ? { externalSandboxId: undefined } : {})
+            })
+          }).pipe(Effect.ignore, Effect.uninterruptible)
         const provider = yield* self.registry.get(record.provider)
         const resolved = yield* provider.resolve(config)
         const namespace = yield* self.store.namespace
@@ -317,20 +324,12 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
           })
           .pipe(
             Effect.retry({ schedule: schedules.recreate, while: core.mayRetryStart }),
-            Effect.tapError((error) =>
-              Effect.gen(function* () {
-                const clean = error.provesNotAccepted || (yield* sweep(record, provider))
-                yield* held.update({
-                  status: "error",
-                  error: error.message,
-                  stopPending: clean ? undefined : "delete",
-                  // A name that nothing of ours has is free for whoever asks next.
-                  ...(clean && record.incarnation === undefined ? { externalSandboxId: undefined } : {})
-                })
-              }).pipe(Effect.ignore, Effect.uninterruptible)
-            )
+            Effect.tapError((error) => failed(error, error.provesNotAccepted))
           )
-        yield* filled({ record, provider, machine })
+        yield* populate({ record, provider, machine }, hadDisk(record)).pipe(
+          // What was made in the place of another is kept: the next use fills it.
+          Effect.tapError((error) => (hadDisk(record) ? Effect.void : failed(error, false)))
+        )
         const updated = yield* activate(held, provider, machine, Option.none())
         return { record: updated, provider, machine }
       })
@@ -344,7 +343,7 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
           generation: nextGeneration(held.record),
           error: undefined
         })
-        const connection = yield* create({ ...held, record }, config, hadDisk(record) ? populate : undefined)
+        const connection = yield* create({ ...held, record }, config)
         // Only those of machines before this one: it may be in use by now.
         yield* markOpenProcessesLost(self, record.id, "recreate", connection.machine.ref.incarnation)
         return { _tag: "Recreated" as const, ref: core.refOf(connection.record), lost: ["disk", "processes"] as const }
@@ -516,8 +515,8 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
               )
         }
         // Whoever made it may not have come to filling it.
-        if (hadDisk(record) && record.restoring === undefined && machine.value.ref.incarnation !== record.incarnation) {
-          yield* populate({ record, provider, machine: machine.value })
+        if (record.restoring === undefined && machine.value.ref.incarnation !== record.incarnation) {
+          yield* populate({ record, provider, machine: machine.value }, hadDisk(record))
         }
         const updated = yield* activate(held, provider, machine.value, Option.some("recreate"))
         // Those of a sandbox that was active once may hold its checkpoints; they go with it.

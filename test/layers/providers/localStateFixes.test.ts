@@ -1,6 +1,6 @@
 /** What an attack on the local provider's own files found, each with the proof that it is over. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect, Redacted, Stream } from "effect"
 import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -191,6 +191,32 @@ describe("local: writing files", () => {
         failures.map(({ path }) => path),
         special
       )
+      yield* machine.stop("delete")
+    })
+  )
+})
+
+describe("local: a file for its owner only", () => {
+  it.live("is nobody else's while it is incomplete", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* create(yield* provider(yield* localRoot))
+      const folder = Path.join(machine.workspaceRoot, "codex")
+      const modes: Array<number> = []
+      const content = Stream.make("a ", "secret").pipe(
+        Stream.rechunk(1),
+        Stream.tap(() =>
+          Effect.sync(() => {
+            for (const name of Fs.readdirSync(folder)) modes.push(Fs.statSync(Path.join(folder, name)).mode & 0o777)
+          })
+        ),
+        Stream.map((text) => Buffer.from(text))
+      )
+      assert.deepStrictEqual(yield* machine.writeFiles([{ path: "codex/auth.json", content, mode: 0o600 }]), [])
+      // Also one that was for its owner only and is overwritten.
+      assert.deepStrictEqual(yield* machine.writeFiles([{ path: "codex/auth.json", content }]), [])
+      assert.deepStrictEqual([...new Set(modes)], [0o600])
+      assert.isAtLeast(modes.length, 4)
+      assert.strictEqual(Fs.statSync(Path.join(folder, "auth.json")).mode & 0o777, 0o600)
       yield* machine.stop("delete")
     })
   )

@@ -115,25 +115,28 @@ export const read = (guest: Guest, path: string): Stream.Stream<Uint8Array, Fail
  * its mode or nothing, its path, and where it begins and how long it is in the upload. Each file is put together beside its target
  * and renamed over it, but for volumes, which cannot rename.
  */
-const placeScript = `${landingFunctions}
+export const placeScript = `${landingFunctions}
 umask 022
 S=$1 Z=$2 X=$3
 shift 3
 place() {
   landing "$3" || return
   T=\${d}/.effect-sandbox-\${S##*/}-$1
-  if ! { tail -c +$(($4 + 1)) "$S" | head -c "$5" >"$T"; } 2>/dev/null; then
+  m=$2
+  if [ -z "$m" ] && [ -f "$t" ]; then m=$(stat -c %a "$t" 2>/dev/null); fi
+  # A part of a file that only its owner may read is nobody else's either.
+  if ! { [ -z "$m" ] || umask 077; tail -c +$(($4 + 1)) "$S" | head -c "$5" >"$T"; } 2>/dev/null; then
+    umask 022
     rm -f "$T"
     word "$t" full
     return
   fi
+  umask 022
   if [ "$(wc -c <"$T")" -ne "$5" ]; then
     rm -f "$T"
     echo full
     return
   fi
-  m=$2
-  if [ -z "$m" ] && [ -f "$t" ]; then m=$(stat -c %a "$t" 2>/dev/null); fi
   if { [ -z "$m" ] || chmod "$m" "$T" 2>/dev/null; } && mv -f "$T" "$t" 2>/dev/null; then echo ok; return; fi
   w=denied
   case $(stat -f -c %T "$d" 2>/dev/null) in

@@ -153,12 +153,13 @@ const writeOne = (
       yield* Effect.addFinalizer(() =>
         Effect.ignore(Effect.tryPromise(() => FsPromises.rm(temporary, { force: true })))
       )
-      const handle = yield* open("writeFile", entry.path, temporary, "wx", 0o666)
+      // What a file that is overwritten was allowed, it stays allowed; `umask` does not cut a mode that was asked for.
+      const mode = entry.mode ?? (existing === undefined ? undefined : existing.mode & 0o7777)
+      // A part of a file that only its owner may read is nobody else's either, also if nobody comes to finish it.
+      const handle = yield* open("writeFile", entry.path, temporary, "wx", mode === undefined ? 0o666 : 0o600)
       const write = (bytes: Uint8Array) => use(() => handle.writeFile(bytes))
       if (entry.content instanceof Uint8Array) yield* write(entry.content)
       else yield* Stream.runForEach(entry.content, write)
-      // What a file that is overwritten was allowed, it stays allowed; `umask` does not cut a mode that was asked for.
-      const mode = entry.mode ?? (existing === undefined ? undefined : existing.mode & 0o7777)
       if (mode !== undefined) yield* use(() => handle.chmod(mode))
       yield* use(() => FsPromises.rename(temporary, target))
     })
