@@ -481,6 +481,26 @@ const make = Effect.fnUntraced(function* (options: Options) {
       }
     }).pipe(guarded)
 
+  /** Open processes whose sandbox has no record any more: nobody comes by them. */
+  const orphanProcesses = Effect.fnUntraced(function* (sandboxIds: ReadonlySet<SandboxId>) {
+    const now = yield* Clock.currentTimeMillis
+    yield* store.listProcesses({ status: open }, { onUnreadable: noted }).pipe(
+      Stream.filter(({ sandboxId }) => !sandboxIds.has(sandboxId)),
+      Stream.filter(({ provider }) => providers.has(provider)),
+      Stream.filter((process) => (process.updatedAt ?? process.startedAt) <= now - settings.grace),
+      Stream.runForEach((process) =>
+        Effect.gen(function* () {
+          if ((yield* isHeld(process, now)) || (yield* find(process.sandboxId)) !== undefined) return
+          const { id, provider, sandboxId } = process
+          yield* take(
+            Step.ProcessLost({ provider, sandboxId, processId: id, why: "its sandbox has no record" }),
+            Effect.andThen(sandboxes.attachProcess(id), done)
+          )
+        }).pipe(guarded)
+      )
+    )
+  })
+
   const expiredProcesses = Effect.fnUntraced(function* (age: number) {
     const now = yield* Clock.currentTimeMillis
     yield* store.listProcesses({ status: ["exited", "failed", "killed", "lost"] }, { onUnreadable: noted }).pipe(
@@ -549,13 +569,16 @@ const make = Effect.fnUntraced(function* (options: Options) {
           discard: true
         })
       }
-      yield* Stream.runForEach(
-        Stream.mapEffect(store.listSandboxes({}, { onUnreadable: noted }), (current) => record(current, machines), {
+      const sandboxIds = new Set<SandboxId>()
+      yield* store.listSandboxes({}, { onUnreadable: noted }).pipe(
+        Stream.tap(({ id }) => Effect.sync(() => void sandboxIds.add(id))),
+        Stream.mapEffect((current) => record(current, machines), {
           concurrency: settings.concurrency,
           unordered: true
         }),
-        () => Effect.void
+        Stream.runDrain
       )
+      yield* orphanProcesses(sandboxIds)
     })
   )
   if (settings.keepProcesses !== undefined) yield* part(expiredProcesses(settings.keepProcesses))

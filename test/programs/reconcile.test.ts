@@ -607,6 +607,29 @@ describe("reconcile: retention", () => {
   )
 })
 
+describe("reconcile: a process whose sandbox has no record", () => {
+  it.effect("is lost, once nobody is at it any more", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { store } = yield* Testing.World
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "sleep", ["1000"])
+      const record = yield* store.getSandbox(sandboxId)
+      yield* store.deleteSandbox(sandboxId, record.version ?? 0)
+      yield* (yield* Faults.Faults).kill
+      yield* afterwards(
+        Effect.gen(function* () {
+          assert.deepStrictEqual(yield* reconcile({ grace: "1 second" }), [])
+          yield* hour
+          assert.deepStrictEqual(yield* reconcile(), ["OrphanMachine(delete) done", "ProcessLost done"])
+          assert.strictEqual((yield* store.getProcess(processId)).status, "lost")
+          assert.deepStrictEqual(yield* reconcile(), [])
+        })
+      )
+    }).pipe(Effect.provide(Testing.layer({ commands: { sleep: sleeping } })))
+  )
+})
+
 describe("reconcile: a sandbox that could not be made anew", () => {
   it.effect("is forgotten after its retention once the vendor has nothing of it", () =>
     Effect.gen(function* () {
