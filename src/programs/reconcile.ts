@@ -507,8 +507,9 @@ const make = Effect.fnUntraced(function* (options: Options) {
       Stream.filter((process) => providers.has(process.provider)),
       Stream.filter((process) => {
         const endedAt = process.exitedAt ?? process.streamFinishedAt ?? process.updatedAt ?? process.startedAt
-        return endedAt < now - age && !isLeased(process, now)
+        return endedAt < now - age
       }),
+      Stream.filterEffect((process) => Effect.map(isHeld(process, now), (held) => !held)),
       Stream.runForEach(({ id, provider, sandboxId, version }) =>
         take(
           Step.ProcessExpired({
@@ -536,8 +537,9 @@ const make = Effect.fnUntraced(function* (options: Options) {
     yield* store.listSandboxes({ status: ["shutdown", "error"] }, { onUnreadable: noted }).pipe(
       Stream.filter((current) => {
         const endedAt = current.shutdownAt ?? current.updatedAt ?? current.createdAt
-        return current.stopPending === undefined && endedAt < now - age && !isLeased(current, now)
+        return current.stopPending === undefined && endedAt < now - age
       }),
+      Stream.filterEffect((current) => Effect.map(isHeld(current, now), (held) => !held)),
       Stream.runForEach(({ externalSandboxId, id, provider: name, status, version }) =>
         Effect.gen(function* () {
           const provider = providers.get(name)

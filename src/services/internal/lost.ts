@@ -71,12 +71,15 @@ export const markOpenProcessesLost = (
   Effect.flatMap(Clock.currentTimeMillis, (now) =>
     self.store.listProcesses({ sandboxId, status: open }).pipe(
       Stream.filter((record) => runningIncarnation === undefined || record.incarnation !== runningIncarnation),
-      Stream.filter(
-        (record) =>
-          self.pumps.get(record.id)?.isStarting() !== true &&
-          !(record.status === "starting" && record.lease !== undefined && record.lease.expiresAt > now)
-      ),
-      Stream.runForEach((record) => markLost(self, record.id, reason))
+      Stream.filter((record) => self.pumps.get(record.id)?.isStarting() !== true),
+      Stream.runForEach((record) =>
+        Effect.gen(function* () {
+          const { id, lease, status } = record
+          const isBeingStarted = status === "starting" && lease !== undefined && lease.expiresAt > now
+          if (isBeingStarted && !(yield* self.isDead(lease.owner))) return
+          yield* markLost(self, id, reason)
+        })
+      )
     )
   )
 

@@ -296,6 +296,25 @@ describe("local: processes", () => {
     })
   )
 
+  for (const lifetime of ["scoped", "recorded"] as const) {
+    it.live(`a stop during a start: nobody knows what came of it, and nothing is left (${lifetime})`, () =>
+      Effect.gen(function* () {
+        const root = yield* localRoot
+        const other = yield* provider(root)
+        let stop: Effect.Effect<void> = Effect.void
+        const local = yield* provider(root, {}, (step) => (step === "start:started" ? stop : Effect.void))
+        const { machine } = yield* create(local)
+        stop = Effect.orDie(other.stop(machine.ref, "stop"))
+        // It proves by no means that nothing was started: whoever hears of it must not start it anew.
+        assert.strictEqual(
+          yield* P.reason(Effect.scoped(P.startSh(machine, "sleep 100", { lifetime }))),
+          P.tag("OutcomeUnknown")
+        )
+        yield* eventually("nothing runs", () => processesOf(root).length === 0)
+      })
+    )
+  }
+
   it.live("a service that was killed leaks nothing: the next connect ends its scoped processes", () =>
     Effect.gen(function* () {
       const { local, machine, root, sandboxId } = yield* fresh

@@ -14,7 +14,7 @@ import * as Net from "node:net"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import type { SandboxError } from "../../../errors.ts"
-import { StopIncomplete, Timeout, Unavailable, Unknown } from "../../../errors.ts"
+import { OutcomeUnknown, StopIncomplete, Timeout, Unavailable, Unknown } from "../../../errors.ts"
 import { failWith, ioSync, reasonOf } from "./failures.ts"
 import { bootId, cookieName, hostVariables, isRunning } from "./os.ts"
 import type { Root } from "./state.ts"
@@ -64,6 +64,7 @@ const Failure = Schema.Union([
     syscall: Schema.String,
     message: Schema.String
   }),
+  Schema.Struct({ type: Schema.Literal("ran"), message: Schema.String }),
   Schema.Struct({ type: Schema.Literals(["refused", "ended", "closed", "unknown process"]) }),
   Schema.Struct({ type: Schema.Literal("survivors"), pids: Schema.Array(Schema.Int) }),
   Schema.Struct({ type: Schema.Literal("bad request"), message: Schema.String }),
@@ -128,6 +129,12 @@ export const toSandboxError =
         return failWith(
           operation,
           reasonOf(Object.assign(new Error(failure.message), { code: failure.code })),
+          sandboxId
+        )
+      case "ran":
+        return failWith(
+          operation,
+          new OutcomeUnknown({ detail: `it was started, and ended as it could not be watched: ${failure.message}` }),
           sandboxId
         )
       case "start":

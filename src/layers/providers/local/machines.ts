@@ -17,6 +17,7 @@ import {
   NameInUse,
   NotFound,
   NotRunning,
+  OutcomeUnknown,
   PortNotExposed,
   StopIncomplete,
   Superseded,
@@ -198,8 +199,20 @@ const machineOf = Effect.fnUntraced(function* (context: Context, paths: Paths, s
               ? Recorded.start(recordedOptions, command, launch, refuse("start"))
               : Scoped.start(command, launch, scopedOptions)
           ),
-          // A stop that came in between has counted the processes before this one was there.
-          Effect.tap(() => (State.isMarkedRunning(runFile) ? Effect.void : refuse("start"))),
+          Effect.tap(() => context.onStep("start:started")),
+          // A stop that came in between has counted the processes before this one was there. It was started all the same, so
+          // that nobody may start it again elsewhere. A scoped one ends with its Scope, a recorded one by its supervisor.
+          Effect.tap(() =>
+            State.isMarkedRunning(runFile)
+              ? Effect.void
+              : Effect.fail(
+                  failWith(
+                    "start",
+                    new OutcomeUnknown({ detail: "the machine was stopped during the start" }),
+                    sandboxId
+                  )
+                )
+          ),
           (starting) => orGone("start", starting)
         )
       ),

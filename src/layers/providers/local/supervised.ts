@@ -109,7 +109,14 @@ export const start = async (
   } catch (error) {
     // What nobody watches would run unseen, so it is ended before anybody hears that it failed.
     if (!(await killGroup(pid, 0))) log(`the process group ${pid} survived SIGKILL`)
-    throw error
+    const lost: ExitFile = { version: 1, end: { type: "lost" }, out: 0, err: 0, endedAt: wallClock() }
+    try {
+      writeJson(directory, "exit.json", lost)
+    } catch (failure) {
+      // Without one it is told as lost all the same.
+      log(`cannot write the end of ${request.processId}: ${String(failure)}`)
+    }
+    throw new Refusal({ type: "ran", message: error instanceof Error ? error.message : String(error) })
   }
 }
 

@@ -164,8 +164,9 @@ const startProcess = async (request: Extract<Request, { readonly op: "start" }>)
     if (!isMarkedRunning(request.sandboxId, request.incarnation)) void supervised.end("stop")
     return true
   } catch (error) {
-    // Nothing ran, so the id is free again.
-    Fs.rmSync(directory, { recursive: true, force: true })
+    // If nothing ran, the id is free again.
+    const ran = error instanceof Refusal && error.failure.type === "ran"
+    if (!ran) Fs.rmSync(directory, { recursive: true, force: true })
     throw error
   } finally {
     starting.delete(name)

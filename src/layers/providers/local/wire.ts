@@ -108,6 +108,8 @@ export type Request =
 export type Failure =
   /** The program could not be started; the fields are those of the system's error. */
   | { readonly type: "start"; readonly code: string; readonly syscall: string; readonly message: string }
+  /** The program was started, and ended at once as nobody could have watched it. */
+  | { readonly type: "ran"; readonly message: string }
   /** The machine does not run as that incarnation. */
   | { readonly type: "refused" }
   /** The process has ended, or its input has. */
