@@ -43,13 +43,13 @@ afterAll(() => rm(folder, { recursive: true, force: true }))
 
 const entryOf = (module: string) => (module === "index" ? name : `${name}/${module.replace(/\/index$/, "")}`)
 
-/** Private is what is in a folder `internal`, what is in a layer's own folder (`Local.js`, `local/`), and the CLI's `main`. */
+/** Private is what is in a folder `internal`, what is in a layer's own folder (`Local.js`, `local/`), and what a `bin` runs. */
 const isPrivate = (module: string): boolean => {
   const folders = dirname(module)
     .split("/")
     .map((_, index, all) => all.slice(0, index + 1).join("/"))
   return (
-    module === "programs/main" ||
+    /^programs\/(main|mcpMain)$/.test(module) ||
     folders.some((path) => basename(path) === "internal") ||
     folders.some((path) =>
       modules.some((other) => other.startsWith("layers/") && other !== path && other.toLowerCase() === path)

@@ -18,11 +18,31 @@ import type { ListFilesResult, ReadFileResult, SearchCursor, SearchFilesResult, 
 type Failure = SandboxError | PlatformError.PlatformError | ToolFailure
 type Service = SandboxService["Service"]
 
+/** What is not there, or not allowed, is told by the name that the model has for it. */
+const calledBy =
+  (path: string) =>
+  (error: Failure): Failure => {
+    if (error._tag !== "PlatformError") return error
+    switch (error.reason._tag) {
+      case "NotFound":
+        return refuse("NotFound", `${path}: there is no such file or directory`)
+      case "PermissionDenied":
+        return refuse("PermissionDenied", `${path}: permission denied`)
+      default:
+        return error
+    }
+  }
+
 /** Runs it inside of the sandbox. */
-const within = <A, E>(service: Service, id: SandboxId, effect: Effect.Effect<A, E, FileSystem.FileSystem>) =>
+const within = <A>(
+  service: Service,
+  id: SandboxId,
+  path: string,
+  effect: Effect.Effect<A, Failure, FileSystem.FileSystem>
+) =>
   Effect.scoped(
     Effect.flatMap(Layer.build(service.platform(id)), (platform) => Effect.provideContext(effect, platform))
-  )
+  ).pipe(Effect.mapError(calledBy(path)))
 
 const quoted = (path: string) => JSON.stringify(path)
 
@@ -68,6 +88,7 @@ export const read = (service: Service, defaultBytes: number, id: SandboxId, opti
   within(
     service,
     id,
+    options.path,
     Effect.gen(function* (): Effect.fn.Return<ReadFileResult, Failure, FileSystem.FileSystem> {
       const { encoding = "utf8", maxBytes = defaultBytes, offset = 0, path } = options
       const fs = yield* FileSystem.FileSystem
@@ -114,9 +135,11 @@ export const write = Effect.fnUntraced(function* (service: Service, id: SandboxI
   const decoded = encoding === "utf8" ? Result.succeed(utf8.encode(content)) : Base64.decode(content)
   if (Result.isFailure(decoded)) return yield* refuse("InvalidArgument", "content is not well-formed base64")
   const bytes = decoded.success
-  yield* service.writeFiles(id, [
-    { path, content: bytes, ...(executable === undefined ? {} : { mode: executable ? 0o755 : 0o644 }) }
-  ])
+  yield* service
+    .writeFiles(id, [
+      { path, content: bytes, ...(executable === undefined ? {} : { mode: executable ? 0o755 : 0o644 }) }
+    ])
+    .pipe(Effect.mapError(calledBy(path)))
   return { path, sizeBytes: bytes.length }
 })
 
@@ -157,6 +180,7 @@ export const edit = Effect.fnUntraced(function* (
   const { mode, text } = yield* within(
     service,
     id,
+    path,
     Effect.gen(function* (): Effect.fn.Return<{ mode: number; text: string }, Failure, FileSystem.FileSystem> {
       const fs = yield* FileSystem.FileSystem
       const info = yield* statFile(fs, path)
@@ -256,6 +280,7 @@ export const list = (service: Service, id: SandboxId, options: ListFiles) =>
   within(
     service,
     id,
+    options.path ?? ".",
     Effect.gen(function* (): Effect.fn.Return<ListFilesResult, Failure, FileSystem.FileSystem> {
       const { after = "", limit = 200, path = ".", recursive = false } = options
       const fs = yield* FileSystem.FileSystem
@@ -382,6 +407,7 @@ export const search = (service: Service, id: SandboxId, options: SearchFiles) =>
   within(
     service,
     id,
+    options.path ?? ".",
     Effect.gen(function* (): Effect.fn.Return<SearchFilesResult, Failure, FileSystem.FileSystem> {
       const { after, ignoreCase = false, limit = 100, name = "*", path = ".", query } = options
       const fs = yield* FileSystem.FileSystem
