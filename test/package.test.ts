@@ -281,6 +281,13 @@ describe("the packed package", () => {
     assert.include(stdout, "export default schema")
   })
 
+  it("has the MCP server as a bin, with no SDK beside it", async () => {
+    const { stdout } = await run(join(folder, "node_modules/.bin/effect-sandbox-mcp"), ["--version"], { cwd: folder })
+    assert.include(stdout, JSON.parse(await readFile(join(root, "package.json"), "utf8")).version)
+    // Asked for its version it serves nothing, and leaves nothing.
+    assert.isFalse(existsSync(join(folder, ".effect-sandbox")))
+  })
+
   it("type-checks a consumer of the InstantDB store beside the SDK", async () => {
     for (const sdk of ["@instantdb/core", "@instantdb/admin"]) await beside(sdk)
     await writeFile(

@@ -66,7 +66,7 @@ const progress = McpServer.middleware(
             return tell(now, line === "" ? undefined : line)
           })
         const alive = Effect.flatMap(Clock.currentTimeMillis, (now) => tell(now)).pipe(
-          Effect.schedule(Schedule.spaced(signOfLife)),
+          Effect.repeat(Schedule.spaced(signOfLife)),
           Effect.andThen(Effect.never),
           Effect.delay(signOfLife)
         )
@@ -90,6 +90,15 @@ export const registrations = (
 /** The version of this package, as a server says it to its clients. */
 export const version = "0.1.0"
 
+/** The versions of the protocol that {@link serve} speaks, the newest that a client must agree on first. */
+export const protocols = [
+  McpProtocol.v2025_11_25,
+  McpProtocol.v2025_06_18,
+  McpProtocol.v2025_03_26,
+  McpProtocol.v2024_11_05,
+  McpProtocol.v2026_07_28
+] as const
+
 const instructions = (sandboxId: string | undefined) =>
   (sandboxId === undefined
     ? "Sandboxes are isolated computers: make one with sandbox_create, pass its sandboxId to the other tools, and stop it with sandbox_stop."
@@ -100,8 +109,7 @@ const lastCalls = Duration.seconds(1)
 
 /**
  * Serves the tools over `Stdio` until its input ends: then calls have 1 second to end before they are interrupted. Nothing but the
- * protocol may go to the standard output, so send logs elsewhere: `Logger.LogToStderr`. Speaks the protocol's versions from 2024-11-05 to
- * 2025-11-25.
+ * protocol may go to the standard output, so send logs elsewhere: `Logger.LogToStderr`.
  */
 export const serve = (
   options: Options = {}
@@ -117,7 +125,7 @@ export const serve = (
       name: "effect-sandbox",
       version,
       instructions: instructions(options.sandboxId),
-      protocols: [McpProtocol.v2025_11_25, McpProtocol.v2025_06_18, McpProtocol.v2025_03_26, McpProtocol.v2024_11_05],
+      protocols,
       registrations: registrations(options)
     }).pipe(Layer.provide(Layer.succeed(Stdio.Stdio, watched)))
     // The transport interrupts the fiber that it was built in once the input has ended and the last answer is out.

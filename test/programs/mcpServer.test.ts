@@ -3,6 +3,9 @@ import { afterAll, assert, beforeAll, describe, it, vi } from "@effect/vitest"
 import { Client } from "@modelcontextprotocol/sdk/client/index.js"
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js"
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js"
+import { Effect, Fiber, Queue, Stream } from "effect"
+import { McpTest } from "effect/ai"
+import { TestClock } from "effect/testing"
 import type { ChildProcessWithoutNullStreams } from "node:child_process"
 import { spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
@@ -10,8 +13,10 @@ import { mkdtemp, readFile, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as AgentToolkit from "../../src/programs/agentToolkit.ts"
-import { version } from "../../src/programs/mcpServer.ts"
+import { protocols, registrations, version } from "../../src/programs/mcpServer.ts"
+import * as Testing from "../../src/testing/Testing.ts"
 
 const main = fileURLToPath(new URL("../../src/programs/mcpMain.ts", import.meta.url))
 
@@ -284,4 +289,59 @@ describe("the MCP server", () => {
     assert.strictEqual(stdout, "")
     assert.include(stderr(), "SANDBOX_VERCEL_TOKEN")
   })
+})
+
+describe("the MCP server over machines in memory", () => {
+  it.effect.each(protocols.map(({ protocolVersion }) => protocolVersion))(
+    "speaks the protocol of %s: results, failures, and progress for a quiet command too",
+    (protocolVersion) =>
+      Effect.gen(function* () {
+        const client = yield* McpTest.makeClient(registrations(), { protocols, protocolVersion })
+        const tool = (name: string, args: Json) =>
+          client.callTool({ name, arguments: args, _meta: { progressToken: name } })
+        const made = yield* tool("sandbox_create", {})
+        const id = JSON.parse(textOf(made as CallToolResult)).sandboxId
+        yield* Queue.clear(client.notifications)
+        const running = yield* Effect.forkChild(tool("sandbox_run_command", { sandboxId: id, command: "quiet" }))
+        while (running.pollUnsafe() === undefined) {
+          yield* TestClock.withLive(Effect.sleep("1 millis"))
+          yield* TestClock.adjust("500 millis")
+        }
+        const ran = yield* Fiber.join(running)
+        const result = JSON.parse(textOf(ran as CallToolResult))
+        assert.deepInclude(result, { success: true, output: "first\nlast\n" })
+        // The oldest ones have no structured content.
+        assert.deepStrictEqual(
+          ran.structuredContent,
+          ["2024-11-05", "2025-03-26"].includes(protocolVersion) ? undefined : result
+        )
+        const told = (yield* Queue.clear(client.notifications)).flatMap((notification) =>
+          notification.method === "notifications/progress" ? [notification.payload as Json] : []
+        )
+        assert.isTrue(told.every(({ progressToken }) => progressToken === "sandbox_run_command"))
+        assert.isTrue(told.every(({ progress }, index) => index === 0 || progress > told[index - 1]?.["progress"]))
+        // Output as it comes, and signs of life while there is none; the oldest one has no place for what they say.
+        const said = protocolVersion === "2024-11-05" ? [] : ["first", "last"]
+        assert.deepStrictEqual(
+          told.flatMap(({ message }) => (message === undefined ? [] : [message])),
+          said
+        )
+        assert.isAtLeast(told.length, 4)
+        const failed = yield* tool("sandbox_run_command", { sandboxId: id, command: "no-such" })
+        assert.isTrue(failed.isError)
+        assert.strictEqual(JSON.parse(textOf(failed as CallToolResult)).reason, "NotFound")
+      }).pipe(
+        Effect.provide(
+          Testing.layer({
+            commands: {
+              quiet: () =>
+                Stream.concat(
+                  Stream.succeed(Fake.stdout("first\n")),
+                  Stream.fromEffect(Effect.delay(Effect.succeed(Fake.stdout("last\n")), "25 seconds"))
+                )
+            }
+          })
+        )
+      )
+  )
 })
