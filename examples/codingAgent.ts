@@ -1,6 +1,7 @@
 /**
- * A coding agent's tool loop: it runs the tests, reads, edits and runs them again, in a sandbox that its program chose. The model here is a
- * script, so that this runs without an account; any `LanguageModel` of `effect/ai` takes its place, and the rest stays as it is.
+ * A coding agent's tool loop: it runs the tests, reads, edits and runs them again, in a sandbox that its program chose. The
+ * model here is a script, so that this runs without an account; any `LanguageModel` of `effect/ai` takes its place, and the
+ * rest stays as it is.
  *
  * `node examples/codingAgent.ts [directory]`
  */

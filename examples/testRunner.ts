@@ -1,6 +1,6 @@
 /**
- * Runs the tests of a folder in a sandbox and streams what they write to the terminal, as it comes, each stream to its own. The exit
- * code is theirs, and whoever interrupts it ends them. The sandbox is gone at the end.
+ * Runs the tests of a folder in a sandbox and streams what they write to the terminal, as it comes, each stream to its own.
+ * The exit code is theirs, and whoever interrupts it ends them. The sandbox is gone at the end.
  *
  * `node examples/testRunner.ts <folder> <program> [argument…]`
  */

@@ -15,7 +15,6 @@
  * **Gotchas**: with {@link toolkit} a model can use every sandbox of the store whose id it knows. The tools of both toolkits
  * have the same names, and so have their handlers: provide one of the two layers, not both.
  */
-import * as Toolkit from "effect/ai/Toolkit"
 import type * as Tool from "effect/ai/Tool"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
@@ -26,7 +25,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { InvalidArgument, SandboxError } from "../errors.ts"
 import type { Checkpoint } from "../model/Checkpoint.ts"
-import { SandboxId } from "../model/Ids.ts"
+import type { SandboxId } from "../model/Ids.ts"
 import type { SandboxConfigInput } from "../model/SandboxConfig.ts"
 import * as core from "../services/internal/core.ts"
 import { SandboxService } from "../services/SandboxService.ts"
@@ -41,49 +40,16 @@ export { ToolFailure }
 export type CommandProgress = Commands.CommandProgress
 
 /**
- * A function that hears of the output of `sandbox_run_command` while it comes, about 40 times a second at most, and is waited for.
- * Provide it to what calls the tools. The default is `undefined`: nobody hears of it.
+ * A function that hears of the output of `sandbox_run_command` while it comes, about 40 times a second at most, and is waited
+ * for. Provide it to what calls the tools. The default is `undefined`: nobody hears of it.
  */
 export const Progress = Commands.Progress
 
-const anywhere = Tools.inSandbox({
-  sandboxId: SandboxId.annotate({ description: "Which sandbox, from sandbox_create." })
-})
-const here = Tools.inSandbox({})
-
 /** Every tool, each with the `sandboxId` that it works in: the model makes sandboxes and chooses between them. */
-export const toolkit = Toolkit.make(
-  Tools.ofSandboxes.create,
-  anywhere.runCommand,
-  anywhere.readProcessLogs,
-  anywhere.stopProcess,
-  anywhere.readFile,
-  anywhere.writeFile,
-  anywhere.editFile,
-  anywhere.listFiles,
-  anywhere.searchFiles,
-  anywhere.createCheckpoint,
-  anywhere.restoreCheckpoint,
-  anywhere.listCheckpoints,
-  anywhere.getPortUrl,
-  Tools.ofSandboxes.stop
-)
+export const toolkit = Tools.unbound()
 
 /** The tools of one sandbox, which none of them takes as a parameter; without `sandbox_create` and `sandbox_stop`. */
-export const boundToolkit = Toolkit.make(
-  here.runCommand,
-  here.readProcessLogs,
-  here.stopProcess,
-  here.readFile,
-  here.writeFile,
-  here.editFile,
-  here.listFiles,
-  here.searchFiles,
-  here.createCheckpoint,
-  here.restoreCheckpoint,
-  here.listCheckpoints,
-  here.getPortUrl
-)
+export const boundToolkit = Tools.bound()
 
 /** Options of the handlers. */
 export interface Options {
@@ -250,8 +216,9 @@ export const layer = (
   )
 
 /**
- * The handlers of {@link boundToolkit}, which work in the sandbox of this id and reach no other one and no process of another one. Asks
- * nobody for it: one that is not there shows at the first call. Fails `InvalidArgument` for what is no id, or sizes out of range.
+ * The handlers of {@link boundToolkit}, which work in the sandbox of this id and reach no other one and no process of another
+ * one. Asks nobody for it: one that is not there shows at the first call. Fails `InvalidArgument` for what is no id, or sizes
+ * out of range.
  */
 export const layerBound = (
   sandboxId: string,

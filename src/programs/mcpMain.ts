@@ -1,10 +1,11 @@
 #!/usr/bin/env node
 /**
- * The MCP server as a program: `npx effect-sandbox-mcp [--sandbox <id>]`. The provider is that of `SANDBOX_PROVIDER`, which is `local` without
- * isolation where it is not set; the store is that of `SANDBOX_STORE`.
+ * The MCP server as a program: `npx effect-sandbox-mcp [--sandbox <id>]`. The provider is that of `SANDBOX_PROVIDER`, which
+ * is `local` without isolation where it is not set; the store is that of `SANDBOX_STORE`.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
@@ -47,7 +48,7 @@ Command.make("effect-sandbox-mcp", { sandbox }, (flags) =>
   Command.run({ version: McpServer.version }),
   Effect.provide(NodeServices.layer),
   // The standard output is the protocol's.
-  Effect.tapCause((cause) => Effect.logError(cause)),
+  Effect.tapCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError(cause))),
   Effect.provideService(Logger.LogToStderr, true),
   (program) => NodeRuntime.runMain(program, { disableErrorReporting: true })
 )

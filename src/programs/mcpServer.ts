@@ -1,15 +1,17 @@
 /**
- * The tools of `programs/agentToolkit` as a server of the Model Context Protocol: {@link serve} over standard input and output, which
- * is how editors and desktop agents start one, {@link registrations} for `McpServer.layerHttp` or another transport of yours.
+ * The tools of `programs/agentToolkit` as a server of the Model Context Protocol: {@link serve} over standard input and
+ * output, which is how editors and desktop agents start one, {@link registrations} for `McpServer.layerHttp` or another
+ * transport of yours.
  *
  * - A failure of a tool is a result with `isError`, whose text is the JSON of a `ToolFailure`; anything else is a result with
- *   `structuredContent`. Parameters that do not fit their schema are a result with `isError` too, or an error of the protocol in
- *   its versions before 2025-11-25.
+ *   `structuredContent`. Parameters that do not fit, or that a tool does not have, are a result with `isError` too, or an
+ *   error of the protocol in its versions before 2025-11-25.
  * - A call that the client cancels is interrupted: its command in the sandbox is killed.
- * - A client that sends a `progressToken` hears of the output of a command as it comes, and of every call at least each 10 seconds. `progress`
- *   counts milliseconds, so that clients which take a sign of life for a reason to wait on do so; there is no `total`.
- * - The sandboxes outlive the server, with what runs in the background in them: the next one goes on by their ids. They end by `sandbox_stop`, by
- *   their timeout, or by `programs/reconcile`.
+ * - A client that sends a `progressToken` hears of the output of a command as it comes, and of every call at least each 10
+ *   seconds. `progress` counts milliseconds, so that clients which take a sign of life for a reason to wait on do so; there
+ *   is no `total`.
+ * - The sandboxes outlive the server, with what runs in the background in them: the next one goes on by their ids. They end
+ *   by `sandbox_stop`, by their timeout, or by `programs/reconcile`.
  */
 import * as McpProtocol from "effect/ai/McpProtocol"
 import * as McpServer from "effect/ai/McpServer"
@@ -27,6 +29,7 @@ import * as Stream from "effect/Stream"
 import type { SandboxError } from "../errors.ts"
 import type { SandboxService } from "../services/SandboxService.ts"
 import * as AgentToolkit from "./agentToolkit.ts"
+import * as Tools from "./internal/agentTools.ts"
 
 /** Options of {@link registrations}: those of the handlers, and the sandbox if there is to be only one. */
 export interface Options extends AgentToolkit.ToolkitOptions {
@@ -82,8 +85,8 @@ export const registrations = (
   const { sandboxId, ...rest } = options
   return (
     sandboxId === undefined
-      ? McpServer.toolkit(AgentToolkit.toolkit).pipe(Layer.provide(AgentToolkit.layer(rest)))
-      : McpServer.toolkit(AgentToolkit.boundToolkit).pipe(Layer.provide(AgentToolkit.layerBound(sandboxId, rest)))
+      ? McpServer.toolkit(Tools.unbound(true)).pipe(Layer.provide(AgentToolkit.layer(rest)))
+      : McpServer.toolkit(Tools.bound(true)).pipe(Layer.provide(AgentToolkit.layerBound(sandboxId, rest)))
   ).pipe(Layer.provide(progress.layer))
 }
 
@@ -108,8 +111,8 @@ const instructions = (sandboxId: string | undefined) =>
 const lastCalls = Duration.seconds(1)
 
 /**
- * Serves the tools over `Stdio` until its input ends: then calls have 1 second to end before they are interrupted. Nothing but the
- * protocol may go to the standard output, so send logs elsewhere: `Logger.LogToStderr`.
+ * Serves the tools over `Stdio` until its input ends: then calls have 1 second to end before they are interrupted. Nothing
+ * but the protocol may go to the standard output, so send logs elsewhere: `Logger.LogToStderr`.
  */
 export const serve = (
   options: Options = {}
@@ -129,12 +132,15 @@ export const serve = (
       registrations: registrations(options)
     }).pipe(Layer.provide(Layer.succeed(Stdio.Stdio, watched)))
     // The transport interrupts the fiber that it was built in once the input has ended and the last answer is out.
-    const serving = yield* Effect.forkChild(Layer.launch(server))
+    const serving = yield* Effect.forkScoped(Layer.launch(server))
     const gone = Deferred.await(closed).pipe(
       Effect.andThen(Effect.sleep(lastCalls)),
       Effect.andThen(Fiber.interrupt(serving))
     )
-    yield* Effect.forkChild(gone)
+    yield* Effect.forkScoped(gone)
     const exit = yield* Fiber.await(serving)
     return (yield* Deferred.isDone(closed)) ? undefined : yield* exit
-  })
+  }).pipe(
+    // Whoever interrupts this gets it back when the calls have ended, whose commands need the service to be killed by.
+    Effect.scoped
+  )

@@ -1,6 +1,9 @@
-/** The tools as a model has them: called by name with JSON, read as JSON; the same over machines in memory and over this machine. */
+/**
+ * The tools as a model has them: called by name with JSON, read as JSON; the same over machines in memory and over this
+ * machine.
+ */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Option, Queue, Redacted, Stream } from "effect"
+import { Context, Deferred, Effect, Fiber, Layer, Option, Queue, Redacted, Stream } from "effect"
 import { Tool } from "effect/ai"
 import { Base64 } from "effect/encoding"
 import * as Fake from "../../src/layers/providers/Fake.ts"
@@ -8,6 +11,8 @@ import * as Memory from "../../src/layers/stores/Memory.ts"
 import * as AgentToolkit from "../../src/programs/agentToolkit.ts"
 import * as Sandbox from "../../src/services/Sandbox.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
+import * as Testing from "../../src/testing/Testing.ts"
+import { advancing } from "../support/advancing.ts"
 import { embedded, settings } from "../support/embedded.ts"
 
 const { boundToolkit, toolkit } = AgentToolkit
@@ -426,6 +431,11 @@ describe.each(["fake", "local"] as const)("the tools over %s", (provider) => {
           assert.deepStrictEqual(entries, expected)
         }
         assert.strictEqual((yield* refused("sandbox_list_files", { sandboxId, path: "none" })).reason, "NotFound")
+        const file = yield* refused("sandbox_list_files", { sandboxId, path: "tree/src.md" })
+        assert.strictEqual(
+          file.message,
+          "tree/src.md: it, or what it is in, is a file where a directory is needed, or the reverse"
+        )
 
         const search = (params: Seen) =>
           call("sandbox_search_files", { sandboxId, path: "tree", query: "needle", ...params })
@@ -533,6 +543,37 @@ describe.each(["fake", "local"] as const)("the tools over %s", (provider) => {
       })
     )
   })
+})
+
+describe("the tools", () => {
+  it.effect("say of a command whose machine is gone that its end is unknown, and still show what it wrote", () =>
+    Effect.gen(function* () {
+      const { sandboxId } = yield* call("sandbox_create", { persistent: false })
+      const begun = yield* Deferred.make<AgentToolkit.CommandProgress>()
+      const running = yield* refused("sandbox_run_command", { sandboxId, command: "work" }).pipe(
+        Effect.provideService(AgentToolkit.Progress, (progress) => Effect.asVoid(Deferred.succeed(begun, progress))),
+        Effect.forkChild
+      )
+      const { processId } = yield* advancing(Deferred.await(begun))
+      yield* Fake.Cloud.use((cloud) => cloud.vanish(sandboxId))
+      const failure = yield* advancing(Fiber.join(running))
+      assert.deepInclude(failure, { reason: "OutcomeUnknown", processId })
+      assert.include(failure.message, "before you do it again")
+      assert.include(failure.message, `sandbox_read_process_logs with processId "${processId}"`)
+      const log = yield* call("sandbox_read_process_logs", { sandboxId, processId })
+      assert.deepInclude(log, { status: "lost", output: [{ stream: "stdout", text: "begun\n" }] })
+    }).pipe(
+      Effect.provide(
+        AgentToolkit.layer().pipe(
+          Layer.provideMerge(
+            Testing.layer({
+              commands: { work: () => Stream.concat(Stream.succeed(Fake.stdout("begun\n")), Stream.never) }
+            })
+          )
+        )
+      )
+    )
+  )
 })
 
 describe("the toolkits", () => {

@@ -3,9 +3,8 @@ import { afterAll, assert, beforeAll, describe, it, vi } from "@effect/vitest"
 import { Client } from "@modelcontextprotocol/sdk/client/index.js"
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js"
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js"
-import { Effect, Fiber, Queue, Stream } from "effect"
+import { Effect, Queue, Stream } from "effect"
 import { McpTest } from "effect/ai"
-import { TestClock } from "effect/testing"
 import type { ChildProcessWithoutNullStreams } from "node:child_process"
 import { spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
@@ -17,6 +16,7 @@ import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as AgentToolkit from "../../src/programs/agentToolkit.ts"
 import { protocols, registrations, version } from "../../src/programs/mcpServer.ts"
 import * as Testing from "../../src/testing/Testing.ts"
+import { advancing } from "../support/advancing.ts"
 
 const main = fileURLToPath(new URL("../../src/programs/mcpMain.ts", import.meta.url))
 
@@ -27,7 +27,9 @@ interface Server {
   readonly child: ChildProcessWithoutNullStreams
   /** What was on the standard output that is no message, and everything else that the transport or the client objects to. */
   readonly errors: Array<unknown>
-  stderr: string
+  readonly stderr: string
+  /** Its exit code and signal. */
+  readonly ended: Promise<unknown>
   /** Ends its input and waits for its end. */
   readonly close: () => Promise<unknown>
 }
@@ -59,6 +61,7 @@ const connect = async (args: ReadonlyArray<string> = []): Promise<Server> => {
   return {
     client,
     child,
+    ended,
     errors,
     get stderr() {
       return stderr()
@@ -184,7 +187,9 @@ describe("the MCP server", () => {
     for (const [args, problem] of [
       [{ sandboxId }, "path"],
       [{ sandboxId, path: "x", maxBytes: 1 }, "maxBytes"],
-      [{ sandboxId: "x", path: "x" }, "sandboxId"]
+      [{ sandboxId: "x", path: "x" }, "sandboxId"],
+      // A misspelt limit must not become none.
+      [{ sandboxId, path: "x", maxbytes: 2000 }, "maxbytes"]
     ] as const) {
       const wrong = await callTool("sandbox_read_file", args)
       assert.isTrue(wrong.isError)
@@ -274,7 +279,19 @@ describe("the MCP server", () => {
       await call("sandbox_write_file", { path: "end", content: "" }, undefined, next)
       const { output, status } = await ended(background["processId"], next, {})
       assert.deepStrictEqual([status, output], ["exited", [{ stream: "stdout", text: "begun\ndone\n" }]])
-      assert.deepStrictEqual(await next.close(), [0, null])
+
+      // The other way to end it.
+      const running = Promise.withResolvers<string>()
+      void callTool(
+        "sandbox_run_command",
+        { command: "sh", args: ["-c", "echo $$; exec sleep 600"] },
+        { onprogress: ({ message = "" }) => running.resolve(message) },
+        next
+      ).catch(() => undefined)
+      const pid = await running.promise
+      next.child.kill("SIGTERM")
+      assert.deepStrictEqual(await next.ended, [130, null])
+      await vi.waitFor(() => assert.isFalse(isAlive(pid)), { timeout: 20_000 })
       assert.deepStrictEqual([next.errors, next.stderr], [[], ""])
     } finally {
       next.child.kill("SIGKILL")
@@ -302,12 +319,7 @@ describe("the MCP server over machines in memory", () => {
         const made = yield* tool("sandbox_create", {})
         const id = JSON.parse(textOf(made as CallToolResult)).sandboxId
         yield* Queue.clear(client.notifications)
-        const running = yield* Effect.forkChild(tool("sandbox_run_command", { sandboxId: id, command: "quiet" }))
-        while (running.pollUnsafe() === undefined) {
-          yield* TestClock.withLive(Effect.sleep("1 millis"))
-          yield* TestClock.adjust("500 millis")
-        }
-        const ran = yield* Fiber.join(running)
+        const ran = yield* advancing(tool("sandbox_run_command", { sandboxId: id, command: "quiet" }))
         const result = JSON.parse(textOf(ran as CallToolResult))
         assert.deepInclude(result, { success: true, output: "first\nlast\n" })
         // The oldest ones have no structured content.

@@ -127,7 +127,12 @@ const notStarted = (command: string, cwd: string | undefined) => (error: Failure
             (/[\s|&;<>$*]/.test(command) ? ': a shell line is run by "sh" with the arguments ["-c", line]' : "")
         )
 
-const display = (record: ProcessRecord) => CommandLine.display([record.command, ...record.args])
+/** A script that was an argument is not sent back whole to who has written it. */
+const maxShown = 500
+const display = (record: ProcessRecord) => {
+  const line = CommandLine.display([record.command, ...record.args])
+  return line.length <= maxShown ? line : `${line.slice(0, maxShown - 1)}…`
+}
 
 export const run = Effect.fnUntraced(function* (
   service: Service,
@@ -270,9 +275,15 @@ export const readLogs = Effect.fnUntraced(function* (
   const found = yield* processOf(service, "sandbox_read_process_logs", id, processId)
   if (!isTerminal(found.status)) {
     // Nobody might write its log any more: a background command outlives the service that started it.
-    const process = yield* service.attachProcess(processId, { after })
+    // Where that fails only now, what is in the log can be read all the same.
+    const process = yield* service.attachProcess(processId, { after }).pipe(
+      Effect.catchIf(
+        (error) => error.isRetryable,
+        () => Effect.undefined
+      )
+    )
     const isNew = (event: OutputProcessEvent) => event.seq > after + 1 || event.bytes.length > skip
-    if (waitMs > 0) {
+    if (waitMs > 0 && process !== undefined) {
       yield* Stream.runHead(
         Stream.filter(process.events, (event) => isOutput(event) && isWanted(event) && isNew(event))
       ).pipe(Effect.timeoutOption(waitMs))

@@ -9,9 +9,10 @@ import { outOfPlatform } from "../../services/internal/platformErrors.ts"
 const maxMessage = 1000
 
 /**
- * The failure of a tool: data for a model, not for a program. `reason` is that of the `SandboxError` or `PlatformError`, or one of the
- * tools' own (`NotText`, `NoMatch`, `ManyMatches`, `TooLarge`, `OutcomeUnknown`); `message` says what to do about it where there is something,
- * is at most 1000 characters long and holds no secret. `isRetryable`: the same call may succeed later.
+ * The failure of a tool: data for a model, not for a program. `reason` is that of the `SandboxError` or `PlatformError`, or
+ * one of the tools' own (`NotText`, `NoMatch`, `ManyMatches`, `TooLarge`, `OutcomeUnknown`); `message` says what to do about
+ * it where there is something, is at most 1000 characters long and holds no secret. `isRetryable`: the same call may succeed
+ * later.
  */
 export class ToolFailure extends Schema.TaggedError<ToolFailure>("effect-sandbox/programs/agentToolkit/ToolFailure")(
   "ToolFailure",

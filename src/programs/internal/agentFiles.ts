@@ -7,8 +7,10 @@ import type * as PlatformError from "effect/PlatformError"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../errors.ts"
+import { isSandboxError } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
 import { concat, openHead, openTail } from "../../services/internal/capped.ts"
+import { outOfPlatform } from "../../services/internal/platformErrors.ts"
 import type { SandboxService } from "../../services/SandboxService.ts"
 import type { ToolFailure } from "./agentFailure.ts"
 import { refuse } from "./agentFailure.ts"
@@ -28,6 +30,11 @@ const calledBy =
         return refuse("NotFound", `${path}: there is no such file or directory`)
       case "PermissionDenied":
         return refuse("PermissionDenied", `${path}: permission denied`)
+      case "BadResource":
+        return refuse(
+          "BadResource",
+          `${path}: it, or what it is in, is a file where a directory is needed, or the reverse`
+        )
       default:
         return error
     }
@@ -237,10 +244,13 @@ const compare = (a: string, b: string): number => {
   return left.length - right.length
 }
 
-const isUnreadable = ({ reason }: PlatformError.PlatformError): boolean =>
-  reason._tag === "NotFound" || reason._tag === "PermissionDenied"
+/** What went away meanwhile, or may not be read, or cannot; a failure of the sandbox is no such thing. */
+const isUnreadable = (error: PlatformError.PlatformError): boolean => !isSandboxError(outOfPlatform(error))
 
-/** Everything below a directory in the order of {@link compare}, from behind `after` on; directories are read as it gets to them. */
+/**
+ * Everything below a directory in the order of {@link compare}, from behind `after` on; directories are read as it gets to
+ * them.
+ */
 const walk = (
   fs: FileSystem.FileSystem,
   root: string,
@@ -250,8 +260,7 @@ const walk = (
   const entriesOf = (directory: string) =>
     directory === ""
       ? fs.readDirectoryEntries(root)
-      : // What went away meanwhile, or may not be read, has nothing to show.
-        Effect.catchIf(fs.readDirectoryEntries(`${root}/${directory}`), isUnreadable, () => Effect.succeed([]))
+      : Effect.catchIf(fs.readDirectoryEntries(`${root}/${directory}`), isUnreadable, () => Effect.succeed([]))
   const below = (directory: string): Stream.Stream<Entry, PlatformError.PlatformError> =>
     Stream.unwrap(
       Effect.map(entriesOf(directory), (entries) =>
