@@ -545,7 +545,84 @@ describe.each(["fake", "local"] as const)("the tools over %s", (provider) => {
   })
 })
 
+/** Numbers that are the same in every run. */
+const numbers = (seed: number) => {
+  let state = seed
+  return (below: number) => {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0
+    return (state >>> 8) % below
+  }
+}
+
 describe("the tools", () => {
+  const writes = { stdout: Fake.stdout, stderr: Fake.stderr }
+  /** Writes what both streams are to be, in chunks of any size, which split characters, one after the other in any order. */
+  const spew: Fake.Command = ({ args: [seed, kind] }) => {
+    const next = numbers(Number(seed))
+    const left = wholeOf(Number(seed), kind === "text")
+    const events: Array<Fake.CommandEvent> = []
+    while (left.stdout.length + left.stderr.length > 0) {
+      const stream = next(2) === 0 ? ("stdout" as const) : ("stderr" as const)
+      const size = next(4) === 0 ? next(3000) : next(7)
+      events.push(writes[stream](left[stream].subarray(0, size)))
+      left[stream] = left[stream].subarray(size)
+    }
+    return Stream.fromIterable(events)
+  }
+  const wholeOf = (seed: number, isText: boolean) => {
+    const next = numbers(seed + 1000)
+    const letters = ["a", "\n", "é", "☃", "😀"]
+    const bytes = (count: number) =>
+      isText
+        ? utf8.encode(Array.from({ length: count }, () => letters[next(letters.length)]).join(""))
+        : Uint8Array.from({ length: count }, () => next(256))
+    return { stdout: bytes(4000), stderr: bytes(next(4000)) }
+  }
+
+  it.layer(
+    AgentToolkit.layer({ maxOutputBytes: 1001, maxPageBytes: 1024 }).pipe(
+      Layer.provide(SandboxService.layer),
+      Layer.provide(Layer.mergeAll(Fake.layer({ commands: { spew } }), Memory.layer({ namespace: "test" }))),
+      Layer.provide(settings())
+    ),
+    { excludeTestServices: true }
+  )((test) => {
+    test.effect("lose no byte of output, whatever its chunks are and wherever it is cut", () =>
+      Effect.gen(function* () {
+        const { sandboxId } = yield* call("sandbox_create", {})
+        for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
+          const isText = seed % 2 === 0
+          const args = [`${seed}`, isText ? "text" : "bytes"]
+          const { error, note, output, processId } = yield* call("sandbox_run_command", {
+            sandboxId,
+            command: "spew",
+            args
+          })
+          const whole = wholeOf(seed, isText)
+          for (const [stream, shown] of [
+            ["stdout", output],
+            ["stderr", error]
+          ] as const) {
+            const wanted = Buffer.from(whole[stream])
+            const alone = yield* readLog({ sandboxId, processId, stream, maxBytes: 1024 + seed })
+            assert.isTrue(alone.bytes.equals(wanted), `${seed} ${stream}`)
+            const [head = "", omitted, tail = ""] = shown.split(/\n\[… (\d+) bytes are left out here …\]\n/)
+            if (!isText || omitted === undefined) continue
+            assert.strictEqual(Buffer.byteLength(head + tail) + Number(omitted), wanted.length)
+            const rest = yield* readLog({ sandboxId, ...named(note, stream) })
+            assert.isTrue(joined([utf8.encode(head), rest.bytes]).equals(wanted), `${seed} ${stream}, the rest`)
+            assert.isTrue(rest.chunks.every((chunk) => "text" in chunk))
+          }
+          const both = yield* readLog({ sandboxId, processId })
+          for (const stream of ["stdout", "stderr"] as const) {
+            const own = both.chunks.filter((chunk) => chunk["stream"] === stream).map(bytesOf)
+            assert.isTrue(joined(own).equals(Buffer.from(whole[stream])), `${seed} ${stream} of both`)
+          }
+        }
+      })
+    )
+  })
+
   it.effect("say of a command whose machine is gone that its end is unknown, and still show what it wrote", () =>
     Effect.gen(function* () {
       const { sandboxId } = yield* call("sandbox_create", { persistent: false })
