@@ -653,6 +653,37 @@ describe("the tools", () => {
   )
 })
 
+describe("the URL of a port", () => {
+  it.effect("is told with the names of the headers that it needs, and without their values", () =>
+    Effect.gen(function* () {
+      const found = yield* call("sandbox_get_port_url", { sandboxId: crypto.randomUUID(), port: 3000 })
+      assert.deepInclude(found, {
+        url: "https://3000.example",
+        requiredHeaders: ["x-preview-token"],
+        expiresAt: "1970-01-01T00:00:01.000Z"
+      })
+      assert.notInclude(JSON.stringify(found), "s3cret-value")
+    }).pipe(
+      Effect.provide(
+        AgentToolkit.layer().pipe(
+          Layer.provide(
+            Layer.mock(SandboxService)({
+              platform: () => assert.fail("no file is asked for"),
+              getPortUrl: (_, port) =>
+                Effect.succeed({
+                  port,
+                  url: "https://3000.example",
+                  headers: { "x-preview-token": Redacted.make("s3cret-value") },
+                  expiresAt: 1000
+                })
+            })
+          )
+        )
+      )
+    )
+  )
+})
+
 describe("the toolkits", () => {
   const marks = [
     [Tool.Readonly, "r"],
