@@ -89,8 +89,8 @@ const mayImport: Record<string, ReadonlyArray<string>> = {
   "Embedded.ts": ["errors.ts", "model", "services", "layers"]
 }
 
-/** The one file that chooses concrete layers for the programs. */
-const main = "programs/main.ts"
+/** The files that choose concrete layers for the programs: each is what a `bin` of the package runs. */
+const mains: ReadonlyArray<string> = ["programs/main.ts", "programs/mcpMain.ts"]
 const mainMayImport = ["errors.ts", "model", "services", "layers", "Embedded.ts"]
 
 /** The peer that is always there, for whoever may import more than effect. */
@@ -106,7 +106,7 @@ export const violations = (graph: Graph): ReadonlyArray<string> => {
   const importers = new Map<string, Set<string>>()
   for (const [file, imports] of graph) {
     const area = areaOf(file)
-    const allowed = file === main ? mainMayImport : mayImport[area]
+    const allowed = mains.includes(file) ? mainMayImport : mayImport[area]
     if (allowed === undefined) {
       found.push(`${file}: no rule says where this belongs`)
       continue

@@ -2,7 +2,8 @@
  * The README's tables, made from the code. `node scripts/readme.ts` writes them; `--check` fails when they are out of date, which
  * is also a test.
  */
-import { Effect, Redacted } from "effect"
+import { Context, Effect, Redacted } from "effect"
+import { Tool } from "effect/ai"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
@@ -15,6 +16,7 @@ import * as Sprites from "../src/layers/providers/Sprites.ts"
 import * as Vercel from "../src/layers/providers/Vercel.ts"
 import * as InstantDb from "../src/layers/stores/InstantDb.ts"
 import * as Postgres from "../src/layers/stores/Postgres.ts"
+import * as AgentToolkit from "../src/programs/agentToolkit.ts"
 import type { SandboxProvider } from "../src/services/SandboxProvider.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
 import * as SandboxSettings from "../src/services/SandboxSettings.ts"
@@ -165,6 +167,20 @@ const operations = (): string =>
     ).map(([owner, names]) => [owner, names.map((name) => `\`${name}\``).join(" ")])
   )
 
+/** The tools with their hints. */
+const tools = (): string => {
+  const bound: ReadonlySet<string> = new Set(Object.keys(AgentToolkit.boundToolkit.tools))
+  const hints = [Tool.Readonly, Tool.Destructive, Tool.Idempotent, Tool.OpenWorld]
+  return table(
+    ["tool", "of a bound toolkit too", "read-only", "destructive", "idempotent", "open world"],
+    Object.values<Tool.Any>(AgentToolkit.toolkit.tools).map(({ annotations, name }) => [
+      `\`${name}\``,
+      yes(bound.has(name)),
+      ...hints.map((hint) => yes(Context.get(annotations, hint)))
+    ])
+  )
+}
+
 const fill = (text: string, name: string, content: string): string => {
   const begin = `<!-- begin:${name} -->`
   const end = `<!-- end:${name} -->`
@@ -178,11 +194,13 @@ export const path = fileURLToPath(new URL("../README.md", import.meta.url))
 
 /** The README as it should be. */
 export const render = async (text: string): Promise<string> =>
-  fill(
-    fill(fill(fill(text, "settings", settings()), "reasons", await reasons()), "operations", operations()),
-    "providers",
-    `${await providers()}\n\n${stores()}`
-  )
+  Object.entries({
+    settings: settings(),
+    reasons: await reasons(),
+    operations: operations(),
+    tools: tools(),
+    providers: `${await providers()}\n\n${stores()}`
+  }).reduce((filled, [name, content]) => fill(filled, name, content), text)
 
 if (import.meta.main) {
   const current = await readFile(path, "utf8")

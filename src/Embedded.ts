@@ -64,34 +64,32 @@ const ownerOfHost: LeaseOwner.Owner = {
     })
 }
 
-const assemble = (
-  root: string,
-  local: Options["local"],
+const assemble = <E, R>(
+  registry: Layer.Layer<ProviderRegistry.ProviderRegistry, E, R>,
   store: Layer.Layer<SandboxStore | ProcessLog, SandboxError>
-): Layer.Layer<Services, SandboxError> =>
+): Layer.Layer<Services, SandboxError | E, R> =>
   SandboxService.layer.pipe(
     Layer.provide(Layer.succeed(LeaseOwner.LeaseOwner, ownerOfHost)),
-    Layer.provideMerge(
-      ProviderRegistry.layer([Local.make({ isolation: "none", ...local, root })], { default: "local" })
-    ),
+    Layer.provideMerge(registry),
     Layer.provideMerge(store)
   )
+
+const local = (root: string, options: Options["local"]) =>
+  ProviderRegistry.layer([Local.make({ isolation: "none", ...options, root })], { default: "local" })
 
 /** The local provider and an SQLite file in one directory. */
 export const layer = (options: Options = {}): Layer.Layer<Services, SandboxError> => {
   const directory = options.directory ?? ".effect-sandbox"
-  return assemble(`${directory}/local`, options.local, Sql.layerSqlite({ file: `${directory}/sandboxes.sqlite` }))
+  return assemble(
+    local(`${directory}/local`, options.local),
+    Sql.layerSqlite({ file: `${directory}/sandboxes.sqlite` })
+  )
 }
 
-/**
- * The same by settings: `SANDBOX_STORE` (`sqlite`, `memory`, `instantdb` or `postgres`), `SANDBOX_SQLITE_FILE`, `SANDBOX_LOCAL_ROOT`,
- * `SANDBOX_NAMESPACE`, `SANDBOX_POSTGRES_URL`, and those of InstantDB.
- */
-export const layerConfig: Layer.Layer<Services, SandboxError> = Layer.unwrap(
+const storeConfig: Layer.Layer<SandboxStore | ProcessLog, SandboxError> = Layer.unwrap(
   Effect.gen(function* () {
     const store = yield* SandboxSettings.get(SandboxSettings.store)
     const file = yield* SandboxSettings.get(SandboxSettings.sqliteFile)
-    const root = yield* SandboxSettings.get(SandboxSettings.localRoot)
     const namespace = Option.getOrUndefined(yield* SandboxSettings.get(SandboxSettings.namespace))
     const stores = {
       sqlite: () =>
@@ -100,10 +98,26 @@ export const layerConfig: Layer.Layer<Services, SandboxError> = Layer.unwrap(
       instantdb: () => InstantDb.layerConfig(),
       postgres: () => Postgres.layerConfig()
     }
-    return assemble(
-      Option.getOrElse(root, () => ".effect-sandbox/local"),
-      undefined,
-      stores[Option.getOrElse(store, () => "sqlite" as const)]()
-    )
+    return stores[Option.getOrElse(store, () => "sqlite" as const)]()
   })
+)
+
+/** Like {@link layerConfig}, over these providers in the place of the local one: `Embedded.layerConfigOver(Vercel.layerConfig())`. */
+export const layerConfigOver = <E, R>(
+  registry: Layer.Layer<ProviderRegistry.ProviderRegistry, E, R>
+): Layer.Layer<Services, SandboxError | E, R> => assemble(registry, storeConfig)
+
+/**
+ * The same by settings: `SANDBOX_STORE` (`sqlite`, `memory`, `instantdb` or `postgres`), `SANDBOX_SQLITE_FILE`, `SANDBOX_LOCAL_ROOT`,
+ * `SANDBOX_NAMESPACE`, `SANDBOX_POSTGRES_URL`, and those of InstantDB.
+ */
+export const layerConfig: Layer.Layer<Services, SandboxError> = layerConfigOver(
+  Layer.unwrap(
+    Effect.map(SandboxSettings.get(SandboxSettings.localRoot), (root) =>
+      local(
+        Option.getOrElse(root, () => ".effect-sandbox/local"),
+        undefined
+      )
+    )
+  )
 )

@@ -1,7 +1,8 @@
 /** The examples do what they say, and the demo's proofs can fail. */
 import { assert, describe, it } from "@effect/vitest"
-import { execFile } from "node:child_process"
-import { mkdtemp, rm } from "node:fs/promises"
+import { execFile, spawn } from "node:child_process"
+import { once } from "node:events"
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -11,6 +12,15 @@ import { hashTree, LogProof, numberedLines, table } from "../examples/demo/proof
 const run = promisify(execFile)
 const example = (name: string) => fileURLToPath(new URL(`../examples/${name}`, import.meta.url))
 const bytes = (text: string) => new TextEncoder().encode(text)
+
+const inFolder = async (body: (directory: string) => Promise<void>) => {
+  const directory = await mkdtemp(join(tmpdir(), "effect-sandbox-example-"))
+  try {
+    await body(directory)
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
 
 describe("examples", () => {
   it("the demo proves its claims", async () => {
@@ -36,13 +46,46 @@ step 4\nstep 5\nstep 6\n-- all of it\n-- once more: 204, another process: 404\n`
     ]
   ]
   it.each(says)("%s runs", async (name, output) => {
-    const directory = await mkdtemp(join(tmpdir(), "effect-sandbox-example-"))
-    try {
+    await inFolder(async (directory) => {
       const { stdout } = await run(process.execPath, [example(name), directory])
       assert.match(stdout, new RegExp(`^${output}$`))
-    } finally {
-      await rm(directory, { recursive: true, force: true })
-    }
+    })
+  })
+})
+
+describe("examples of agents and tests", () => {
+  it("the coding agent makes the tests pass with its tools", async () => {
+    await inFolder(async (directory) => {
+      const { stdout } = await run(process.execPath, [example("codingAgent.ts"), directory])
+      const calls = stdout.split("\n").flatMap((line) => (line.startsWith("→ ") ? [line.split(" ")[1]] : []))
+      assert.deepStrictEqual(calls, [
+        "sandbox_run_command",
+        "sandbox_search_files",
+        "sandbox_edit_file",
+        "sandbox_run_command"
+      ])
+      assert.isTrue(stdout.endsWith("All tests pass after 4 calls.\n"), stdout)
+    })
+  })
+
+  it("the test runner shows what the tests write while they run, and ends as they do", async () => {
+    await inFolder(async (directory) => {
+      await writeFile(
+        join(directory, "tests.sh"),
+        `echo "ok 1"; until [ -e ${directory}/go ]; do sleep 0.05; done; echo "not ok 2" >&2; exit 4`
+      )
+      const child = spawn(process.execPath, [example("testRunner.ts"), directory, "sh", "tests.sh"])
+      const ended = once(child, "close")
+      let [stdout, stderr] = ["", ""]
+      child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text))
+      child.stdout.setEncoding("utf8").on("data", (text: string) => {
+        stdout += text
+        // Only what is shown while they run lets them end.
+        if (stdout === "ok 1\n") void writeFile(join(directory, "go"), "")
+      })
+      assert.deepStrictEqual(await ended, [4, null])
+      assert.deepStrictEqual([stdout, stderr], ["ok 1\n", "not ok 2\n"])
+    })
   })
 })
 

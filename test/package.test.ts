@@ -43,13 +43,13 @@ afterAll(() => rm(folder, { recursive: true, force: true }))
 
 const entryOf = (module: string) => (module === "index" ? name : `${name}/${module.replace(/\/index$/, "")}`)
 
-/** Private is what is in a folder `internal`, what is in a layer's own folder (`Local.js`, `local/`), and the CLI's `main`. */
+/** Private is what is in a folder `internal`, what is in a layer's own folder (`Local.js`, `local/`), and what a `bin` runs. */
 const isPrivate = (module: string): boolean => {
   const folders = dirname(module)
     .split("/")
     .map((_, index, all) => all.slice(0, index + 1).join("/"))
   return (
-    module === "programs/main" ||
+    /^programs\/(main|mcpMain)$/.test(module) ||
     folders.some((path) => basename(path) === "internal") ||
     folders.some((path) =>
       modules.some((other) => other.startsWith("layers/") && other !== path && other.toLowerCase() === path)
@@ -280,6 +280,13 @@ describe("the packed package", () => {
     const { stdout } = await run(join(folder, "node_modules/.bin/effect-sandbox-instantdb-schema"), { cwd: folder })
     assert.include(stdout, "sandbox_sandboxes")
     assert.include(stdout, "export default schema")
+  })
+
+  it("has the MCP server as a bin, with no SDK beside it", async () => {
+    const { stdout } = await run(join(folder, "node_modules/.bin/effect-sandbox-mcp"), ["--version"], { cwd: folder })
+    assert.include(stdout, JSON.parse(await readFile(join(root, "package.json"), "utf8")).version)
+    // Asked for its version it serves nothing, and leaves nothing.
+    assert.isFalse(existsSync(join(folder, ".effect-sandbox")))
   })
 
   it("type-checks a consumer of the InstantDB store beside the SDK", async () => {

@@ -166,7 +166,7 @@ describe("README and migration guide", () => {
           const { stderr, stdout } = await run(process.execPath, [join(folder, name)], {
             cwd: folder,
             // A reader who copies it would not wait longer either.
-            timeout: 15_000
+            timeout: 60_000
           })
           assert.strictEqual(stderr, "")
           assert.isAtLeast(prints.length, 1)

@@ -1,7 +1,7 @@
 /** Keeps the first and the last half of a stream within a cap, cut at character borders. */
 
 /** The number of bytes at the end of `bytes` that begin a UTF-8 character without completing it. */
-const openTail = (bytes: Uint8Array): number => {
+export const openTail = (bytes: Uint8Array): number => {
   for (let back = 1; back <= Math.min(4, bytes.length); back++) {
     const byte = bytes[bytes.length - back] ?? 0
     if ((byte & 0b1100_0000) === 0b1000_0000) continue
@@ -12,10 +12,17 @@ const openTail = (bytes: Uint8Array): number => {
 }
 
 /** The number of bytes at the start of `bytes` that continue a UTF-8 character. */
-const openHead = (bytes: Uint8Array): number => {
+export const openHead = (bytes: Uint8Array): number => {
   let count = 0
   while (count < Math.min(3, bytes.length) && ((bytes[count] ?? 0) & 0b1100_0000) === 0b1000_0000) count++
   return count
+}
+
+/** The two halves that were kept, cut at character borders; `head` is all of it while nothing is `omitted` between them. */
+export interface Halves {
+  readonly head: Uint8Array
+  readonly tail: Uint8Array
+  readonly omitted: number
 }
 
 /** What was kept: text, and how many bytes are missing between its two halves. */
@@ -56,23 +63,28 @@ export class Capped {
     }
   }
 
-  finish(): Kept {
+  halves(): Halves {
     const head = concat(this.head, this.headSize)
     const tail = concat(this.tail, this.tailSize)
     if (this.headSize + this.tailSize <= this.headCap + this.tailCap && this.total === this.headSize + this.tailSize) {
-      return { text: decode(concat([head, tail], this.total)), truncated: 0 }
+      return { head: concat([head, tail], this.total), tail: tail.subarray(tail.length), omitted: 0 }
     }
     const start = head.subarray(0, head.length - openTail(head))
     const last = tail.subarray(Math.max(0, tail.length - this.tailCap))
     const end = last.subarray(openHead(last))
-    return { text: decode(start) + decode(end), truncated: this.total - start.length - end.length }
+    return { head: start, tail: end, omitted: this.total - start.length - end.length }
+  }
+
+  finish(): Kept {
+    const { head, omitted, tail } = this.halves()
+    return { text: decode(head) + decode(tail), truncated: omitted }
   }
 }
 
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 const decode = (bytes: Uint8Array): string => decoder.decode(bytes)
 
-const concat = (chunks: ReadonlyArray<Uint8Array>, size: number): Uint8Array => {
+export const concat = (chunks: ReadonlyArray<Uint8Array>, size: number): Uint8Array => {
   const only = chunks[0]
   if (chunks.length === 1 && only !== undefined) return only
   const all = new Uint8Array(size)

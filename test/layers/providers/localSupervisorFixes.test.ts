@@ -1,11 +1,14 @@
 /** The supervisor and its clients under what goes wrong around them: full disks, stray files, frozen processes. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { supervisorPaths } from "../../../src/layers/providers/local/wire.ts"
 import * as P from "../../../src/testing/internal/providers.ts"
+import { isOutput } from "../../../src/model/ProcessEvent.ts"
+import { SandboxService } from "../../../src/services/SandboxService.ts"
+import { inDirectory, tempDirectory } from "../../support/embedded.ts"
 import { directoryOf, fresh, provider, supervisorPid } from "./support/local.ts"
 
 describe("local: supervisor, hardened", () => {
@@ -153,5 +156,26 @@ describe("local: supervisor, hardened", () => {
       // No end was written for what is no process.
       for (const path of foreign.slice(1)) assert.lengthOf(Fs.readdirSync(Path.dirname(path)), 1, path)
     }).pipe(Effect.timeout("15 seconds"))
+  )
+
+  it.live("a service that goes away lets go of whoever kills a process when nobody waits for it any more", () =>
+    Effect.gen(function* () {
+      const directory = yield* tempDirectory
+      const scope = yield* Scope.make()
+      const sandboxes = Context.get(yield* Layer.buildWithScope(inDirectory(directory), scope), SandboxService)
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const process = yield* sandboxes.runCommandProcess(sandboxId, "sh", ["-c", "echo ready; sleep 600"])
+      yield* Stream.runHead(Stream.filter(process.events, isOutput))
+      const waiting = yield* process.exit.pipe(
+        Effect.onInterrupt(() => Effect.ignore(process.signal("SIGKILL"))),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* Scope.close(scope, Exit.void)
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(waiting)))
+      yield* Effect.provide(
+        SandboxService.use((next) => next.stopSandbox(sandboxId, { delete: true })),
+        inDirectory(directory)
+      )
+    }).pipe(Effect.scoped, Effect.timeout("15 seconds"))
   )
 })

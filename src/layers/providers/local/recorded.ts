@@ -267,6 +267,8 @@ const follow = Effect.fnUntraced(function* (
           fail(toSandboxError("process", sandboxId)(error))
         })
       ),
+      // The provider goes away: who waits here where nothing interrupts it, as whoever kills a process on interruption, would for ever.
+      Effect.onInterrupt(() => Effect.andThen(Deferred.interrupt(attached), Deferred.interrupt(ended))),
       Effect.forkScoped({ startImmediately: true })
     )
     yield* Deferred.await(attached)

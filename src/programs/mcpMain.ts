@@ -1,0 +1,54 @@
+#!/usr/bin/env node
+/**
+ * The MCP server as a program: `npx effect-sandbox-mcp [--sandbox <id>]`. The provider is that of `SANDBOX_PROVIDER`, which
+ * is `local` without isolation where it is not set; the store is that of `SANDBOX_STORE`.
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Cause from "effect/Cause"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
+import * as Embedded from "../Embedded.ts"
+import * as Daytona from "../layers/providers/Daytona.ts"
+import * as Sprites from "../layers/providers/Sprites.ts"
+import * as Vercel from "../layers/providers/Vercel.ts"
+import * as SandboxSettings from "../services/SandboxSettings.ts"
+import * as McpServer from "./mcpServer.ts"
+
+/** What is to be served; an unknown name is refused by the registry, which says what there is. */
+const services = Layer.unwrap(
+  Effect.map(SandboxSettings.get(SandboxSettings.provider), (provider) => {
+    switch (Option.getOrUndefined(provider)) {
+      case "vercel":
+        return Embedded.layerConfigOver(Vercel.layerConfig())
+      case "daytona":
+        return Embedded.layerConfigOver(Daytona.layerConfig())
+      case "sprites":
+        return Embedded.layerConfigOver(Layer.provide(Sprites.layerConfig(), FetchHttpClient.layer))
+      default:
+        return Embedded.layerConfig
+    }
+  })
+)
+
+const sandbox = Flag.String("sandbox").pipe(
+  Flag.withDescription("Serve the tools of this sandbox alone, by its id"),
+  Flag.optional
+)
+
+Command.make("effect-sandbox-mcp", { sandbox }, (flags) =>
+  Effect.provide(McpServer.serve({ sandboxId: Option.getOrUndefined(flags.sandbox) }), services)
+).pipe(
+  Command.withDescription("Serves sandboxes as tools of the Model Context Protocol over standard input and output"),
+  Command.run({ version: McpServer.version }),
+  Effect.provide(NodeServices.layer),
+  // The standard output is the protocol's.
+  Effect.tapCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError(cause))),
+  Effect.provideService(Logger.LogToStderr, true),
+  (program) => NodeRuntime.runMain(program, { disableErrorReporting: true })
+)
