@@ -123,6 +123,28 @@ export const crashes = <E>(
       ),
       (context) => Context.get(context, SandboxService)
     )
+  /** Two services find out at once that a machine is gone: one of them makes another. */
+  const recoverAtOnce = Effect.gen(function* () {
+    const { provider, store } = yield* Testing.World
+    const service = serviceOf(Faults.layer(), heir)
+    const both = [yield* service, yield* service] as const
+    const { sandboxId } = yield* both[0].createSandbox({ persistent: false })
+    yield* Effect.forEach(both, (sandboxes) => sandboxes.runCommand(sandboxId, "true"))
+    const { externalSandboxId = "", generation = 1, incarnation = "" } = yield* store.getSandbox(sandboxId)
+    yield* provider.stop({ externalId: externalSandboxId, incarnation }, "delete")
+    const codes = yield* Effect.forEach(
+      both,
+      (sandboxes) => Effect.map(sandboxes.runCommand(sandboxId, "true"), ({ exitCode }) => exitCode),
+      { concurrency: "unbounded" }
+    )
+    assert.deepStrictEqual(codes, [0, 0], name)
+    const machines = yield* Stream.runCollect(provider.find(sandboxId, yield* store.namespace))
+    assert.lengthOf(machines, 1, name)
+    const after = yield* store.getSandbox(sandboxId)
+    assert.deepInclude(after, { status: "active", generation: generation + 1 }, name)
+    yield* both[1].stopSandbox(sandboxId, { delete: true })
+  })
+
   const test = Effect.gen(function* () {
     const { log, store } = yield* Testing.World
     for (const stage of chosen) {
@@ -148,6 +170,7 @@ export const crashes = <E>(
       yield* judge({ what: `${name}, ${stage.name}`, stage, sandboxId, processId, heirs, store, log })
       yield* heirs[0].stopSandbox(sandboxId, { delete: true })
     }
+    yield* recoverAtOnce
   }).pipe(Effect.scoped, Effect.provide(world(make, records)))
   it.live(name, () => test, 120_000)
 }
