@@ -4,7 +4,7 @@ import { Effect } from "effect"
 import type { Outcome } from "./chaos/chaos.ts"
 import { replay } from "./chaos/chaos.ts"
 import { runOnFake } from "./chaos/onFake.ts"
-import { runOnLocal } from "./chaos/onLocal.ts"
+import { runOnMachines } from "./chaos/onMachines.ts"
 
 const proves = ({ kills, operations: ended, violations }: Outcome, again: string, many: number) => {
   assert.strictEqual(violations.join("\n"), "", `again: ${again}`)
@@ -27,7 +27,7 @@ describe("chaos", () => {
   const options = { seed: 1, operations: 150 }
   it.live(
     "on this machine over SQLite: nothing is lost, and nothing is left",
-    () => Effect.map(runOnLocal(options), (outcome) => proves(outcome, replay(options, "local"), 3)),
+    () => Effect.map(runOnMachines("local", options), (outcome) => proves(outcome, replay(options, "local"), 3)),
     120_000
   )
 })

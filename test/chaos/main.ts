@@ -9,7 +9,7 @@ import * as TestClock from "effect/testing/TestClock"
 import type { Outcome } from "./chaos.ts"
 import { replay } from "./chaos.ts"
 import { runOnFake } from "./onFake.ts"
-import { runOnLocal } from "./onLocal.ts"
+import { runOnMachines } from "./onMachines.ts"
 
 const sum = (all: ReadonlyArray<Readonly<Record<string, number>>>): Record<string, number> => {
   const total: Record<string, number> = {}
@@ -54,9 +54,11 @@ const command = Command.make(
   {
     seed: Flag.Int("seed").pipe(Flag.withDefault(1), Flag.withDescription("The first seed")),
     seeds: Flag.Int("seeds").pipe(Flag.withDefault(1), Flag.withDescription("How many, one after the other")),
-    on: Flag.Literals("on", ["fake", "local"]).pipe(
+    on: Flag.Literals("on", ["fake", "local", "vercel", "daytona", "sprites"]).pipe(
       Flag.withDefault("fake"),
-      Flag.withDescription("Machines and records in memory, in virtual time; or processes of this machine over SQLite")
+      Flag.withDescription(
+        "Machines and records in memory, in virtual time; or real processes over SQLite, of this machine or an emulated vendor"
+      )
     ),
     operations: Flag.Int("operations").pipe(Flag.withDefault(1000), Flag.withDescription("How many of each seed")),
     verbose: Flag.Boolean("verbose").pipe(
@@ -69,7 +71,7 @@ const command = Command.make(
     for (let seed = first; seed < first + seeds; seed++) {
       const outcome = yield* on === "fake"
         ? Effect.provide(runOnFake({ seed, operations }), TestClock.layer())
-        : runOnLocal({ seed, operations })
+        : runOnMachines(on, { seed, operations })
       outcomes.push(outcome)
       if (verbose) yield* Console.log(outcome.operations)
       if (outcome.violations.length === 0) continue

@@ -1,9 +1,13 @@
-/** Real processes and files of this machine over SQLite, in real time; afterwards nothing of it may be left. */
+/**
+ * Real processes and files over SQLite, in real time: those of this machine, of which nothing may be left afterwards, or of an
+ * emulated vendor.
+ */
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -12,15 +16,20 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { findByCookie } from "../../src/layers/providers/local/os.ts"
 import { rootTag } from "../../src/layers/providers/local/wire.ts"
+import type { SandboxError } from "../../src/errors.ts"
 import * as Local from "../../src/layers/providers/Local.ts"
 import * as Sql from "../../src/layers/stores/Sql.ts"
 import type { SandboxId } from "../../src/model/Ids.ts"
 import { ProcessLog } from "../../src/services/ProcessLog.ts"
 import * as RecoveryPolicy from "../../src/services/RecoveryPolicy.ts"
+import type { SandboxProvider } from "../../src/services/SandboxProvider.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
 import { SandboxStore } from "../../src/services/SandboxStore.ts"
 import * as Faults from "../../src/testing/Faults.ts"
 import * as Testing from "../../src/testing/Testing.ts"
+import * as Daytona from "../layers/providers/daytona/support.ts"
+import * as Sprites from "../layers/providers/sprites/support.ts"
+import * as Vercel from "../layers/providers/vercel/support.ts"
 import type { Options, Outcome } from "./chaos.ts"
 import { Arena, planOfFaults, run } from "./chaos.ts"
 
@@ -43,20 +52,36 @@ const brief = Layer.succeed(RecoveryPolicy.RecoveryPolicy, {
   store: soon
 })
 
-const world = (root: string) =>
-  Layer.effect(
-    Testing.World,
-    Effect.gen(function* () {
-      const records = yield* Layer.build(
-        Layer.fresh(Sql.layerSqlite({ file: Path.join(root, "sandboxes.sqlite"), namespace: "chaos" }))
-      )
-      return Testing.World.of({
-        provider: yield* Local.make({
+/** Where machines of their own kind come from; their processes are this host's. */
+export type Kind = "local" | "vercel" | "daytona" | "sprites"
+
+const providerOf = (kind: Kind, root: string): Effect.Effect<SandboxProvider, SandboxError, Scope.Scope> =>
+  Effect.suspend(() => {
+    switch (kind) {
+      case "local":
+        return Local.make({
           root: Path.join(root, "local"),
           isolation: "none",
           killGrace: "300 millis",
           supervisorIdle: "200 millis"
-        }),
+        })
+      case "vercel":
+        return Effect.map(Vercel.provider(), ({ provider }) => provider)
+      case "daytona":
+        return Effect.map(Daytona.provider(), ({ provider }) => provider)
+      case "sprites":
+        return Effect.map(Sprites.provider(), ({ provider }) => provider)
+    }
+  })
+
+const world = (kind: Kind, root: string) =>
+  Layer.effect(
+    Testing.World,
+    Effect.gen(function* () {
+      const file = Path.join(root, "sandboxes.sqlite")
+      const records = yield* Layer.build(Layer.fresh(Sql.layerSqlite({ file, namespace: "chaos" })))
+      return Testing.World.of({
+        provider: yield* providerOf(kind, root),
         store: Context.get(records, SandboxStore),
         log: Context.get(records, ProcessLog)
       })
@@ -80,9 +105,15 @@ const arena = (root: string) =>
           )
         ),
         readFile: (id, path) =>
-          Effect.sync(() => {
-            const file = Path.join(root, "local", "sandboxes", id, "workspace", path)
-            return Fs.existsSync(file) ? Fs.readFileSync(file, "utf8") : undefined
+          Effect.gen(function* () {
+            const info = yield* Stream.runHead(provider.find(id, "chaos"))
+            if (Option.isNone(info)) return undefined
+            const machine = yield* provider.connect(info.value.ref, { sandboxId: id, boot: true })
+            return yield* machine.readFile(path).pipe(
+              Stream.decodeText,
+              Stream.mkString,
+              Effect.catchTag("PlatformError", () => Effect.undefined)
+            )
           }),
         emit: (nonce, size, pause) => [
           "sh",
@@ -121,7 +152,7 @@ const filesBelow = (directory: string): ReadonlyArray<string> =>
     : []
 
 /** One run of a seed, in real time. */
-export const runOnLocal = (options: Options): Effect.Effect<Outcome, unknown> =>
+export const runOnMachines = (kind: Kind, options: Options): Effect.Effect<Outcome, unknown> =>
   Effect.gen(function* () {
     const temporary = yield* Effect.acquireRelease(
       Effect.sync(() => Fs.realpathSync(Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-sandbox-chaos-")))),
@@ -139,7 +170,7 @@ export const runOnLocal = (options: Options): Effect.Effect<Outcome, unknown> =>
         Effect.provide(
           Testing.service().pipe(
             Layer.provideMerge(arena(root)),
-            Layer.provideMerge(world(root)),
+            Layer.provideMerge(world(kind, root)),
             Layer.provideMerge(Faults.layer(plan)),
             Layer.provideMerge(brief)
           )
