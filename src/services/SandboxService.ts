@@ -38,7 +38,7 @@ import * as FilesPart from "./internal/Files.ts"
 import type { FileEntry, PortOptions } from "./internal/Files.ts"
 import { insideOf } from "./internal/inside.ts"
 import * as LifecyclePart from "./internal/Lifecycle.ts"
-import type { Created } from "./internal/Lifecycle.ts"
+import type { Created, CreateOptions } from "./internal/Lifecycle.ts"
 import * as MachinesPart from "./internal/Machines.ts"
 import type { Reconnected } from "./internal/Machines.ts"
 import * as ObservedPart from "./internal/Observed.ts"
@@ -68,6 +68,7 @@ export type {
   CheckpointOptions,
   CommandOptions,
   Created,
+  CreateOptions,
   FileEntry,
   ObservedChunk,
   ObservedFinish,
@@ -94,7 +95,7 @@ export class SandboxService extends Context.Service<
      */
     readonly createSandbox: (
       config?: SandboxConfigInput,
-      options?: { readonly sandboxId?: string | undefined }
+      options?: CreateOptions
     ) => Effect.Effect<Created, SandboxError>
     /** The record as it stands in the store; asks no vendor. */
     readonly getSandbox: (id: string) => Effect.Effect<SandboxRecord, SandboxError>
