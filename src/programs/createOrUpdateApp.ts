@@ -18,7 +18,7 @@ export interface Options extends Guest.ProcessOptions {
   readonly repository: string
   /** The default is the repository's own, and later the one that is checked out. */
   readonly branch?: string | undefined
-  /** The name of the setting of this machine that has the token of the repository; `GITHUB_TOKEN`, which may be missing. */
+  /** The name of the setting of this machine that has the token of the repository; for GitHub's `GITHUB_TOKEN`, if there is one. */
   readonly gitTokenEnvName?: string | undefined
   /** Where the app is: absolute, or relative to the workspace. The default is `/workspace/ekairos-app`. */
   readonly appDir?: string | undefined
@@ -58,8 +58,10 @@ d=\${d%/}
 ${Guest.sayTempDirectory}
 printf %s "$d"
 [ -d "$d/.git" ] || exit 4
-r=$(git -C "$d" config --get remote.origin.url) || exit 3
-[ "$r" = "$2" ] || exit 3`
+r=$(git -C "$d" config --get remote.origin.url)
+c=$?
+[ $c -ne 127 ] || exit 1
+[ $c -eq 0 ] && [ "$r" = "$2" ] || exit 3`
 
 /** Takes what is new, and nothing that was changed here: where both were, it fails. */
 const updateScript = `cd "$1" || exit 1
@@ -155,17 +157,19 @@ export const createOrUpdateApp = Effect.fnUntraced(function* (
   const asked = options.appDir ?? "/workspace/ekairos-app"
   if (asked === "") return yield* Guest.invalid(operation, "appDir", "expected a path")
   const packageManager = yield* Guest.checkedPackageManager(operation, options.packageManager)
-  const gitTokenName = options.gitTokenEnvName ?? "GITHUB_TOKEN"
+  const url = yield* checkedRepository(repository, options.gitTokenEnvName !== undefined)
   const gitToken =
-    options.gitTokenEnvName === undefined
-      ? yield* Guest.secretSetting(operation, "gitTokenEnvName", gitTokenName)
-      : Option.some(yield* Guest.requiredSecret(operation, "gitTokenEnvName", gitTokenName))
+    options.gitTokenEnvName !== undefined
+      ? Option.some(yield* Guest.requiredSecret(operation, "gitTokenEnvName", options.gitTokenEnvName))
+      : // It is GitHub's, and nobody else gets it unasked.
+        url?.origin === "https://github.com"
+        ? yield* Guest.secretSetting(operation, "gitTokenEnvName", "GITHUB_TOKEN")
+        : Option.none()
   const instantToken = yield* Guest.requiredSecret(
     operation,
     "instantTokenEnvName",
     options.instantTokenEnvName ?? "INSTANT_PERSONAL_ACCESS_TOKEN"
   )
-  const url = yield* checkedRepository(repository, Option.isSome(gitToken))
   const branch = yield* checkedBranch(options.branch)
   const given = options.instantAppId
   if (given !== undefined && !/^[0-9a-f-]{36}$/i.test(given)) {
@@ -251,11 +255,12 @@ export const createOrUpdateApp = Effect.fnUntraced(function* (
   for (const part of ["schema", "perms"] as const) {
     yield* take(`push-${part}`, "npx", [...cli, "push", part, "--app", instantAppId.value, "--yes"], withToken)
   }
-  const { stdout: commit } = yield* sandboxes.runCommand(sandboxId, "git", ["-C", appDir, "rev-parse", "HEAD"])
+  const head = yield* sandboxes.runCommand(sandboxId, "git", ["-C", appDir, "rev-parse", "HEAD"])
+  if (head.exitCode !== 0) return yield* failure(head.stderr.trim())
   return {
     outcome: isThere ? "updated" : "created",
     appDir,
-    commit: commit.trim(),
+    commit: head.stdout.trim(),
     instantAppId: instantAppId.value,
     steps
   }

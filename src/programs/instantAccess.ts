@@ -118,7 +118,8 @@ const writeHelper = Effect.fnUntraced(function* (sandboxId: string, binding: Bin
  *
  * **Gotchas**: a record keeps the token's name, never its value. When the sandbox is made anew `SandboxSecrets` is asked for
  * {@link secretName}; one that does not know it makes that fail `SecretsRequired`. A token that has been revoked, or is to be
- * another's, needs another sandbox. `params.instantAccess` of the config is taken for this.
+ * another's, needs another sandbox. When only the files cannot be written it fails and the sandbox is there: the same `sandboxId` once more
+ * finishes it. `params.instantAccess` of the config is taken for this.
  */
 export const createSandbox = Effect.fnUntraced(function* (
   access: Access,

@@ -135,6 +135,20 @@ for (const world of worlds) {
 describe("the file with the token", () => {
   const world = Testing.layer().pipe(Layer.provideMerge(NodeServices.layer))
 
+  it.live("is not asked for again, nor is a machine, when what came of it is on record", () =>
+    Effect.gen(function* () {
+      const cloud = yield* Fake.Cloud
+      const { sandboxId } = yield* withTools({ npx: generator() })
+      const options = { appDir: "app", processId: "11111111-2222-4333-8444-55555555555a" }
+      const first = yield* createEkairosApp(sandboxId, options)
+      yield* cloud.vanish(sandboxId)
+      // Nor is the token.
+      const second = yield* createEkairosApp(sandboxId, options).pipe(Effect.provide(settings()))
+      assert.deepStrictEqual(second.result?.stdout, first.result?.stdout)
+      assert.lengthOf(cloud.machines, 0)
+    }).pipe(Effect.scoped, provided, Effect.provide(world))
+  )
+
   it.live("is gone when the process cannot be started", () =>
     Effect.gen(function* () {
       const faults = yield* Faults.Faults

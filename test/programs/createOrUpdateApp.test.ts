@@ -232,8 +232,14 @@ describe("with real git", () => {
       const { fakeGit: _, ...others } = tools
       const guest = yield* withTools(others)
       const options = { repository: `${origin}/served.git`, appDir: "app", instantAppId: appId }
-      const shut = yield* Effect.flip(createOrUpdateApp(guest.sandboxId, options))
+      // GitHub's token is for GitHub.
+      const shut = yield* Effect.flip(
+        createOrUpdateApp(guest.sandboxId, options).pipe(
+          Effect.provide(settings({ INSTANT_PERSONAL_ACCESS_TOKEN: instantToken, GITHUB_TOKEN: gitToken }))
+        )
+      )
       assert.include(shut.message, "the step clone failed with code 128")
+      assert.strictEqual(lines, "")
       const made = yield* createOrUpdateApp(guest.sandboxId, { ...options, gitTokenEnvName: "GIT_TOKEN" })
       assert.strictEqual(made.outcome, "created")
       yield* createOrUpdateApp(guest.sandboxId, { ...options, gitTokenEnvName: "GIT_TOKEN" })
