@@ -111,10 +111,10 @@ const writeHelper = Effect.fnUntraced(function* (sandboxId: string, binding: Bin
 })
 
 /**
- * Makes a sandbox that is bound to a user: `SandboxService.createSandbox`, with the user in its record, with a network policy that adds
- * the user's token to requests for queries (with `transact`, for transactions too) to the server, and with a manifest (`.instant/manifest.json`: app,
- * server, user) and a helper (`.instant/query.sh`) in its workspace. The rest of the config's own policy stays; without one everything
- * can be reached.
+ * Makes a sandbox that is bound to a user: `SandboxService.createSandbox`, with the user in its record, with a network policy that
+ * adds the user's token to requests for queries (with `transact`, for transactions too) to the server, and with a manifest
+ * (`.instant/manifest.json`: app, server, user) and a helper (`.instant/query.sh`) in its workspace. The rest of the config's own policy
+ * stays; without one everything can be reached.
  *
  * **Gotchas**: a record keeps the token's name, never its value. When the sandbox is made anew `SandboxSecrets` is asked for
  * {@link secretName}; one that does not know it makes that fail `SecretsRequired`. A token that has been revoked, or is to be

@@ -30,8 +30,8 @@ export interface CreateOptions {
   /** Makes the call idempotent: the same id and config are the same sandbox. */
   readonly sandboxId?: string | undefined
   /**
-   * Whose it is, for the record; with the store `InstantDb` an id of `$users`, to which it is linked. A sandbox that there is already, by its id or
-   * its name, must be theirs.
+   * Whose it is, for the record; with the store `InstantDb` an id of `$users`, to which it is linked. A sandbox that there is already,
+   * by its id or its name, must be theirs.
    */
   readonly sandboxUserId?: string | undefined
 }
