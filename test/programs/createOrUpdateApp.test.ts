@@ -21,15 +21,15 @@ const adminToken = "pl4nted-admin-token"
 const appId = "11111111-2222-4333-8444-555555555555"
 const provided = Effect.provide(settings({ INSTANT_PERSONAL_ACCESS_TOKEN: instantToken, GIT_TOKEN: gitToken }))
 
-/** Both say what they are called with; a file `fail-<word>` in the app makes them fail. */
+/** Both say what they are called with; a file for a word makes them fail. */
 const tools = {
   pnpm: `echo "pnpm $*" >>$said
-[ ! -e fail-$1 ] || { echo "$1 is broken" >&2; exit 5; }`,
+[ ! -e $said.fail-$1 ] || { echo "$1 is broken" >&2; exit 5; }`,
   npx: `echo "npx $*" >>$said
-[ ! -e fail-$3-$4 ] || { echo "refused $INSTANT_CLI_AUTH_TOKEN" >&2; exit 6; }
+[ ! -e $said.fail-$3-$4 ] || { echo "refused $INSTANT_CLI_AUTH_TOKEN" >&2; exit 6; }
 [ "$(printf %s "$INSTANT_CLI_AUTH_TOKEN" | wc -c | tr -d ' ')" = ${instantToken.length} ] && echo has >>$said
 if [ $3 = init-without-files ]; then
-  [ ! -e fail-init ] || { printf '{\\n  "app": null,\\n  "error": {\\n    "message": "no credit"\\n  }\\n}\\n'; exit 1; }
+  [ ! -e $said.fail-init ] || { printf '{\\n  "app": null,\\n  "error": {\\n    "message": "no credit"\\n  }\\n}\\n'; exit 1; }
   echo '{"app":{"appId":"${appId}","adminToken":"${adminToken}"},"error":null}'
 fi`,
   // What little of it is asked for.
@@ -141,13 +141,12 @@ for (const world of worlds) {
 
       it.effect("stops at the step that fails, says which, and keeps its token from the error", () =>
         Effect.gen(function* () {
-          const { make, said, sandboxes, sh } = yield* start
-          yield* make({ instantAppId: appId })
+          const { folder, make, said, sandboxes, sh } = yield* start
           const failing = Effect.fnUntraced(function* (file: string, options: Partial<Options> = {}) {
-            yield* sh(`touch 'the app/${file}'`)
+            yield* sh(`touch ${folder}/said.${file}`)
             const before = (yield* said).length
             const error = yield* Effect.flip(make(options))
-            yield* sh(`rm 'the app/${file}'`)
+            yield* sh(`rm ${folder}/said.${file}`)
             assert.strictEqual(error.reason._tag, "StepFailed")
             absent(instantToken, { error: shown(error) })
             return { error, said: (yield* said).slice(before) }
@@ -191,9 +190,13 @@ for (const world of worlds) {
             const nowhere = yield* Effect.flip(make({ gitTokenEnvName: "NO_SUCH_TOKEN" }))
             assert.deepInclude(nowhere.reason, { _tag: "MissingSetting", names: ["NO_SUCH_TOKEN"] })
             assert.deepStrictEqual(yield* said, [])
-            yield* make({ instantAppId: appId })
-            assert.include(yield* refused({ repository: "/another" }), "clone of something else")
-            assert.strictEqual(yield* sh("cat 'the app/README'"), "one\n")
+            yield* sh(
+              isReal
+                ? "git init -q 'the app' && git -C 'the app' remote add origin /another"
+                : "mkdir -p 'the app/.git' && echo /another >'the app/.git/origin'"
+            )
+            assert.include(yield* refused({}), "clone of something else")
+            assert.deepStrictEqual(yield* said, [])
           }).pipe(Effect.scoped, provided)
       )
     }
