@@ -8,6 +8,7 @@ import { insideOf } from "../services/internal/inside.ts"
 import { SandboxService } from "../services/SandboxService.ts"
 import * as Guest from "./internal/guestProcess.ts"
 
+/** Where the app is made, and with what. */
 export interface Options extends Guest.ProcessOptions {
   /** Where the app is made: absolute, or relative to the workspace. The default is `/workspace/ekairos-app`. */
   readonly appDir?: string | undefined

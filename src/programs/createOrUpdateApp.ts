@@ -13,6 +13,7 @@ import * as core from "../services/internal/core.ts"
 import { SandboxService } from "../services/SandboxService.ts"
 import * as Guest from "./internal/guestProcess.ts"
 
+/** What the app is made of, where, and with what. */
 export interface Options extends Guest.ProcessOptions {
   /** What `git clone` takes: a URL without credentials, or a path of the sandbox. */
   readonly repository: string
