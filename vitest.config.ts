@@ -13,7 +13,7 @@ const isolated = [
   "test/layers/internal/launcher*.test.ts",
   "test/layers/providers/**/*.test.ts",
   "test/layers/stores/{multiProcess,postgres}.test.ts",
-  "test/services/{crash,crashMatrix,guestFiles,guestFilesCosts,platform,Sandbox,SandboxService}.test.ts"
+  "test/services/{crash,crashMatrix,crashSignals,guestFiles,guestFilesCosts,platform,Sandbox,SandboxService}.test.ts"
 ]
 
 export default defineConfig({

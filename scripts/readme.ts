@@ -24,17 +24,20 @@ const row = (cells: ReadonlyArray<string>): string => `| ${cells.join(" | ")} |`
 const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): string =>
   [row(head), `|${"---|".repeat(head.length)}`, ...rows.map(row)].join("\n")
 
+/** Every setting of the core, the stores and the providers. */
+export const allSettings = [
+  ...SandboxSettings.all,
+  ...InstantDb.settings,
+  ...Postgres.settings,
+  ...Vercel.settings,
+  ...Daytona.settings,
+  ...Sprites.settings
+]
+
 const settings = (): string =>
   table(
     ["setting", "default", "meaning"],
-    [
-      ...SandboxSettings.all,
-      ...InstantDb.settings,
-      ...Postgres.settings,
-      ...Vercel.settings,
-      ...Daytona.settings,
-      ...Sprites.settings
-    ].map((setting) => [`\`${setting.name}\``, setting.fallback, setting.description])
+    allSettings.map((setting) => [`\`${setting.name}\``, setting.fallback, setting.description])
   )
 
 /** What every method that reaches a machine can fail with; the others are told as what they have besides. */

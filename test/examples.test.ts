@@ -20,11 +20,26 @@ describe("examples", () => {
     assert.isAtLeast(stdout.split("\n").filter((line) => line.startsWith("ok  ")).length, 18)
   }, 150_000)
 
-  it("quickstart runs", async () => {
+  const uuid = "[0-9a-f-]{36}"
+  const orphan = `OrphanMachine \\(delete\\)  local  sandbox ${uuid}: there is no record of it`
+  const says: ReadonlyArray<readonly [name: string, output: string]> = [
+    ["quickstart.ts", "ada\ngrace\nthere is no such program\n"],
+    ["previewServer.ts", "<h1>Hello</h1>\n<h1>Hello, preview</h1>\nthe server ended with Signalled\n"],
+    [
+      "nightlyReconcile.ts",
+      `1 steps, none of them taken, 0 failures\nplanned  ${orphan}\n1 steps, 0 failures\ndone  ${orphan}\n0 steps, 0 failures\nin use\n`
+    ],
+    [
+      "processEvents.ts",
+      `step 1\nstep 2\nstep 3\n-- the connection breaks\n-- nobody reads, and the process is running
+step 4\nstep 5\nstep 6\n-- all of it\n-- once more: 204, another process: 404\n`
+    ]
+  ]
+  it.each(says)("%s runs", async (name, output) => {
     const directory = await mkdtemp(join(tmpdir(), "effect-sandbox-example-"))
     try {
-      const { stdout } = await run(process.execPath, [example("quickstart.ts"), directory])
-      assert.strictEqual(stdout, "ada\ngrace\nthere is no such program\n")
+      const { stdout } = await run(process.execPath, [example(name), directory])
+      assert.match(stdout, new RegExp(`^${output}$`))
     } finally {
       await rm(directory, { recursive: true, force: true })
     }

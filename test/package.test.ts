@@ -99,6 +99,7 @@ describe("the packed package", () => {
     const top = await readdir(join(folder, "node_modules", name))
     assert.deepStrictEqual(top.filter((file) => file !== "node_modules").sort(), [
       "LICENSE",
+      "MIGRATION.md",
       "README.md",
       "dist",
       "package.json",

@@ -2,7 +2,7 @@
  * What a user asks for. Untrusted: decode it with {@link decode}, which refuses unknown fields and names the new field for
  * one that `@ekairos/sandbox` called otherwise.
  */
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
@@ -118,8 +118,8 @@ export const StoredConfig = Schema.Struct({
 })
 export type StoredConfig = typeof StoredConfig.Type
 
-/** Fields of `@ekairos/sandbox` that have another name here. */
-const renamed: Record<string, string> = {
+/** Fields of `@ekairos/sandbox` that have another name here: the old name, at any place, and the new one. */
+export const renamedFields: Readonly<Record<string, string>> = {
   timeoutMs: "timeout",
   snapshotExpirationMs: "snapshotExpiration",
   autoStopIntervalMin: "autoStopInterval",
@@ -132,7 +132,7 @@ const findRenamed = (input: unknown, path: ReadonlyArray<string>): string | unde
   if (!Predicate.isObject(input) || Redacted.isRedacted(input)) return undefined
   if (path.length === 1 && ["params", "providerOptions", "env"].includes(path[0] ?? "")) return undefined
   for (const [key, value] of Object.entries(input)) {
-    const to = Object.hasOwn(renamed, key) ? renamed[key] : undefined
+    const to = Object.hasOwn(renamedFields, key) ? renamedFields[key] : undefined
     if (to !== undefined) return `${[...path, key].join(".")} is called ${[...path, to].join(".")} here`
     const nested = path.length < 2 ? findRenamed(value, [...path, key]) : undefined
     if (nested !== undefined) return nested
@@ -184,6 +184,49 @@ export const decode = (input: unknown): Result.Result<SandboxConfig, InvalidConf
         : Result.fail(new InvalidConfig({ issue: `two secrets with different values have the name ${name}` }))
     }
   )
+}
+
+/** The sections that `@ekairos/sandbox` kept in the `params` of a record. */
+const originalSections = ["vercel", "daytona", "sprites"] as const
+
+const isOriginalSection = (name: string): boolean => originalSections.some((section) => section === name)
+
+/** Its fields with their new names; intervals were in minutes. */
+const fromOriginalSection = (section: object) =>
+  Object.fromEntries(
+    Object.entries(section)
+      .filter(([, value]: readonly [string, unknown]) => value !== null)
+      .map(([key, value]: readonly [string, unknown]) => [
+        Object.hasOwn(renamedFields, key) ? renamedFields[key] : key,
+        key.endsWith("Min") && Predicate.isNumber(value) ? Duration.minutes(value) : value
+      ])
+  )
+
+const decodeLeniently = Schema.decodeUnknownResult(SandboxConfig)
+
+/**
+ * The config of a record that `@ekairos/sandbox` wrote, which kept none: the fields of the record, and the sections in its `params`. A
+ * field of theirs that means nothing here is left out; one that does and has no fitting value is `InvalidConfig`.
+ */
+export const fromOriginal = (fields: {
+  readonly [name: string]: unknown
+  readonly params?: JsonObject | undefined
+}): Result.Result<StoredConfig, InvalidConfig> => {
+  const { params = {}, ...others } = fields
+  const own = Object.entries(params).filter(([name]) => !isOriginalSection(name))
+  const sections = originalSections.flatMap((name) => {
+    const section: unknown = params[name]
+    return isSection(section) ? [[name, fromOriginalSection(section)] as const] : []
+  })
+  const input = {
+    ...others,
+    ...(own.length === 0 ? {} : { params: Object.fromEntries(own) }),
+    ...Object.fromEntries(sections)
+  }
+  return Result.mapBoth(decodeLeniently(withoutUndefined(input, false)), {
+    onFailure: (error) => new InvalidConfig({ issue: issueText(error.issue) }),
+    onSuccess: toStored
+  })
 }
 
 /** A name that would stand for two values: a machine that is made anew would get one of them in both places. */

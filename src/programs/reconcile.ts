@@ -20,17 +20,17 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { InvalidArgument, SandboxError, Store, Unknown } from "../errors.ts"
+import { InvalidArgument, SandboxError, Unknown } from "../errors.ts"
 import type { ProcessId, SandboxId } from "../model/Ids.ts"
 import type { Recovery } from "../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../model/SandboxRecord.ts"
 import * as core from "../services/internal/core.ts"
+import { notWaiting, underLease } from "../services/internal/lease.ts"
 import { LeaseOwner } from "../services/LeaseOwner.ts"
 import { RecoveryPolicy } from "../services/RecoveryPolicy.ts"
 import { ProviderRegistry } from "../services/ProviderRegistry.ts"
 import type { MachineInfo, MachineRef, SandboxProvider } from "../services/SandboxProvider.ts"
 import { SandboxService } from "../services/SandboxService.ts"
-import type { SandboxPatch } from "../services/SandboxStore.ts"
 import { SandboxStore } from "../services/SandboxStore.ts"
 
 /** Options of {@link run}. Durations above zero. */
@@ -116,8 +116,6 @@ const isAnothers = ({ reason }: SandboxError): boolean =>
 /** For a step that is not so any more. */
 const left = Effect.succeed<Outcome>({ _tag: "left" })
 const done = Effect.succeed<Outcome>({ _tag: "done" })
-
-const renewEvery = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
 
 interface Settings {
   readonly dryRun: boolean
@@ -222,8 +220,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const sandboxes = yield* SandboxService
   const store = yield* SandboxStore
   const registry = yield* ProviderRegistry
-  const retryStore = core.retryStore({ policy: yield* RecoveryPolicy })
-  const owner = yield* Effect.flatMap(LeaseOwner, ({ name }) => name)
+  const policy = yield* RecoveryPolicy
+  const { isDead, name } = yield* LeaseOwner
   const names = options.providers ?? registry.names
   const providers = new Map<string, SandboxProvider>()
   for (const name of names) providers.set(name, yield* registry.get(name))
@@ -262,41 +260,14 @@ const make = Effect.fnUntraced(function* (options: Options) {
       Effect.map(Option.getOrUndefined)
     )
 
-  /**
-   * Acts on the record as it is under its lease, which is renewed meanwhile: whoever takes it over interrupts `act`, and `write` fails.
-   * What `act` does before it can be repeated.
-   */
-  const held = (
-    id: SandboxId,
-    act: (
-      record: SandboxRecord,
-      write: (patch: SandboxPatch) => Effect.Effect<void, SandboxError>
-    ) => Effect.Effect<Outcome, SandboxError>
-  ): Effect.Effect<Outcome, SandboxError> =>
-    Effect.acquireUseRelease(
-      store.acquireSandboxLease(id, { owner, ttl: core.leaseTtl }),
-      (record) => {
-        const lease = core.leaseOf(record)
-        const write = (patch: SandboxPatch) =>
-          Effect.gen(function* () {
-            const current = yield* store.getSandbox(id)
-            if (current.lease?.epoch !== lease.epoch) {
-              return yield* core.failure(current, operation, new Store({ kind: "LeaseLost" }))
-            }
-            yield* store.updateSandbox(id, current.version ?? 0, patch)
-          }).pipe(
-            // Only a renewal can come in between.
-            Effect.retry({ while: core.isConflict, times: 20 })
-          )
-        const renew = retryStore(store.renewSandboxLease(id, lease, core.leaseTtl)).pipe(
-          Effect.repeat(Schedule.spaced(renewEvery)),
-          Effect.andThen(Effect.never),
-          Effect.delay(renewEvery)
-        )
-        return Effect.raceFirst(act(record, write), renew)
-      },
-      (record) => Effect.ignore(retryStore(store.releaseSandboxLease(id, core.leaseOf(record))))
-    )
+  /** Whether somebody is at it, who is not known to be dead. */
+  const isHeld = (record: { readonly lease?: SandboxRecord["lease"] }, now: number): Effect.Effect<boolean> =>
+    record.lease !== undefined && isLeased(record, now)
+      ? Effect.map(isDead(record.lease.owner), (dead) => !dead)
+      : Effect.succeed(false)
+
+  /** What it does before its lease is lost can be repeated. */
+  const held = underLease({ store, policy, owner: yield* name, isDead }, notWaiting)
 
   /** The machines of this namespace by provider; absent for a provider that could not tell all of them. */
   const listed = Effect.gen(function* () {
@@ -321,7 +292,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
       const isYoung = createdAt !== undefined && createdAt > now - settings.grace
       const record = yield* find(sandboxId)
       // The record of another provider of ours knows nothing of this machine.
-      if (isYoung || (record !== undefined && (isLeased(record, now) || record.provider !== provider.name))) return
+      if (isYoung || (record !== undefined && record.provider !== provider.name)) return
+      if (record !== undefined && (yield* isHeld(record, now))) return
       const verdict = judge(info, record)
       if (verdict === undefined) return
       const { action, why } = verdict
@@ -332,7 +304,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
             Effect.flatMap(find(sandboxId), (again) =>
               again === undefined ? Effect.andThen(provider.stop(ref, action), done) : left
             )
-          : held(sandboxId, (current) =>
+          : held(sandboxId, ({ record: current }) =>
               judge(info, current)?.action === action ? Effect.andThen(provider.stop(ref, action), done) : left
             )
       )
@@ -340,7 +312,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   /** Deletes what a creation that was cut off has left, and says so in the record. */
   const rollBack = (provider: SandboxProvider, id: SandboxId) =>
-    held(id, (record, write) =>
+    held(id, ({ record, update }) =>
       Effect.gen(function* () {
         const isCutOff = record.status === "creating" || (record.status === "error" && record.stopPending !== undefined)
         if (!isCutOff) return yield* left
@@ -351,7 +323,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
           // A sandbox that was active once may have checkpoints on its machine.
           Stream.runForEach(({ ref }) => provider.stop(ref, record.incarnation === undefined ? "delete" : "stop"))
         )
-        yield* write({
+        yield* update({
           status: "error",
           error: record.error ?? "its creation was cut off",
           stopPending: undefined,
@@ -371,11 +343,11 @@ const make = Effect.fnUntraced(function* (options: Options) {
     mayReport: boolean,
     settle: (processId: ProcessId) => Effect.Effect<unknown, SandboxError>
   ) =>
-    store.listProcesses({ sandboxId, status: open }).pipe(
+    store.listProcesses({ sandboxId, status: open }, { onUnreadable: noted }).pipe(
       Stream.runForEach((process) =>
         Effect.gen(function* () {
           const now = yield* Clock.currentTimeMillis
-          if ((process.observed === true && mayReport) || isLeased(process, now)) return
+          if ((process.observed === true && mayReport) || (yield* isHeld(process, now))) return
           yield* take(
             Step.ProcessLost({ provider, sandboxId, processId: process.id, why }),
             // Somebody may have brought the sandbox back meanwhile, and the process with it.
@@ -429,8 +401,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
       if (found === undefined) {
         // It is there again, or the vendor's listing was behind.
         if (record.goneAt !== undefined && !settings.dryRun) {
-          yield* held(record.id, (current, write) =>
-            current.goneAt === undefined ? left : Effect.andThen(write({ goneAt: undefined }), done)
+          yield* held(record.id, ({ record: current, update }) =>
+            current.goneAt === undefined ? left : Effect.andThen(update({ goneAt: undefined }), done)
           )
         }
         return
@@ -442,13 +414,13 @@ const make = Effect.fnUntraced(function* (options: Options) {
       if (action === "shutdown" || record.goneAt === undefined) {
         yield* take(
           Step.MachineGone({ ...base, action, why: found.why }),
-          held(record.id, (current, write) =>
+          held(record.id, ({ record: current, update }) =>
             Effect.gen(function* () {
               const isSame = current.status === "active" && current.incarnation === record.incarnation
               const again = isSame ? yield* probe(current, provider, isOver) : undefined
               if (again === undefined) return yield* left
               if (again.isThere) yield* provider.stop(again.ref, "delete")
-              yield* write(
+              yield* update(
                 action === "shutdown" ? { status: "shutdown", shutdownAt: now } : { goneAt: current.goneAt ?? now }
               )
               return yield* done
@@ -465,7 +437,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       const provider = providers.get(current.provider)
       const now = yield* Clock.currentTimeMillis
       const isYoung = (current.updatedAt ?? current.createdAt) > now - settings.grace
-      if (provider === undefined || isYoung || isLeased(current, now)) return
+      if (provider === undefined || isYoung || (yield* isHeld(current, now))) return
       const base = { provider: provider.name, sandboxId: current.id }
       switch (current.status) {
         case "creating":
@@ -509,9 +481,29 @@ const make = Effect.fnUntraced(function* (options: Options) {
       }
     }).pipe(guarded)
 
+  /** Open processes whose sandbox has no record any more: nobody comes by them. */
+  const orphanProcesses = Effect.fnUntraced(function* (sandboxIds: ReadonlySet<SandboxId>) {
+    const now = yield* Clock.currentTimeMillis
+    yield* store.listProcesses({ status: open }, { onUnreadable: noted }).pipe(
+      Stream.filter(({ sandboxId }) => !sandboxIds.has(sandboxId)),
+      Stream.filter(({ provider }) => providers.has(provider)),
+      Stream.filter((process) => (process.updatedAt ?? process.startedAt) <= now - settings.grace),
+      Stream.runForEach((process) =>
+        Effect.gen(function* () {
+          if ((yield* isHeld(process, now)) || (yield* find(process.sandboxId)) !== undefined) return
+          const { id, provider, sandboxId } = process
+          yield* take(
+            Step.ProcessLost({ provider, sandboxId, processId: id, why: "its sandbox has no record" }),
+            Effect.andThen(sandboxes.attachProcess(id), done)
+          )
+        }).pipe(guarded)
+      )
+    )
+  })
+
   const expiredProcesses = Effect.fnUntraced(function* (age: number) {
     const now = yield* Clock.currentTimeMillis
-    yield* store.listProcesses({ status: ["exited", "failed", "killed", "lost"] }).pipe(
+    yield* store.listProcesses({ status: ["exited", "failed", "killed", "lost"] }, { onUnreadable: noted }).pipe(
       Stream.filter((process) => providers.has(process.provider)),
       Stream.filter((process) => {
         const endedAt = process.exitedAt ?? process.streamFinishedAt ?? process.updatedAt ?? process.startedAt
@@ -531,23 +523,33 @@ const make = Effect.fnUntraced(function* (options: Options) {
     )
   })
 
+  /** Whether the vendor has nothing of a sandbox: neither a machine that carries its tag nor a checkpoint. */
+  const hasNothing = (id: SandboxId, provider: SandboxProvider) =>
+    Effect.gen(function* () {
+      const machine = yield* Stream.runHead(provider.find(id, yield* store.namespace))
+      if (Option.isSome(machine) || Option.isNone(provider.checkpoints)) return Option.isNone(machine)
+      return Option.isNone(yield* Stream.runHead(provider.checkpoints.value.list(id, Option.none())))
+    })
+
   const expiredSandboxes = Effect.fnUntraced(function* (age: number) {
     const now = yield* Clock.currentTimeMillis
-    yield* store.listSandboxes({ status: ["shutdown", "error"] }).pipe(
+    yield* store.listSandboxes({ status: ["shutdown", "error"] }, { onUnreadable: noted }).pipe(
       Stream.filter((current) => {
         const endedAt = current.shutdownAt ?? current.updatedAt ?? current.createdAt
-        const isEmpty = current.externalSandboxId === undefined && current.stopPending === undefined
-        return providers.has(current.provider) && isEmpty && endedAt < now - age && !isLeased(current, now)
+        return current.stopPending === undefined && endedAt < now - age && !isLeased(current, now)
       }),
-      Stream.runForEach(({ id, provider, version }) =>
+      Stream.runForEach(({ externalSandboxId, id, provider: name, status, version }) =>
         Effect.gen(function* () {
-          const process = yield* Stream.runHead(store.listProcesses({ sandboxId: id }))
-          if (Option.isSome(process)) return
+          const provider = providers.get(name)
+          if (provider === undefined) return
+          // A machine that was stopped is kept with its sandbox. That of an `error` is gone, if nobody has brought it back.
+          const isEmpty = externalSandboxId === undefined || (status === "error" && (yield* hasNothing(id, provider)))
+          if (!isEmpty || Option.isSome(yield* Stream.runHead(store.listProcesses({ sandboxId: id })))) return
           yield* take(
-            Step.SandboxExpired({ provider, sandboxId: id, why: "it ended longer ago than sandboxes are kept" }),
+            Step.SandboxExpired({ provider: name, sandboxId: id, why: "it ended longer ago than sandboxes are kept" }),
             Effect.andThen(store.deleteSandbox(id, version ?? 0), done)
           )
-        })
+        }).pipe(guarded)
       )
     )
   })
@@ -567,13 +569,16 @@ const make = Effect.fnUntraced(function* (options: Options) {
           discard: true
         })
       }
-      yield* Stream.runForEach(
-        Stream.mapEffect(store.listSandboxes(), (current) => record(current, machines), {
+      const sandboxIds = new Set<SandboxId>()
+      yield* store.listSandboxes({}, { onUnreadable: noted }).pipe(
+        Stream.tap(({ id }) => Effect.sync(() => void sandboxIds.add(id))),
+        Stream.mapEffect((current) => record(current, machines), {
           concurrency: settings.concurrency,
           unordered: true
         }),
-        () => Effect.void
+        Stream.runDrain
       )
+      yield* orphanProcesses(sandboxIds)
     })
   )
   if (settings.keepProcesses !== undefined) yield* part(expiredProcesses(settings.keepProcesses))

@@ -47,8 +47,8 @@ import * as PlatformPart from "./internal/Platform.ts"
 import type { PlatformServices } from "./internal/Platform.ts"
 import * as ProcessesPart from "./internal/Processes.ts"
 import type { ProcessOptions, SandboxProcess } from "./internal/Processes.ts"
-import { retriedLog, retriedStore } from "./internal/retriedReads.ts"
 import * as Skills from "./internal/skills.ts"
+import { logCalls, storeCalls } from "./internal/storeCalls.ts"
 import * as spawner from "./internal/spawner.ts"
 import type { SandboxProcessHandle } from "./internal/spawner.ts"
 import { LeaseOwner } from "./LeaseOwner.ts"
@@ -294,11 +294,12 @@ const populated =
 const make = Effect.gen(function* () {
   const owner = yield* LeaseOwner
   const policy = yield* RecoveryPolicy
+  const settings = yield* serviceSettings
   const self: Core = {
-    store: retriedStore(yield* SandboxStore, policy.store),
-    log: retriedLog(yield* ProcessLog, policy.store),
+    store: storeCalls(yield* SandboxStore, policy.store, settings.requestTimeout),
+    log: logCalls(yield* ProcessLog, policy.store, settings.requestTimeout),
     registry: yield* ProviderRegistry,
-    settings: yield* serviceSettings,
+    settings,
     policy,
     secrets: yield* SandboxSecrets,
     owner: yield* owner.name,

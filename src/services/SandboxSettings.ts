@@ -172,7 +172,7 @@ export const commandTimeout = duration({
 export const requestTimeout = duration({
   name: "SANDBOX_REQUEST_TIMEOUT",
   fallback: "30 seconds",
-  description: "The deadline of one call to a vendor"
+  description: "The deadline of one call to a vendor or a store"
 })
 
 /** `SANDBOX_IDLE_TTL`. */
@@ -200,6 +200,7 @@ export interface ServiceSettings {
   readonly provider: Option.Option<string>
   readonly maxOutputBytes: number
   readonly commandTimeout: Option.Option<Duration.Duration>
+  readonly requestTimeout: Duration.Duration
   readonly idleTtl: Duration.Duration
 }
 
@@ -209,6 +210,7 @@ export const serviceSettings: Effect.Effect<ServiceSettings, SandboxError> = Eff
     provider: yield* get(provider),
     maxOutputBytes: Option.getOrElse(yield* get(maxOutputBytes), () => 262_144),
     commandTimeout: yield* get(commandTimeout),
+    requestTimeout: Option.getOrElse(yield* get(requestTimeout), () => Duration.seconds(30)),
     idleTtl: Option.getOrElse(yield* get(idleTtl), () => Duration.minutes(5))
   }
 })

@@ -7,6 +7,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Struct from "effect/Struct"
@@ -34,6 +35,15 @@ export interface ProcessFilter {
   readonly sandboxId?: SandboxId | undefined
   readonly status?: ReadonlyArray<ProcessStatus> | undefined
   readonly kind?: ProcessKind | undefined
+}
+
+/** How a list is read. */
+export interface ListOptions {
+  /**
+   * Is told of each record that this version cannot read (`RecordTooNew`, `Store(Malformed)`), which is left out. Without it the
+   * stream fails there: a list that lacks something does not look whole.
+   */
+  readonly onUnreadable?: ((error: SandboxError) => Effect.Effect<void>) | undefined
 }
 
 /** A change: a key with `undefined` removes the field. `id`, `version` and `schemaVersion` are not yours to change. */
@@ -118,7 +128,10 @@ export class SandboxStore extends Context.Service<
     /** `NotFound`, `RecordTooNew`, or `Store(Malformed)` for a row that does not decode. */
     readonly getSandbox: (id: SandboxId) => Effect.Effect<SandboxRecord, SandboxError>
     /** Newest first; pages of 100 are read as the stream is pulled. */
-    readonly listSandboxes: (filter?: SandboxFilter) => Stream.Stream<SandboxRecord, SandboxError>
+    readonly listSandboxes: (
+      filter?: SandboxFilter,
+      options?: ListOptions
+    ) => Stream.Stream<SandboxRecord, SandboxError>
     /** Compare-and-set; yields the new record. `Store(Conflict)` when somebody wrote in between. */
     readonly updateSandbox: (
       id: SandboxId,
@@ -142,7 +155,10 @@ export class SandboxStore extends Context.Service<
     readonly releaseSandboxLease: (id: SandboxId, lease: Lease) => Effect.Effect<void, SandboxError>
     readonly insertProcess: (record: ProcessRecord) => Effect.Effect<ProcessRecord, SandboxError>
     readonly getProcess: (id: ProcessId) => Effect.Effect<ProcessRecord, SandboxError>
-    readonly listProcesses: (filter?: ProcessFilter) => Stream.Stream<ProcessRecord, SandboxError>
+    readonly listProcesses: (
+      filter?: ProcessFilter,
+      options?: ListOptions
+    ) => Stream.Stream<ProcessRecord, SandboxError>
     readonly updateProcess: (
       id: ProcessId,
       expectedVersion: number,
@@ -241,11 +257,17 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
     const remove = (id: string, expectedVersion: number) =>
       Effect.asVoid(self.backend.remove(id, expectedVersion)).pipe(span(`delete${self.name}`, id))
 
-    const list = (filter: Filter) =>
+    const list = (filter: Filter, { onUnreadable }: ListOptions = {}) =>
       Stream.paginate(Option.none<Row>(), (after) =>
         Effect.gen(function* () {
           const rows = yield* self.backend.page({ filter, after, limit: pageSize })
-          const records = yield* Effect.forEach(rows, (row) => decode(`list${self.name}`, row))
+          const records: Array<A> = []
+          for (const row of rows) {
+            const decoded = yield* Effect.result(decode(`list${self.name}`, row))
+            if (Result.isSuccess(decoded)) records.push(decoded.success)
+            else if (onUnreadable === undefined) return yield* decoded.failure
+            else yield* onUnreadable(decoded.failure)
+          }
           const last = rows.at(-1)
           return [
             records,
@@ -339,7 +361,7 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
     namespace: primitives.namespace,
     insertSandbox: sandboxes.insert,
     getSandbox: sandboxes.get,
-    listSandboxes: (filter = {}) => sandboxes.list(filter),
+    listSandboxes: (filter = {}, options) => sandboxes.list(filter, options),
     updateSandbox: sandboxes.update,
     deleteSandbox: sandboxes.remove,
     acquireSandboxLease: sandboxes.acquireLease,
@@ -347,7 +369,7 @@ export const make = (primitives: Primitives): SandboxStore["Service"] => {
     releaseSandboxLease: sandboxes.releaseLease,
     insertProcess: processes.insert,
     getProcess: processes.get,
-    listProcesses: (filter = {}) => processes.list(filter),
+    listProcesses: (filter = {}, options) => processes.list(filter, options),
     updateProcess: processes.update,
     deleteProcess: processes.remove,
     acquireProcessLease: processes.acquireLease,

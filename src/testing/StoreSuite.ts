@@ -536,6 +536,31 @@ export const suite = <E, R = never>(
         })
       )
 
+      it.effect("a list leaves out what this version cannot read if somebody wants to be told of it, and goes on", () =>
+        Effect.gen(function* () {
+          const store = yield* SandboxStore
+          const purpose = unique("unreadable")
+          const good = yield* store.insertSandbox(sandboxRecord({ purpose, createdAt: 1000 }))
+          const newer: Row = { ...rowOf(sandboxRecord({ purpose, createdAt: 3000 })), schemaVersion: schemaVersion + 1 }
+          const odd: Row = { ...rowOf(sandboxRecord({ purpose, createdAt: 2000 })), status: "melted" }
+          yield* plant("sandbox", newer)
+          yield* plant("sandbox", odd)
+          const { sandboxId } = processRecord()
+          const process: Row = { ...rowOf(processRecord({ sandboxId })), status: "melted" }
+          yield* plant("process", process)
+          const told: Array<unknown> = []
+          const onUnreadable = ({ processId, reason, sandboxId }: SandboxError) =>
+            Effect.sync(() => void told.push([sandboxId ?? processId, reason._tag]))
+          assert.deepStrictEqual(yield* ids(store.listSandboxes({ purpose }, { onUnreadable })), [good.id])
+          assert.deepStrictEqual(yield* ids(store.listProcesses({ sandboxId }, { onUnreadable })), [])
+          assert.deepStrictEqual(told, [
+            [newer.id, "RecordTooNew"],
+            [odd.id, "Store"],
+            [process.id, "Store"]
+          ])
+        })
+      )
+
       it.effect("a record of @ekairos/sandbox, without version and config, is read and written", () =>
         Effect.gen(function* () {
           const store = yield* SandboxStore

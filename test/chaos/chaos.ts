@@ -1,12 +1,14 @@
 /**
  * Random runs of everything at once against a model of what must be true afterwards. One seed is one plan: which operations, on
- * which sandbox, by which service, and what goes wrong at the vendor and in the store. Time is virtual.
+ * which sandbox, by which service, and what goes wrong at the vendor and in the store. Where that happens is an {@link Arena}:
+ * machines and records in memory in virtual time, or real processes and files of this machine over SQLite.
  *
  * Two services share the machines and the records. One lives through the run; the other one is killed again and again, as by
  * SIGKILL, and started anew.
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -18,27 +20,59 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { SandboxError } from "../../src/errors.ts"
 import { isSandboxError } from "../../src/errors.ts"
-import * as Fake from "../../src/layers/providers/Fake.ts"
 import type { ProcessId, SandboxId } from "../../src/model/Ids.ts"
 import { isTerminal } from "../../src/model/Process.ts"
 import { isOutput } from "../../src/model/ProcessEvent.ts"
 import * as Reconcile from "../../src/programs/reconcile.ts"
+import { LeaseOwner } from "../../src/services/LeaseOwner.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
 import * as Faults from "../../src/testing/Faults.ts"
 import { newProcessId } from "../../src/testing/internal/stores.ts"
 import * as Testing from "../../src/testing/Testing.ts"
 
+/** A machine as its vendor knows it. */
+export interface ArenaMachine {
+  readonly externalId: string
+  readonly incarnation: string
+  readonly sandboxId: SandboxId
+  readonly running: boolean
+}
+
+/** Where a run happens, seen from outside of the library. */
+export interface ArenaService {
+  /** Its machine is gone, or has stopped by itself. */
+  readonly vanish: (id: SandboxId) => Effect.Effect<unknown, SandboxError>
+  readonly halt: (id: SandboxId) => Effect.Effect<unknown, SandboxError>
+  readonly machines: Effect.Effect<ReadonlyArray<ArenaMachine>, SandboxError>
+  readonly readFile: (id: SandboxId, path: string) => Effect.Effect<string | undefined, SandboxError>
+  /** A command that says {@link lines} and takes `size` times `pause` ms of virtual time. */
+  readonly emit: (nonce: string, size: number, pause: number) => readonly [string, ReadonlyArray<string>]
+  /** How often each nonce was run. */
+  readonly started: Effect.Effect<ReadonlyMap<string, number>>
+  /** Time that passes without anything to do, as it is there. */
+  readonly scaled: (virtual: Duration.Input) => Duration.Duration
+  /** Whether a dead service's leases end with their time; otherwise the others know that it is dead. */
+  readonly waitsForLeases: boolean
+  /** An operation that has not ended by then never will. */
+  readonly patience: Duration.Duration
+  /** Of a call that is late. */
+  readonly maxDelay: Duration.Input
+}
+export class Arena extends Context.Service<Arena, ArenaService>()("test/chaos/Arena") {}
+
 /** What goes wrong at the vendor, and in the store. */
-const planOfFaults = (seed: string): Faults.Plan => [
+export const planOfFaults = (seed: string, maxDelay: Duration.Input): Faults.Plan => [
   Faults.seeded({
     seed,
     rates: { fail: 0.04, rateLimited: 0.02, loseAnswer: 0.03, delay: 0.05, cut: 0.03 },
-    maxByte: 400
+    maxByte: 400,
+    maxDelay
   }),
   Faults.seeded({
     seed: `store ${seed}`,
     rates: { fail: 0.02, loseAnswer: 0.02, delay: 0.02 },
-    operations: [...Faults.storeOperations, ...Faults.logOperations]
+    operations: [...Faults.storeOperations, ...Faults.logOperations],
+    maxDelay
   })
 ]
 
@@ -116,13 +150,8 @@ const planOf = ({ operations, seed }: Options) =>
   }).pipe(Random.withSeed(seed))
 
 /** The output of a command: what it must have said if it has said all. */
-const lines = (nonce: string, size: number) => Array.from({ length: size }, (_, line) => `${nonce} line ${line}\n`)
-
-/** Says its lines one by one, in a time that depends on nothing else. */
-const emit: Fake.Command = ({ args: [nonce = "", size = "0", pause = "0"] }) =>
-  Stream.fromIterable(lines(nonce, Number(size))).pipe(
-    Stream.mapEffect((line) => Effect.as(Effect.sleep(Number(pause)), Fake.stdout(line)))
-  )
+export const lines = (nonce: string, size: number) =>
+  Array.from({ length: size }, (_, line) => `${nonce} line ${line}\n`)
 
 /** What the run knows of a sandbox. */
 interface Model {
@@ -150,11 +179,14 @@ interface Asked {
   readonly size: number
 }
 
-const startAsked = (sandboxes: SandboxService["Service"], { id, nonce, processId, size }: Asked) =>
-  sandboxes.runCommandProcess(id, "emit", [nonce, String(size), String(size * 200)], {
-    processId,
-    metadata: { nonce, size }
-  })
+const startAsked = (
+  arena: ArenaService,
+  sandboxes: SandboxService["Service"],
+  { id, nonce, processId, size }: Asked
+) => {
+  const [command, args] = arena.emit(nonce, size, size * 200)
+  return sandboxes.runCommandProcess(id, command, args, { processId, metadata: { nonce, size } })
+}
 
 interface Run {
   readonly nonce: string
@@ -166,12 +198,23 @@ type Failure = SandboxError | PlatformError.PlatformError
 
 const tagOf = (error: Failure): string => (isSandboxError(error) ? error.reason._tag : error.reason._tag)
 
-/** One run of a seed. */
-export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
+/** One run of a seed, in whatever arena is around. */
+export const run = (
+  options: Options
+): Effect.Effect<Outcome, unknown, Arena | Testing.World | Faults.Faults | Scope.Scope> =>
   Effect.gen(function* () {
     const plan = yield* planOf(options)
     const faults = yield* Faults.Faults
-    const cloud = yield* Fake.Cloud
+    const arena = yield* Arena
+    // Who is dead the others know at once, if this arena has no time to let leases expire in.
+    const dead = new Set<string>()
+    let named = 0
+    const owner = arena.waitsForLeases
+      ? Layer.empty
+      : Layer.succeed(LeaseOwner, {
+          name: Effect.sync(() => `service ${++named}`),
+          isDead: (name) => Effect.succeed(dead.has(name))
+        })
     const violations: Array<string> = []
     const counts: Record<string, number> = {}
     const models: Array<Model | undefined> = []
@@ -183,19 +226,23 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     const violation = (text: string) => void violations.push(text)
 
     const scope = yield* Effect.scope
-    const serviceIn = (within: Scope.Scope) => Scope.provide(Testing.another(), within)
+    const serviceIn = (within: Scope.Scope) =>
+      Effect.map(Scope.provide(Effect.provide(Testing.another(), owner), within), (sandboxes) => ({
+        sandboxes,
+        name: `service ${named}`
+      }))
     const steadyScope = yield* Scope.fork(scope)
     // With faults of its own, so that it does not die with the other one.
-    const steadyFaults = yield* Faults.make(planOfFaults(`steady ${options.seed}`))
+    const steadyFaults = yield* Faults.make(planOfFaults(`steady ${options.seed}`, arena.maxDelay))
     const steady = yield* Layer.buildWithScope(
-      Testing.service().pipe(Layer.provide(Layer.succeed(Faults.Faults, steadyFaults))),
+      Testing.service().pipe(Layer.provideMerge(owner), Layer.provide(Layer.succeed(Faults.Faults, steadyFaults))),
       steadyScope
     )
     const mortal = yield* Ref.make(yield* serviceIn(scope))
 
     const start = (sandboxes: SandboxService["Service"], wanted: Asked) =>
       Effect.map(
-        startAsked(sandboxes, wanted),
+        startAsked(arena, sandboxes, wanted),
         ({ processId }) => void processes.set(processId, { nonce: wanted.nonce, size: wanted.size })
       )
 
@@ -227,7 +274,8 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
         case "command":
           return Effect.suspend(() => {
             const index = commands.push({ nonce, size, done: false }) - 1
-            return Effect.map(sandboxes.runCommand(id, "emit", [nonce, String(size), String(size * 5)]), (result) => {
+            const [command, args] = arena.emit(nonce, size, size * 5)
+            return Effect.map(sandboxes.runCommand(id, command, args), (result) => {
               commands[index] = { nonce, size, done: true }
               if (result.exitCode !== 0 || result.stdout !== lines(nonce, size).join("")) {
                 violation(
@@ -301,17 +349,18 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
           return Effect.provideContext(Reconcile.run({ grace: "1 millis" }), steady)
         case "vanish":
           model.diskInDoubt = true
-          return Effect.map(cloud.vanish(id), () => {
+          return Effect.map(arena.vanish(id), () => {
             model.vanished = true
           })
         case "halt":
-          return cloud.halt(id)
+          return arena.halt(id)
         case "wait":
-          return Effect.sleep(size * 10_000)
+          return Effect.sleep(arena.scaled(size * 10_000))
         case "kill":
           return Effect.gen(function* () {
             kills++
             yield* faults.kill
+            dead.add((yield* Ref.get(mortal)).name)
             yield* Ref.set(mortal, yield* serviceIn(scope))
           })
       }
@@ -320,15 +369,15 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     /** However it ends, it ends: with a value, a typed failure, or with the service that it was asked of. */
     const perform = (planned: Planned) =>
       Effect.gen(function* () {
-        const sandboxes = planned.mortal ? yield* Ref.get(mortal) : Context.get(steady, SandboxService)
-        const exit = yield* Effect.exit(Effect.timeoutOption(act(planned, sandboxes), "6 hours"))
+        const sandboxes = planned.mortal ? (yield* Ref.get(mortal)).sandboxes : Context.get(steady, SandboxService)
+        const exit = yield* Effect.exit(Effect.timeoutOption(act(planned, sandboxes), arena.patience))
         const count = (how: string) => {
           const key = `${planned.operation} ${how}`
           counts[key] = (counts[key] ?? 0) + 1
         }
         if (Exit.isSuccess(exit)) {
           if (Option.isNone(exit.value))
-            violation(`${planned.nonce}: ${planned.operation} has not ended within 6 hours`)
+            violation(`${planned.nonce}: ${planned.operation} has not ended within ${Duration.format(arena.patience)}`)
           return count("ok")
         }
         const error = Exit.findErrorOption(exit)
@@ -351,9 +400,10 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
     yield* Scope.close(steadyScope, Exit.void)
     const byKind: Record<string, number> = {}
     for (const { kind } of [...faults.injected, ...steadyFaults.injected]) byKind[kind] = (byKind[kind] ?? 0) + 1
+    for (let name = 1; name <= named; name++) dead.add(`service ${name}`)
     const bytes = yield* Effect.provide(
       judge({ violation, asked, everyModel, commands, processes }),
-      Testing.service().pipe(Layer.provide(Faults.layer()))
+      Testing.service().pipe(Layer.provideMerge(owner), Layer.provide(Faults.layer()))
     )
     return {
       seed: options.seed,
@@ -364,18 +414,7 @@ export const run = (options: Options): Effect.Effect<Outcome, unknown> =>
       processes: processes.size,
       bytes
     }
-  }).pipe(
-    (test) => Testing.passing(test, { limit: "365 days" }),
-    Effect.scoped,
-    Effect.provide(
-      Testing.layer({
-        commands: { emit },
-        // So that something else happens meanwhile.
-        bootDelay: "10 seconds",
-        faults: planOfFaults(String(options.seed))
-      })
-    )
-  )
+  })
 
 /** Whether all is as it must be, once reconcile and the next users have come by. */
 const judge = Effect.fnUntraced(function* ({
@@ -393,13 +432,13 @@ const judge = Effect.fnUntraced(function* ({
 }) {
   const sandboxes = yield* SandboxService
   const { log, store } = yield* Testing.World
-  const cloud = yield* Fake.Cloud
+  const arena = yield* Arena
 
   // Records and machines agree after some runs, and further ones find nothing to do.
   let open = 1
   for (let round = 0; round < 6 && open > 0; round++) {
-    yield* Effect.sleep("1 hour")
-    const report = yield* Reconcile.run()
+    yield* Effect.sleep(arena.scaled("1 hour"))
+    const report = yield* Reconcile.run({ grace: arena.scaled("15 minutes") })
     open = report.steps.length + report.failures.length
     if (round === 5 && open > 0) violation(`reconcile comes to no end: ${Reconcile.format(report)}`)
   }
@@ -418,7 +457,9 @@ const judge = Effect.fnUntraced(function* ({
       const wanted = asked.find(({ processId }) => processId === id)
       // Whoever asks for it once more comes to the same end as who attaches to it.
       const handle =
-        wanted !== undefined && wanted.size % 2 === 0 ? startAsked(sandboxes, wanted) : sandboxes.attachProcess(id)
+        wanted !== undefined && wanted.size % 2 === 0
+          ? startAsked(arena, sandboxes, wanted)
+          : sandboxes.attachProcess(id)
       yield* Effect.ignore(Effect.flatMap(handle, ({ exit }) => exit))
     }
     const record = yield* store.getProcess(id)
@@ -444,11 +485,7 @@ const judge = Effect.fnUntraced(function* ({
   }
 
   // Nothing was run twice, and what was told to have run has.
-  const started = new Map<string, number>()
-  for (const { args, command, nested } of cloud.commands) {
-    const [nonce] = args
-    if (command === "emit" && !nested && nonce !== undefined) started.set(nonce, (started.get(nonce) ?? 0) + 1)
-  }
+  const started = yield* arena.started
   for (const { done, nonce } of commands) {
     const times = started.get(nonce) ?? 0
     if (times > 1) violation(`${nonce}: was run ${times} times`)
@@ -460,7 +497,7 @@ const judge = Effect.fnUntraced(function* ({
     const { deleted, diskInDoubt, id, persistent, reconnected, restored, stopped, vanished, written } = model
     const used = yield* Effect.exit(sandboxes.runCommand(id, "true"))
     const record = yield* store.getSandbox(id)
-    const machine = cloud.machines.find(({ externalId }) => externalId === record.externalSandboxId)
+    const machine = (yield* arena.machines).find(({ externalId }) => externalId === record.externalSandboxId)
     if (Exit.isSuccess(used) && (record.status !== "active" || machine?.incarnation !== record.incarnation)) {
       violation(`${id} was used while it was ${record.status}`)
     }
@@ -478,14 +515,12 @@ const judge = Effect.fnUntraced(function* ({
       violation(`${id} has lost its disk: ${record.status} ${record.error ?? ""}`)
       continue
     }
-    const files = yield* cloud.files(id)
     for (const [path, content] of written) {
-      const bytes = files[path]
-      if (bytes === undefined || new TextDecoder().decode(bytes) !== content) violation(`${id} has lost ${path}`)
+      if ((yield* arena.readFile(id, path)) !== content) violation(`${id} has lost ${path}`)
     }
   }
   const ids = new Map(records.map((record) => [record.id, record]))
-  for (const { externalId, running, sandboxId } of cloud.machines) {
+  for (const { externalId, running, sandboxId } of yield* arena.machines) {
     const record = ids.get(sandboxId)
     if (record === undefined) violation(`${externalId} has no record`)
     else if (running && record.externalSandboxId !== externalId)
@@ -496,10 +531,16 @@ const judge = Effect.fnUntraced(function* ({
   for (const { id } of yield* Stream.runCollect(store.listSandboxes())) {
     yield* sandboxes.stopSandbox(id, { delete: true })
   }
-  if (cloud.machines.length > 0) violation(`${cloud.machines.length} machines are left of deleted sandboxes`)
+  const undead = (yield* arena.machines).length
+  if (undead > 0) violation(`${undead} machines are left of deleted sandboxes`)
   for (let round = 0; round < 3; round++) {
-    yield* Effect.sleep("1 day")
-    const { failures } = yield* Reconcile.run({ keepProcesses: "1 hour", keepSandboxes: "1 hour" })
+    yield* Effect.sleep(arena.scaled("1 day"))
+    const retention = arena.scaled("1 hour")
+    const { failures } = yield* Reconcile.run({
+      grace: arena.scaled("15 minutes"),
+      keepProcesses: retention,
+      keepSandboxes: retention
+    })
     for (const failure of failures) violation(`the last reconcile: ${failure.message}`)
   }
   const left = yield* Stream.runCount(store.listSandboxes())
@@ -510,5 +551,5 @@ const judge = Effect.fnUntraced(function* ({
 })
 
 /** How to see one seed again. */
-export const replay = ({ operations, seed }: Options): string =>
-  `npm run chaos -- --seed ${seed} --operations ${operations}`
+export const replay = ({ operations, seed }: Options, on: string): string =>
+  `npm run chaos -- --on ${on} --seed ${seed} --operations ${operations}`

@@ -7,7 +7,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as TestClock from "effect/testing/TestClock"
 import type { Outcome } from "./chaos.ts"
-import { replay, run } from "./chaos.ts"
+import { replay } from "./chaos.ts"
+import { runOnFake } from "./onFake.ts"
+import { runOnLocal } from "./onLocal.ts"
 
 const sum = (all: ReadonlyArray<Readonly<Record<string, number>>>): Record<string, number> => {
   const total: Record<string, number> = {}
@@ -52,21 +54,27 @@ const command = Command.make(
   {
     seed: Flag.Int("seed").pipe(Flag.withDefault(1), Flag.withDescription("The first seed")),
     seeds: Flag.Int("seeds").pipe(Flag.withDefault(1), Flag.withDescription("How many, one after the other")),
+    on: Flag.Literals("on", ["fake", "local"]).pipe(
+      Flag.withDefault("fake"),
+      Flag.withDescription("Machines and records in memory, in virtual time; or processes of this machine over SQLite")
+    ),
     operations: Flag.Int("operations").pipe(Flag.withDefault(1000), Flag.withDescription("How many of each seed")),
     verbose: Flag.Boolean("verbose").pipe(
       Flag.withDefault(false),
       Flag.withDescription("How often each operation ended how")
     )
   },
-  Effect.fnUntraced(function* ({ operations, seed: first, seeds, verbose }) {
+  Effect.fnUntraced(function* ({ on, operations, seed: first, seeds, verbose }) {
     const outcomes: Array<Outcome> = []
     for (let seed = first; seed < first + seeds; seed++) {
-      const outcome = yield* Effect.provide(run({ seed, operations }), TestClock.layer())
+      const outcome = yield* on === "fake"
+        ? Effect.provide(runOnFake({ seed, operations }), TestClock.layer())
+        : runOnLocal({ seed, operations })
       outcomes.push(outcome)
       if (verbose) yield* Console.log(outcome.operations)
       if (outcome.violations.length === 0) continue
       yield* Console.error(
-        `seed ${seed}:\n  ${outcome.violations.join("\n  ")}\n  again: ${replay({ seed, operations })}`
+        `seed ${seed}:\n  ${outcome.violations.join("\n  ")}\n  again: ${replay({ seed, operations }, on)}`
       )
     }
     yield* Console.log(figures(outcomes, operations))

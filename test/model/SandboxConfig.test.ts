@@ -150,3 +150,41 @@ describe("SandboxConfig", () => {
     assert.deepStrictEqual(SandboxConfig.differences(one, one), [])
   })
 })
+
+describe("the config of a record of @ekairos/sandbox", () => {
+  const of = (fields: Parameters<typeof SandboxConfig.fromOriginal>[0]) =>
+    Result.map(SandboxConfig.fromOriginal(fields), encodeStored)
+
+  it("is its fields and the sections in its params, by their new names and in ms", () => {
+    assert.deepStrictEqual(
+      Result.getOrThrow(
+        of({
+          provider: "daytona",
+          runtime: undefined,
+          timeout: 600_000,
+          resources: { vcpus: 2 },
+          params: {
+            team: "a",
+            vercel: { profile: "coding-agent", snapshotExpirationMs: 86_400_000, cwd: "/app", name: null },
+            daytona: { autoStopIntervalMin: 15, autoDeleteIntervalMin: 0, envVars: { A: "b" } },
+            sprites: "no section"
+          }
+        })
+      ),
+      {
+        provider: "daytona",
+        timeout: 600_000,
+        resources: { vcpus: 2 },
+        params: { team: "a" },
+        vercel: { profile: "coding-agent", snapshotExpiration: 86_400_000 },
+        daytona: { autoStopInterval: 900_000, autoDeleteInterval: 0, envVars: { A: "b" } }
+      }
+    )
+    assert.deepStrictEqual(Result.getOrThrow(of({ params: { vercel: {} } })), { vercel: {} })
+  })
+
+  it("is refused by field where a value does not fit", () => {
+    const result = of({ params: { daytona: { autoStopIntervalMin: "often" } } })
+    assert.include(Result.isFailure(result) ? result.failure.message : "", "daytona.autoStopInterval")
+  })
+})

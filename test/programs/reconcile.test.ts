@@ -1,16 +1,19 @@
 /** What a crash leaves behind at every stage, and what reconcile makes of it. Time is the test's. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Layer, Logger, Schedule, Stream } from "effect"
+import { Duration, Effect, Fiber, Layer, Logger, Option, Schedule, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Fs from "node:fs"
 import * as Local from "../../src/layers/providers/Local.ts"
+import { Backend, memory } from "../layers/stores/support.ts"
 import { brief, directoryOf, localRoot } from "../layers/providers/support/local.ts"
 import * as Fake from "../../src/layers/providers/Fake.ts"
 import type * as Ids from "../../src/model/Ids.ts"
 import type { MachineRef } from "../../src/services/SandboxProvider.ts"
 import type { SandboxRecord } from "../../src/model/SandboxRecord.ts"
 import * as Reconcile from "../../src/programs/reconcile.ts"
+import { ProcessLog } from "../../src/services/ProcessLog.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
+import { SandboxStore } from "../../src/services/SandboxStore.ts"
 import * as Faults from "../../src/testing/Faults.ts"
 import * as Testing from "../../src/testing/Testing.ts"
 import { newSandboxId } from "../../src/testing/internal/stores.ts"
@@ -205,6 +208,31 @@ describe("reconcile: what was cut off", () => {
           assert.deepStrictEqual(yield* reconcile(), ["RecoveryCutOff done"])
           assert.strictEqual((yield* only).status, "active")
           assert.lengthOf(yield* machines, 1)
+        })
+      )
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+
+  it.effect("a restore whose checkpoint is gone, as its machine, is given up", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const cloud = yield* Fake.Cloud
+      const { sandboxId } = yield* sandboxes.createSandbox({ persistent: true })
+      const { id } = yield* sandboxes.createCheckpoint(sandboxId)
+      yield* (yield* Faults.Faults).add(Faults.on("restoreCheckpoint", Faults.kill("before")))
+      yield* dying(sandboxes.restoreCheckpoint(sandboxId, id))
+      assert.strictEqual((yield* only).status, "recreating")
+      yield* afterwards(
+        Effect.gen(function* () {
+          const { provider } = yield* Testing.World
+          const checkpoints = Option.getOrThrow(provider.checkpoints)
+          yield* checkpoints.remove(id, (yield* only).id, Option.none())
+          yield* cloud.vanish(sandboxId)
+          yield* hour
+          const report = yield* Testing.passing(Reconcile.run())
+          assert.deepStrictEqual(taken(report), ["RecoveryCutOff failed"])
+          assert.strictEqual((yield* only).status, "shutdown")
+          assert.deepStrictEqual(yield* reconcile(), [])
         })
       )
     }).pipe(Effect.provide(Testing.layer()))
@@ -576,6 +604,98 @@ describe("reconcile: retention", () => {
       assert.strictEqual((yield* Effect.flip(store.getProcess(processId))).reason._tag, "NotFound")
       assert.strictEqual((yield* only).id, kept)
     }).pipe(Effect.provide(Testing.layer()))
+  )
+})
+
+describe("reconcile: a process whose sandbox has no record", () => {
+  it.effect("is lost, once nobody is at it any more", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { store } = yield* Testing.World
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "sleep", ["1000"])
+      const record = yield* store.getSandbox(sandboxId)
+      yield* store.deleteSandbox(sandboxId, record.version ?? 0)
+      yield* (yield* Faults.Faults).kill
+      yield* afterwards(
+        Effect.gen(function* () {
+          assert.deepStrictEqual(yield* reconcile({ grace: "1 second" }), [])
+          yield* hour
+          assert.deepStrictEqual(yield* reconcile(), ["OrphanMachine(delete) done", "ProcessLost done"])
+          assert.strictEqual((yield* store.getProcess(processId)).status, "lost")
+          assert.deepStrictEqual(yield* reconcile(), [])
+        })
+      )
+    }).pipe(Effect.provide(Testing.layer({ commands: { sleep: sleeping } })))
+  )
+})
+
+describe("reconcile: a sandbox that could not be made anew", () => {
+  it.effect("is forgotten after its retention once the vendor has nothing of it", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const cloud = yield* Fake.Cloud
+      const faults = yield* Faults.Faults
+      const { sandboxId } = yield* sandboxes.createSandbox({ persistent: false })
+      yield* cloud.vanish(sandboxId)
+      yield* faults.add(Faults.on("create", Faults.fail(), { times: 100 }))
+      yield* Effect.flip(Testing.passing(sandboxes.runCommand(sandboxId, "true")))
+      assert.strictEqual((yield* only).status, "error")
+      yield* strayMachine("test", sandboxId)
+      yield* (yield* Fake.Cloud).halt(sandboxId)
+      yield* TestClock.adjust("2 days")
+      assert.deepStrictEqual(yield* reconcile({ keepSandboxes: "1 day" }), [])
+      yield* cloud.vanish(sandboxId)
+      assert.deepStrictEqual(yield* reconcile({ keepSandboxes: "3 days" }), [])
+      assert.deepStrictEqual(yield* reconcile({ keepSandboxes: "1 day" }), ["SandboxExpired done"])
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+})
+
+describe("reconcile: records that it cannot read", () => {
+  it.effect("are said, and the others looked at", () =>
+    Effect.gen(function* () {
+      const backend = yield* Backend
+      const sandboxes = yield* SandboxService
+      const cloud = yield* Fake.Cloud
+      const { sandboxId } = yield* sandboxes.createSandbox({ persistent: false, recovery: "none" })
+      const { sandboxId: other } = yield* sandboxes.createSandbox()
+      const row = Option.getOrThrow(yield* backend.store.sandboxes.get(other))
+      yield* backend.store.sandboxes.update(other, row.version, { status: "melted", version: row.version + 1 })
+      yield* cloud.vanish(sandboxId)
+      yield* hour
+      const report = yield* Testing.passing(Reconcile.run())
+      assert.deepStrictEqual(taken(report), ["MachineGone(shutdown) done"])
+      assert.deepStrictEqual(
+        new Set(report.failures.map(({ reason, sandboxId }) => `${sandboxId} ${reason._tag}`)),
+        new Set([`${other} Store`])
+      )
+      assert.deepStrictEqual(
+        (yield* machines).map(({ running, sandboxId }) => [sandboxId, running]),
+        [[other, true]]
+      )
+    }).pipe(
+      Effect.provide(
+        Testing.service().pipe(
+          Layer.provideMerge(
+            Layer.effect(
+              Testing.World,
+              Effect.gen(function* () {
+                const cloud = yield* Fake.Cloud
+                return Testing.World.of({
+                  provider: yield* Fake.make({ cloud }),
+                  store: yield* SandboxStore,
+                  log: yield* ProcessLog
+                })
+              })
+            )
+          ),
+          Layer.provideMerge(memory),
+          Layer.provideMerge(Faults.layer()),
+          Layer.provideMerge(Layer.effect(Fake.Cloud, Fake.makeCloud))
+        )
+      )
+    )
   )
 })
 

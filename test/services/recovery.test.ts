@@ -522,6 +522,68 @@ describe("stop", () => {
     }).pipe(Effect.provide(service(vendor)))
   })
 
+  /** Makes it what the original wrote, which said nothing of the disk. */
+  const asOriginal = Effect.fnUntraced(function* (id: Ids.SandboxId, status: "active" | "shutdown") {
+    const records = yield* SandboxStore
+    const { version = 0 } = yield* records.getSandbox(id)
+    yield* records.updateSandbox(id, version, {
+      status,
+      incarnation: undefined,
+      config: undefined,
+      persistent: undefined,
+      deleteOnStop: undefined
+    })
+  })
+
+  it.effect("of a record of the original keeps the disk where the provider's rules do", () => {
+    const vendor = scripted({ persistent: true })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      yield* asOriginal(sandboxId, "active")
+      yield* sandboxes.stopSandbox(sandboxId)
+      assert.deepStrictEqual([vendor.count("stop"), vendor.count("delete")], [1, 0])
+      assert.deepInclude(yield* sandboxes.getSandbox(sandboxId), { persistent: true, deleteOnStop: false })
+      assert.strictEqual((yield* sandboxes.reconnectToSandbox(sandboxId))._tag, "Resumed")
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
+  it.effect("of a record of the original asks what its params say", () => {
+    const vendor = scripted()
+    // The rule of a provider that looks at its own section.
+    const provider: Scripted["provider"] = {
+      ...vendor.provider,
+      resolve: (config) =>
+        vendor.provider.resolve({ ...config, ...(config.vercel?.persistent === true ? { persistent: true } : {}) })
+    }
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const kept = yield* sandboxes.createSandbox({ params: { vercel: { persistent: true, cwd: "/app" } } })
+      const other = yield* sandboxes.createSandbox()
+      for (const { sandboxId } of [kept, other]) {
+        yield* asOriginal(sandboxId, "active")
+        yield* sandboxes.stopSandbox(sandboxId)
+      }
+      assert.deepStrictEqual([vendor.count("stop"), vendor.count("delete"), vendor.rows.size], [1, 1, 1])
+    }).pipe(Effect.provide(service({ ...vendor, provider })))
+  })
+
+  it.effect("that the original made is undone by a reconnect, if there is a disk", () => {
+    const vendor = scripted({ persistent: true })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      vendor.halt()
+      yield* asOriginal(sandboxId, "shutdown")
+      const { reason } = yield* Effect.flip(
+        Effect.catchTag(sandboxes.runCommand(sandboxId, "true"), "PlatformError", Effect.die)
+      )
+      assert.deepInclude(reason, { _tag: "Stopped" })
+      assert.notProperty(reason, "diskKept", "nobody knows")
+      assert.strictEqual((yield* sandboxes.reconnectToSandbox(sandboxId))._tag, "Resumed")
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
   it.effect("keeps the disk of a persistent one until it is asked to delete it", () => {
     const vendor = scripted({ persistent: true })
     return Effect.gen(function* () {

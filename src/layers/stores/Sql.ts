@@ -12,6 +12,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import * as SqlClient from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
 import { SandboxError, Store } from "../../errors.ts"
 import * as Log from "../../services/ProcessLog.ts"
 import * as SandboxSettings from "../../services/SandboxSettings.ts"
@@ -73,6 +74,14 @@ export const layerSqlite = (options: SqliteOptions): Layer.Layer<Records.Sandbox
       return yield* Effect.provideService(make(options), SqlClient.SqlClient, sql)
     }).pipe(Effect.mapError((error) => ofFile(error, options.file)))
   ).pipe(Layer.provide(Reactivity.layer))
+
+/**
+ * The `SqlClient` of an SQLite file, for {@link layer} and whatever else is to be in that file: the engine of `effect/cluster`, which
+ * keeps workflows, say.
+ */
+export const layerSqliteClient = (
+  options: Pick<SqliteOptions, "file" | "busyTimeout">
+): Layer.Layer<SqlClient.SqlClient, SqlError> => NodeSqlite.layer(options)
 
 /** The SQLite file of `SANDBOX_SQLITE_FILE` (default `.effect-sandbox/sandboxes.sqlite`) with `SANDBOX_NAMESPACE`. */
 export const layerConfig: Layer.Layer<Records.SandboxStore | Log.ProcessLog, SandboxError> = Layer.unwrap(

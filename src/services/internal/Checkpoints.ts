@@ -16,7 +16,8 @@ import * as SandboxSecrets from "../SandboxSecrets.ts"
 import type { Core } from "./core.ts"
 import * as core from "./core.ts"
 import { markOpenProcessesLost } from "./lost.ts"
-import type { Held, Machines } from "./Machines.ts"
+import type { Held } from "./lease.ts"
+import type { Machines } from "./Machines.ts"
 import { nextGeneration } from "./Machines.ts"
 
 export interface CheckpointOptions {

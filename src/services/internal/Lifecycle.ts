@@ -193,9 +193,9 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         const { record } = held
         const changed = core.changedStatus(record, "SandboxService.stopSandbox", options.ifStatus)
         if (changed !== undefined) return yield* changed
+        const disk = yield* core.diskOf(self, record)
         // A delete that was asked for once stays asked for.
-        const mode =
-          options.delete === true || record.stopPending === "delete" || core.deletesOnStop(record) ? "delete" : "stop"
+        const mode = options.delete === true || record.stopPending === "delete" || disk.deleteOnStop ? "delete" : "stop"
         const finished = record.status === "shutdown" && record.stopPending === undefined
         if (finished && (mode === "stop" || record.externalSandboxId === undefined)) {
           // Whoever ended it may not have come to its processes.
@@ -204,7 +204,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         const provider = yield* self.registry.get(record.provider)
         yield* machines.forget(id)
         const now = yield* Clock.currentTimeMillis
-        yield* held.update({ status: "shutdown", shutdownAt: record.shutdownAt ?? now, stopPending: mode })
+        yield* held.update({ status: "shutdown", shutdownAt: record.shutdownAt ?? now, stopPending: mode, ...disk })
         // Unless it was active, or is at rest, the record may not know every machine that carries its tag; and one that was made
         // in the place of another has that one beside it.
         const sweep = (record.status !== "active" && !finished) || (mode === "delete" && (record.generation ?? 1) > 1)

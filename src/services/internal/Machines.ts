@@ -5,20 +5,18 @@
  * decision is made on a record that was read under that lease, so that nobody revives what somebody else has stopped.
  */
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
 import * as PubSub from "effect/PubSub"
 import * as RcMap from "effect/RcMap"
-import * as Schedule from "effect/Schedule"
+import type * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import { Busy, Gone, NotActive, NotRunning, SandboxError, Store } from "../../errors.ts"
+import { Busy, Gone, NotActive, NotRunning, SandboxError } from "../../errors.ts"
 import type { SandboxId } from "../../model/Ids.ts"
-import type { Lease } from "../../model/Lease.ts"
 import { RecoveryEvent } from "../../model/RecoveryEvent.ts"
 import * as Config from "../../model/SandboxConfig.ts"
 import type { SandboxRecord, SandboxStatus } from "../../model/SandboxRecord.ts"
@@ -27,9 +25,10 @@ import type { RecoverySchedules } from "../RecoveryPolicy.ts"
 import type { Machine, SandboxProvider } from "../SandboxProvider.ts"
 import { capability } from "../SandboxProvider.ts"
 import * as SandboxSecrets from "../SandboxSecrets.ts"
-import type { SandboxPatch } from "../SandboxStore.ts"
 import * as core from "./core.ts"
 import type { Connection, Core, RecoveryOverrides } from "./core.ts"
+import type { Held } from "./lease.ts"
+import { underLease } from "./lease.ts"
 import { markOpenProcessesLost } from "./lost.ts"
 import * as Metrics from "./metrics.ts"
 
@@ -43,12 +42,6 @@ export type Reconnected =
   | { readonly _tag: "Restored"; readonly ref: SandboxRef; readonly checkpointId: string }
   /** A new, empty machine. */
   | { readonly _tag: "Recreated"; readonly ref: SandboxRef; readonly lost: ReadonlyArray<"disk" | "processes"> }
-
-/** A record under our lease. `update` fails `Store(LeaseLost)` once somebody took it over. */
-export interface Held {
-  readonly record: SandboxRecord
-  readonly update: (patch: SandboxPatch) => Effect.Effect<SandboxRecord, SandboxError>
-}
 
 export interface Machines {
   /** The connected machine, recovered if need be. */
@@ -94,8 +87,6 @@ export interface Machines {
 const merge = (base: RecoverySchedules, ...overrides: ReadonlyArray<RecoveryOverrides | undefined>) =>
   overrides.reduce<RecoverySchedules>((all, one) => (one === undefined ? all : { ...all, ...one }), base)
 
-const renewEvery = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
-
 /** What becomes of a sandbox whose machine is gone or does not run. */
 const strategyOf = (record: SandboxRecord): Config.Recovery =>
   record.config?.recovery ?? (record.persistent === true ? "resume" : "recreate")
@@ -128,7 +119,6 @@ export type Populate = (connection: Connection, anew: boolean) => Effect.Effect<
 export const make = (self: Core, populate: Populate): Effect.Effect<Machines, never, Scope.Scope> =>
   Effect.gen(function* () {
     const operation = "SandboxService.connect"
-    const retryStore = core.retryStore(self)
 
     const schedulesOf = (provider: SandboxProvider, overrides?: RecoveryOverrides) =>
       merge(self.policy, provider.recovery, overrides)
@@ -244,54 +234,11 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
       )
     }
 
+    const held = underLease(self, (attempt) =>
+      Effect.retry(Effect.mapError(attempt, withoutRetryAfter), { schedule: self.policy.ready, while: isBusy })
+    )
     const withLease = <A, E, R>(id: SandboxId, f: (held: Held) => Effect.Effect<A, E, R>) =>
-      exclusively(id)(
-        Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            const release = (lease: Lease) => Effect.ignore(retryStore(self.store.releaseSandboxLease(id, lease)))
-            let acquired: Lease | undefined
-            // One attempt is not interrupted, the wait for the next one is.
-            const attempt = core
-              .acquire(self, (options) => self.store.acquireSandboxLease(id, options))
-              .pipe(
-                Effect.mapError(withoutRetryAfter),
-                Effect.tap((held) =>
-                  Effect.sync(() => {
-                    acquired = core.leaseOf(held)
-                  })
-                ),
-                Effect.uninterruptible
-              )
-            const record = yield* restore(
-              attempt.pipe(retryStore, Effect.retry({ schedule: self.policy.ready, while: isBusy }))
-            ).pipe(
-              // The interruption comes through once the attempt is done, which may have taken the lease.
-              Effect.onInterrupt(() => (acquired === undefined ? Effect.void : release(acquired)))
-            )
-            const lease = core.leaseOf(record)
-            const renew = retryStore(self.store.renewSandboxLease(id, lease, core.leaseTtl)).pipe(
-              Effect.repeat(Schedule.spaced(renewEvery)),
-              Effect.andThen(Effect.never),
-              Effect.delay(renewEvery)
-            )
-            const held: Held = { record, update: (patch) => updateHeld(id, lease, patch) }
-            // A lost lease interrupts what is done under it.
-            return yield* restore(Effect.raceFirst(f(held), renew)).pipe(Effect.ensuring(release(lease)))
-          })
-        )
-      )
-
-    const updateHeld = (id: SandboxId, lease: Lease, patch: SandboxPatch): Effect.Effect<SandboxRecord, SandboxError> =>
-      Effect.gen(function* () {
-        const current = yield* self.store.getSandbox(id)
-        if (current.lease?.epoch !== lease.epoch) {
-          return yield* core.failure(current, "SandboxStore.updateSandbox", new Store({ kind: "LeaseLost" }))
-        }
-        return yield* retryStore(self.store.updateSandbox(id, current.version ?? 0, patch))
-      }).pipe(
-        // Only our own renewals can come in between, and our own write whose answer was lost.
-        Effect.retry({ while: core.isConflict, times: 20 })
-      )
+      exclusively(id)(held(id, f))
 
     const activate = (
       held: Held,
@@ -452,7 +399,7 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
     const giveUp = (held: Held, evidence: string): Effect.Effect<never, SandboxError> =>
       Effect.gen(function* () {
         const now = yield* Clock.currentTimeMillis
-        yield* held.update({ status: "shutdown", shutdownAt: now })
+        yield* held.update({ status: "shutdown", shutdownAt: now, restoring: undefined })
         yield* markOpenProcessesLost(self, held.record.id, "gone")
         return yield* core.failure(held.record, operation, new Gone({ evidence }))
       })
@@ -542,7 +489,18 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
         }
         if (Option.isNone(machine) && record.restoring !== undefined) {
           // A restore ended the session, and was cut off before it booted the next: its checkpoint, and nothing empty.
-          return yield* restore(held, provider, record.restoring)
+          return yield* restore(held, provider, record.restoring).pipe(
+            Effect.catchIf(
+              ({ reason }) => reason._tag === "NotFound" && reason.kind === "checkpoint",
+              () =>
+                replace(
+                  held,
+                  provider,
+                  core.wasStopped(record) ? "resume" : strategyOf(record),
+                  "no machine carries its tag, and the checkpoint that was being restored is gone"
+                )
+            )
+          )
         }
         if (Option.isNone(machine)) {
           // What was active once had a disk: whether it may be replaced is the strategy's to say.
@@ -636,12 +594,12 @@ export const make = (self: Core, populate: Populate): Effect.Effect<Machines, ne
           case "error":
             return finishCreation(held, config)
           case "shutdown":
-            return record.persistent === true && record.externalSandboxId !== undefined
-              ? Effect.gen(function* () {
-                  const provider = yield* self.registry.get(record.provider)
-                  return yield* resume(held, provider)
-                })
-              : Effect.fail(core.stopped(record, operation))
+            return Effect.gen(function* () {
+              const { persistent } = yield* core.diskOf(self, record)
+              if (!persistent || record.externalSandboxId === undefined) return yield* core.stopped(record, operation)
+              const provider = yield* self.registry.get(record.provider)
+              return yield* resume(held, provider)
+            })
         }
       }).pipe(
         observed(id, "explicit"),

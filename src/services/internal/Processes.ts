@@ -614,7 +614,9 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
   })
 
 /** Its machine was gone, and none could be made in its place. */
-const hasNoMachine = ({ reason }: SandboxError): boolean => reason._tag === "NotActive" && reason.status === "error"
+const hasNoMachine = ({ reason }: SandboxError): boolean =>
+  (reason._tag === "NotActive" && reason.status === "error") ||
+  (reason._tag === "NotFound" && reason.kind === "sandbox")
 
 const isKind = Schema.is(ProcessKind)
 const isJsonObject = Schema.is(JsonObject)

@@ -108,9 +108,14 @@ export const stopped = (record: SandboxRecord, operation: string): SandboxError 
   failure(
     record,
     operation,
-    new Stopped({
-      diskKept: record.persistent === true && record.externalSandboxId !== undefined && record.stopPending !== "delete"
-    })
+    new Stopped(
+      isResolved(record) || record.externalSandboxId === undefined || record.stopPending === "delete"
+        ? {
+            diskKept:
+              record.persistent === true && record.externalSandboxId !== undefined && record.stopPending !== "delete"
+          }
+        : {}
+    )
   )
 
 /** The failure of what was asked for of a sandbox in this status only; undefined for one that has it, or when nothing was asked. */
@@ -152,7 +157,7 @@ export const newUuid = Effect.sync(() => SecureRandom.uuidV4Unsafe())
 
 /** Acquires a lease; that of an owner which is known to be dead at once. */
 export const acquire = <A>(
-  self: Core,
+  self: Pick<Core, "owner" | "isDead">,
   lease: (options: AcquireLease) => Effect.Effect<A, SandboxError>
 ): Effect.Effect<A, SandboxError> => {
   const options = { owner: self.owner, ttl: leaseTtl }
@@ -256,21 +261,44 @@ export const refOf = (record: SandboxRecord): SandboxRef => ({
 /** A record of the original has no `config`: what it has instead is what recreate uses. */
 export const storedConfigOf = (record: SandboxRecord): Effect.Effect<StoredConfig, SandboxError> => {
   if (record.config !== undefined) return Effect.succeed(record.config)
-  const decoded = Config.decode({
-    ...(record.runtime === undefined ? {} : { runtime: record.runtime }),
-    ...(record.timeout === undefined ? {} : { timeout: record.timeout }),
-    ...(record.vcpus === undefined ? {} : { resources: { vcpus: record.vcpus } }),
-    ...(record.ports === undefined ? {} : { ports: record.ports }),
-    ...(record.purpose === undefined ? {} : { purpose: record.purpose }),
-    ...(record.params === undefined ? {} : { params: record.params })
+  const { params, ports, provider, purpose, runtime, timeout, vcpus } = record
+  const stored = Config.fromOriginal({
+    provider,
+    runtime,
+    timeout,
+    resources: vcpus === undefined ? undefined : { vcpus },
+    ports,
+    purpose,
+    params
   })
-  return Result.isSuccess(decoded)
-    ? Effect.succeed(Config.toStored(decoded.success))
-    : Effect.fail(failure(record, "SandboxService.recreate", decoded.failure))
+  return Result.isSuccess(stored)
+    ? Effect.succeed(stored.success)
+    : Effect.fail(failure(record, "SandboxService.recreate", stored.failure))
 }
 
-/** Whether stopping takes the disk too: what was resolved at create; the original deleted what was not persistent. */
-export const deletesOnStop = (record: SandboxRecord): boolean => record.deleteOnStop ?? record.persistent !== true
+/** Whether what becomes of its disk was resolved when it was created: the original wrote nothing of that. */
+const isResolved = ({ deleteOnStop, persistent }: SandboxRecord): boolean =>
+  deleteOnStop !== undefined || persistent !== undefined
+
+/**
+ * What becomes of its disk: what was resolved at create. For a record of the original it is resolved now, by the provider's rules
+ * and settings; where that cannot be, the disk stays.
+ */
+export const diskOf = (
+  self: Core,
+  record: SandboxRecord
+): Effect.Effect<{ readonly persistent: boolean; readonly deleteOnStop: boolean }> =>
+  isResolved(record)
+    ? Effect.succeed({
+        persistent: record.persistent === true,
+        deleteOnStop: record.deleteOnStop ?? record.persistent !== true
+      })
+    : Effect.gen(function* () {
+        const provider = yield* self.registry.get(record.provider)
+        const config = Config.fromStored(yield* storedConfigOf(record), {})
+        const { deleteOnStop, persistent } = yield* provider.resolve(config)
+        return { persistent, deleteOnStop }
+      }).pipe(Effect.orElseSucceed(() => ({ persistent: true, deleteOnStop: false })))
 
 /** The machine was not there in the incarnation that we had; nothing was accepted. */
 export const isStale = (error: unknown): error is SandboxError =>

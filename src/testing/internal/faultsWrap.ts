@@ -205,7 +205,7 @@ export const wrapStore = (state: State, store: SandboxStore["Service"]): Sandbox
     namespace: call(site, "namespace", [], store.namespace),
     insertSandbox: (record) => call(sandbox(record.id), "insertSandbox", [record], store.insertSandbox(record)),
     getSandbox: (id) => call(sandbox(id), "getSandbox", [id], store.getSandbox(id)),
-    listSandboxes: (filter) => stream(site, "listSandboxes", [filter], store.listSandboxes(filter), whole),
+    listSandboxes: (...args) => stream(site, "listSandboxes", args, store.listSandboxes(...args), whole),
     updateSandbox: (id, version, patch) =>
       call(sandbox(id), "updateSandbox", [id, version, patch], store.updateSandbox(id, version, patch)),
     deleteSandbox: (id, version) => call(sandbox(id), "deleteSandbox", [id, version], store.deleteSandbox(id, version)),
@@ -217,7 +217,7 @@ export const wrapStore = (state: State, store: SandboxStore["Service"]): Sandbox
       call(sandbox(id), "releaseSandboxLease", [id, lease], store.releaseSandboxLease(id, lease)),
     insertProcess: (record) => call(process(record.id), "insertProcess", [record], store.insertProcess(record)),
     getProcess: (id) => call(process(id), "getProcess", [id], store.getProcess(id)),
-    listProcesses: (filter) => stream(site, "listProcesses", [filter], store.listProcesses(filter), whole),
+    listProcesses: (...args) => stream(site, "listProcesses", args, store.listProcesses(...args), whole),
     updateProcess: (id, version, patch) =>
       call(process(id), "updateProcess", [id, version, patch], store.updateProcess(id, version, patch)),
     deleteProcess: (id, version) => call(process(id), "deleteProcess", [id, version], store.deleteProcess(id, version)),

@@ -6,6 +6,7 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import * as Vm from "node:vm"
 import * as Local from "../../../src/layers/providers/Local.ts"
 import * as State from "../../../src/layers/providers/local/state.ts"
 import { ProviderRegistry } from "../../../src/services/ProviderRegistry.ts"
@@ -307,6 +308,32 @@ describe("local: processes", () => {
       const left = processesOf(root)
       assert.isNotEmpty(left)
       for (const { cookie } of left) assert.strictEqual(cookie.owner.pid, process.pid)
+    })
+  )
+
+  it.live("buffers of output that nobody keeps go at once, in a program that shows no collector", () =>
+    Effect.gen(function* () {
+      const { machine } = yield* fresh
+      const gc = globalThis.gc
+      const mebi = 1024 * 1024
+      const before = process.memoryUsage().arrayBuffers
+      let bytes = 0
+      let most = 0
+      yield* Effect.scoped(
+        Effect.flatMap(P.start(machine, "dd", ["if=/dev/zero", "bs=1M", "count=256"]), ({ output }) =>
+          Stream.runForEach(output, (chunk) =>
+            Effect.sync(() => {
+              if (chunk.stream === "stdout") bytes += chunk.bytes.length
+              most = Math.max(most, process.memoryUsage().arrayBuffers - before)
+            })
+          )
+        )
+      )
+      assert.strictEqual(bytes, 256 * mebi)
+      // V8 lets 64 MiB and what comes during a collection lie about.
+      assert.isBelow(most, 40 * mebi)
+      assert.strictEqual(globalThis.gc, gc)
+      assert.strictEqual(Vm.runInNewContext("typeof gc"), typeof gc)
     })
   )
 

@@ -31,7 +31,7 @@ import type {
 import { checkSignal, startFailure } from "./command.ts"
 import { failWith, io, platformError, reasonOf } from "./failures.ts"
 import { isGroupAlive, killGroup, send, signalNumber } from "./os.ts"
-import { isRestDue, restMillis } from "./pace.ts"
+import { noteRead } from "./youngBuffers.ts"
 import type { Pipes } from "./pipes.ts"
 import { admitLateReaders } from "./pipes.ts"
 import type { Launch } from "./substrate.ts"
@@ -73,7 +73,6 @@ interface Source {
   socket: Net.Socket | undefined
   offset: number
   queued: number
-  resting: boolean
   open: boolean
 }
 
@@ -97,7 +96,6 @@ class Output {
       socket: undefined,
       offset: 0,
       queued: 0,
-      resting: false,
       open: true
     })
     this.sources = [source("stdout", stdout), source("stderr", stderr)]
@@ -183,20 +181,10 @@ class Output {
     source.queued += bytes.length
     if (this.expired && (this.late += bytes.length) > 2 * pipeMaximum) this.close()
     else {
-      // What is left after the exit is little, and is waited for by the clock.
-      if (!this.exited && isRestDue(bytes.length)) this.rest(source)
+      noteRead(bytes.length)
       if (this.waiting !== undefined) this.wake()
       else if (source.queued >= readAhead) source.socket?.pause()
     }
-  }
-
-  private rest(source: Source): void {
-    source.resting = true
-    source.socket?.pause()
-    setTimeout(() => {
-      source.resting = false
-      if (source.queued < readAhead) source.socket?.resume()
-    }, restMillis)
   }
 
   private ended(source: Source): void {
@@ -214,7 +202,7 @@ class Output {
     if (first !== undefined) {
       this.queue = []
       for (const source of this.sources) {
-        if (source.queued >= readAhead && !source.resting) source.socket?.resume()
+        if (source.queued >= readAhead) source.socket?.resume()
         source.queued = 0
       }
       return Effect.succeed<Chunks>([first, ...rest])
