@@ -6,7 +6,7 @@ const isolated = [
   "test/testing/*.test.ts",
   "test/chaos.test.ts",
   "test/programs/reconcile.test.ts",
-  "test/services/{recoveryPolicies,repopulate}.test.ts",
+  "test/services/{recoveryPolicies,repopulate,skills}.test.ts",
   // They start many processes, and what a fork costs grows with the memory of the forking one; or they measure memory.
   "test/{daytonaLocal,examples,package}.test.ts",
   "test/emulators/*.test.ts",

@@ -339,6 +339,25 @@ export class VolumeFailed extends Schema.TaggedError<VolumeFailed>(id("VolumeFai
   }
 }
 
+/**
+ * A step of a program ended with a failure, or could not be started; those after it were not taken. `detail` is the end of what it said,
+ * without the secrets that it was given.
+ */
+export class StepFailed extends Schema.TaggedError<StepFailed>(id("StepFailed"))("StepFailed", {
+  step: Schema.String,
+  /** Its recorded process, whose log has all of it; absent when it did not start. */
+  processId: Schema.optionalKey(Schema.String),
+  exitCode: Schema.optionalKey(Schema.Number),
+  detail: Detail,
+  cause: Cause
+}) {
+  readonly isRetryable = false
+  override get message() {
+    const code = this.exitCode === undefined ? "" : ` with code ${this.exitCode}`
+    return `the step ${bounded(this.step)} failed${code}${suffix(this.detail)}`
+  }
+}
+
 /** The vendor does not know these credentials. */
 export class Authentication extends Schema.TaggedError<Authentication>(id("Authentication"))("Authentication", {
   detail: Detail,
@@ -502,6 +521,7 @@ export const SandboxErrorReason = Schema.Union([
   LeaseTooShort,
   SecretsRequired,
   VolumeFailed,
+  StepFailed,
   Authentication,
   Permission,
   Quota,
@@ -589,6 +609,7 @@ export class SandboxError extends Schema.TaggedError<SandboxError>(id("SandboxEr
       case "StopIncomplete":
       case "Store":
       case "WriteFailed":
+      case "StepFailed":
         return false
       default:
         return true

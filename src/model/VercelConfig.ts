@@ -211,6 +211,26 @@ export const fromStored = (
         )
       }
 
+/** A rule of requests to a domain. */
+export type NetworkRule = Rules[string][number]
+
+/**
+ * The policy with these rules, before others, for requests to a domain, which can be reached by it; what else can be reached stays as
+ * it is.
+ */
+export const withRules = (
+  policy: NetworkPolicy | undefined,
+  domain: string,
+  rules: ReadonlyArray<NetworkRule>
+): NetworkPolicy => {
+  if (policy === "deny-all") return { allow: { [domain]: rules } }
+  // Everything else, in the form that has rules.
+  if (policy === undefined || policy === "allow-all") return { allow: { [domain]: rules, "*": [] } }
+  const { allow = {}, ...rest } = policy
+  const others = isList(allow) ? Object.fromEntries(allow.map((name) => [name, []])) : allow
+  return { ...rest, allow: { ...others, [domain]: [...rules, ...(others[domain] ?? [])] } }
+}
+
 /** The policy as the vendor takes it, with its secrets. For the request and nothing else. */
 export const reveal = (policy: NetworkPolicy): PolicyOf<string> =>
   mapHeaders<Header, string>(policy, (value) => (Redacted.isRedacted(value) ? Redacted.value(value) : value))

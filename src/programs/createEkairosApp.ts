@@ -8,6 +8,7 @@ import { insideOf } from "../services/internal/inside.ts"
 import { SandboxService } from "../services/SandboxService.ts"
 import * as Guest from "./internal/guestProcess.ts"
 
+/** Where the app is made, and with what. */
 export interface Options extends Guest.ProcessOptions {
   /** Where the app is made: absolute, or relative to the workspace. The default is `/workspace/ekairos-app`. */
   readonly appDir?: string | undefined
@@ -61,10 +62,17 @@ export const createEkairosApp = Effect.fnUntraced(function* (
   const overwrite = options.overwrite ?? false
   if (appDir === "") return yield* Guest.invalid(operation, "appDir", "expected a path")
   const packageManager = yield* Guest.checkedPackageManager(operation, options.packageManager)
+  const { maxOutputBytes, processId, timeout } = options
+  const metadata = { program: operation, appDir, packageManager, instantTokenEnvName: tokenName, overwrite }
+  const before = yield* Guest.startedBefore(processId)
+  if (Option.isSome(before)) {
+    // What came of it is on record: neither the folder, which has something in it by now, nor the machine is asked.
+    const { args, command } = before.value
+    const same = { processId, metadata, timeout, maxOutputBytes, mode: "foreground" } as const
+    return yield* sandboxes.runCommandWithProcessStream(sandboxId, command, args, same)
+  }
   const token = yield* Guest.requiredSecret(operation, "instantTokenEnvName", tokenName)
-  // A repetition finds the folder that the first call has filled.
-  const before = yield* Guest.recordedBefore(options.processId)
-  const look = insideOf(sandboxes, sandboxId).run(lookScript, [appDir, overwrite || Option.isSome(before) ? "1" : ""])
+  const look = insideOf(sandboxes, sandboxId).run(lookScript, [appDir, overwrite ? "1" : ""])
   const { exitCode, stderr, stdout } = yield* look
   const [directory, folder] = Guest.firstLine(stdout)
   if (exitCode === 3) {
@@ -75,7 +83,7 @@ export const createEkairosApp = Effect.fnUntraced(function* (
     return yield* new SandboxError({ operation, sandboxId, reason: new Unknown({ detail: stderr.trim() }) })
   }
   return yield* Guest.run(sandboxId, {
-    processId: options.processId,
+    processId,
     command: "npx",
     args: [
       "-y",
@@ -90,8 +98,8 @@ export const createEkairosApp = Effect.fnUntraced(function* (
     ],
     secrets: { [tokenName]: token },
     directory,
-    metadata: { program: operation, appDir, packageManager, instantTokenEnvName: tokenName, overwrite },
-    timeout: options.timeout,
-    maxOutputBytes: options.maxOutputBytes
+    metadata,
+    timeout,
+    maxOutputBytes
   })
 })

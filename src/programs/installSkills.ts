@@ -15,7 +15,7 @@ export interface Installed {
 
 /**
  * Writes skill packages into the skills folder of Codex, each file whole or not at all, over what has its name; files of an earlier
- * version that are not in the package stay.
+ * version that are not in the package stay. A new file is not executable: a script is run by its interpreter.
  *
  * Before anything is written, names and paths that lead out of a package's folder, by their text or through a symbolic link in the
  * sandbox, what is there twice and what is no base64 are refused with `InvalidArgument`.

@@ -12,8 +12,8 @@ export type Repopulate = (
 ) => Effect.Effect<void, SandboxError | PlatformError.PlatformError, PlatformServices>
 
 /**
- * Runs before anybody gets the new machine, and after the skills of its config are there: of a recreate, not of a creation, a resume or a restore of a checkpoint. Read once,
- * when `SandboxService.layer` is built; the default puts nothing back.
+ * Runs before anybody gets the new machine, when the skills of its config are there: of a recreate, not of a creation, a resume or a
+ * restore of a checkpoint. Read once, when `SandboxService.layer` is built; the default puts nothing back.
  *
  * **Gotchas**: the sandbox stays `recreating` if it fails or is cut off, and the next use runs it again on the same machine, so it
  * should not mind what it finds there. Whoever waits for the sandbox waits for it too. It must not use the sandbox by its id.

@@ -38,7 +38,7 @@ import * as FilesPart from "./internal/Files.ts"
 import type { FileEntry, PortOptions } from "./internal/Files.ts"
 import { insideOf } from "./internal/inside.ts"
 import * as LifecyclePart from "./internal/Lifecycle.ts"
-import type { Created } from "./internal/Lifecycle.ts"
+import type { Created, CreateOptions } from "./internal/Lifecycle.ts"
 import * as MachinesPart from "./internal/Machines.ts"
 import type { Reconnected } from "./internal/Machines.ts"
 import * as ObservedPart from "./internal/Observed.ts"
@@ -68,6 +68,7 @@ export type {
   CheckpointOptions,
   CommandOptions,
   Created,
+  CreateOptions,
   FileEntry,
   ObservedChunk,
   ObservedFinish,
@@ -94,7 +95,7 @@ export class SandboxService extends Context.Service<
      */
     readonly createSandbox: (
       config?: SandboxConfigInput,
-      options?: { readonly sandboxId?: string | undefined }
+      options?: CreateOptions
     ) => Effect.Effect<Created, SandboxError>
     /** The record as it stands in the store; asks no vendor. */
     readonly getSandbox: (id: string) => Effect.Effect<SandboxRecord, SandboxError>
@@ -241,13 +242,22 @@ const populated =
   (self: Core, repopulate: Repopulate): MachinesPart.Populate =>
   (connection, anew) => {
     const { record } = connection
-    const skills = record.config?.skills ?? []
+    const operation = "SandboxService.recreate"
     const machines: MachinesPart.InUse = {
       get: () => Effect.succeed(connection),
       use: (_, f) => f(connection)
     }
     const commands = CommandsPart.make(self, machines)
+    const notFilled = (cause: Failure | SandboxError["reason"]) =>
+      core.failure(
+        record,
+        operation,
+        new Unknown({ detail: `the new machine could not be filled: ${cause.message}`, cause })
+      )
+    const told = (error: Failure) =>
+      isSandboxError(error) ? core.named(error.operation, { sandboxId: record.id })(error) : notFilled(error)
     const attributes = { "sandbox.id": record.id }
+    const skills = record.config?.skills ?? []
     const installing = Effect.suspend(() => {
       const files = FilesPart.make(self, machines)
       const inside = insideOf(
@@ -257,26 +267,28 @@ const populated =
         },
         record.id
       )
-      return Effect.withSpan(Skills.install(inside, operation, skills), "SandboxService.installSkills", { attributes })
+      return Skills.install(inside, operation, skills).pipe(
+        Effect.mapError(told),
+        // Writing them twice changes nothing, so that what may have happened may be tried again too.
+        Effect.retry({
+          schedule: self.policy.connect,
+          while: ({ isRetryable, reason }) => isRetryable || reason._tag === "OutcomeUnknown"
+        }),
+        // Whoever gets a machine by any method hears of these.
+        Effect.mapError((error) =>
+          error.reason._tag === "WriteFailed" || error.reason._tag === "OutcomeUnknown"
+            ? notFilled(error.reason)
+            : error
+        ),
+        Effect.withSpan("SandboxService.installSkills", { attributes })
+      )
     })
     const refilling = Effect.suspend(() =>
       Effect.flatMap(PlatformPart.make(machines, spawner.make(self, commands))(record.id), (context) =>
         Effect.provideContext(repopulate(record), context)
-      ).pipe(Effect.withSpan("SandboxService.repopulate", { attributes }))
-    )
-    const operation = "SandboxService.recreate"
-    return Effect.andThen(skills.length === 0 ? Effect.void : installing, anew ? refilling : Effect.void).pipe(
-      Effect.scoped,
-      Effect.mapError((error) =>
-        isSandboxError(error)
-          ? core.named(error.operation, { sandboxId: record.id })(error)
-          : core.failure(
-              record,
-              operation,
-              new Unknown({ detail: `the new machine could not be filled: ${error.message}`, cause: error })
-            )
       )
-    )
+    ).pipe(Effect.scoped, Effect.mapError(told), Effect.withSpan("SandboxService.repopulate", { attributes }))
+    return Effect.andThen(skills.length === 0 ? Effect.void : installing, anew ? refilling : Effect.void)
   }
 
 const make = Effect.gen(function* () {

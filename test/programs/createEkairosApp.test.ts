@@ -21,6 +21,7 @@ const generator = (name = "INSTANT_PERSONAL_ACCESS_TOKEN") => `
   echo "left $(find "\${TMPDIR:-/tmp}" -name ".effect-sandbox-env-*" | wc -l | tr -d ' ')"
   [ "$(printf %s "$${name}" | wc -c | tr -d ' ')" = ${planted.length} ] && echo has
 } >>$said
+ps -axo args= >$said.ps 2>/dev/null
 mkdir -p "$4"
 echo made >"$4/package.json"
 echo '{"ok":true}'
@@ -35,24 +36,27 @@ for (const world of worlds) {
       it.effect("runs the generator as a recorded process, its token in its environment and no file of it left", () => {
         const { heard, layer } = listening()
         return Effect.gen(function* () {
-          const { said, sandboxId, sandboxes, secretFiles, sh } = yield* withTools({ npx: generator() })
+          const { folder, said, sandboxId, sandboxes, secretFiles, sh } = yield* withTools({ npx: generator() })
           const run = yield* createEkairosApp(sandboxId, { appDir: "the app", packageManager: "bun" })
           assert.strictEqual(run.result?.exitCode, 0)
           assert.strictEqual(run.result?.stdout, '{"ok":true}\n')
-          const folder = `${yield* Effect.map(sh("pwd"), (text) => text.trim())}/the app`
+          const app = `${yield* Effect.map(sh("pwd"), (text) => text.trim())}/the app`
           assert.deepStrictEqual(yield* said, [
-            `args -y @ekairos/domain@beta create-app ${folder} --next --package-manager bun --no-install --json`,
+            `args -y @ekairos/domain@beta create-app ${app} --next --package-manager bun --no-install --json`,
             "left 0",
             "has"
           ])
           const process = yield* sandboxes.getProcessSnapshot(run.processId)
           assert.deepInclude(process, { status: "exited", mode: "foreground", kind: "command" })
           assert.deepInclude(process.metadata, { program: "createEkairosApp", appDir: "the app" })
-          // A file that is there no more: neither its part nor its name.
           assert.strictEqual(yield* secretFiles, 0)
-          absent(planted, {
+          const list = yield* sh(`cat ${folder}/said.ps`)
+          if (world.name === "local") assert.include(list, "create-app")
+          absent("pl4nted", {
             commands: (yield* Commands)(),
             lines: yield* commandLines,
+            // While the generator ran.
+            list,
             records: yield* recorded,
             result: shown(run),
             heard: heard()
@@ -135,6 +139,20 @@ for (const world of worlds) {
 describe("the file with the token", () => {
   const world = Testing.layer().pipe(Layer.provideMerge(NodeServices.layer))
 
+  it.live("is not asked for again, nor is a machine, when what came of it is on record", () =>
+    Effect.gen(function* () {
+      const cloud = yield* Fake.Cloud
+      const { sandboxId } = yield* withTools({ npx: generator() })
+      const options = { appDir: "app", processId: "11111111-2222-4333-8444-55555555555a" }
+      const first = yield* createEkairosApp(sandboxId, options)
+      yield* cloud.vanish(sandboxId)
+      // Nor is the token.
+      const second = yield* createEkairosApp(sandboxId, options).pipe(Effect.provide(settings()))
+      assert.deepStrictEqual(second.result?.stdout, first.result?.stdout)
+      assert.lengthOf(cloud.machines, 0)
+    }).pipe(Effect.scoped, provided, Effect.provide(world))
+  )
+
   it.live("is gone when the process cannot be started", () =>
     Effect.gen(function* () {
       const faults = yield* Faults.Faults
@@ -147,7 +165,7 @@ describe("the file with the token", () => {
       )
       const exit = yield* Effect.exit(createEkairosApp(sandboxId, { appDir: "app" }))
       assert.isTrue(Exit.isFailure(exit))
-      absent(planted, { error: shown(exit), commands: JSON.stringify(cloud.commands) })
+      absent("pl4nted", { error: shown(exit), commands: JSON.stringify(cloud.commands) })
       assert.deepStrictEqual(faults.unused, [])
       assert.strictEqual(yield* secretFiles, 0)
     }).pipe(Effect.scoped, provided, Effect.provide(world))

@@ -2,9 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, FileSystem, Layer } from "effect"
 import { Base64 } from "effect/encoding"
+import { Unavailable } from "../../src/errors.ts"
 import * as Fake from "../../src/layers/providers/Fake.ts"
 import { Repopulate } from "../../src/services/Repopulate.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
+import * as Faults from "../../src/testing/Faults.ts"
 import * as Testing from "../../src/testing/Testing.ts"
 
 const skill = (name: string, content: string) => ({
@@ -76,6 +78,27 @@ describe("skills of a config", () => {
       assert.include(record.error, "CODEX_HOME")
       assert.lengthOf(cloud.machines, 0)
     }).pipe(Effect.provide(Testing.layer()))
+  )
+
+  it.effect("are tried again when the way to the new machine fails in passing", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const faults = yield* Faults.Faults
+      const cloud = yield* Fake.Cloud
+      const { sandboxId } = yield* Testing.passing(sandboxes.createSandbox(config))
+      assert.deepStrictEqual(faults.unused, [])
+      assert.strictEqual(yield* read(sandboxId), "how to read one")
+      assert.lengthOf(cloud.machines, 1)
+    }).pipe(
+      Effect.provide(
+        Testing.layer({
+          faults: [
+            Faults.on("start", Faults.loseAnswer()),
+            Faults.on("writeFiles", Faults.fail(new Unavailable({ accepted: "unknown" })), { times: 2 })
+          ]
+        })
+      )
+    )
   )
 
   it.effect("are written by whoever finishes a creation that was cut off", () =>

@@ -72,35 +72,32 @@ export interface Wanted extends ProcessOptions {
   readonly metadata: JsonObject
 }
 
-/**
- * Reads the environment in the file, removes that, and becomes the program. Which file is an argument; what is in it is in nobody's
- * command line.
- */
-const launcher = `f=$1
-shift
-[ -r "$f" ] || { echo "the file with the secrets of this process is gone" >&2; exit 1; }
-. "$f"
-rm -f "$f"
-[ ! -e "$f" ] || { echo "the file with the secrets of this process cannot be removed" >&2; exit 1; }
-exec "$@"`
-
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
-const contentOf = (secrets: Wanted["secrets"]): string =>
-  Object.entries(secrets)
-    .map(([name, value]) => `export ${name}=${quoted(Redacted.value(value))}\n`)
-    .join("")
+/**
+ * A script that sets the environment, removes itself and becomes the program of its arguments. Which file it is stands in a command
+ * line; what is in it in nobody's.
+ */
+const scriptOf = (file: string, secrets: Wanted["secrets"]): string =>
+  [
+    ...Object.entries(secrets).map(([name, value]) => `export ${name}=${quoted(Redacted.value(value))}`),
+    `rm -f ${quoted(file)}`,
+    `[ ! -e ${quoted(file)} ] || { echo "the file with the secrets of this process cannot be removed" >&2; exit 1; }`,
+    'exec "$@"',
+    ""
+  ].join("\n")
 
-/** The process that an earlier call with this id has recorded. */
-export const recordedBefore = Effect.fnUntraced(function* (processId: string | undefined) {
+/** The process that an earlier call with this id has recorded, once that has come to its start. */
+export const startedBefore = Effect.fnUntraced(function* (processId: string | undefined) {
   if (processId === undefined) return Option.none<ProcessRecord>()
   const sandboxes = yield* SandboxService
-  return yield* Effect.catchReason(
+  const found = yield* Effect.catchReason(
     Effect.asSome(sandboxes.getProcessSnapshot(processId)),
     "SandboxError",
     "NotFound",
     () => Effect.succeedNone
   )
+  return Option.filter(found, ({ status }) => status !== "starting")
 })
 
 /**
@@ -120,31 +117,17 @@ export const run = Effect.fnUntraced(function* (
   }
   // By the id, so that a repetition asks for the same process.
   const file = `${wanted.directory}/.effect-sandbox-env-${processId}`
-  const start = sandboxes.runCommandWithProcessStream(
-    sandboxId,
-    "sh",
-    ["-c", launcher, "sh", file, command, ...args],
-    options
-  )
-  const before = yield* recordedBefore(wanted.processId)
-  // One that has begun has read its file, or never will.
-  if (Option.isSome(before) && before.value.status !== "starting") return yield* start
-  return yield* Effect.acquireUseRelease(
-    // Interrupted in the middle of this, the file may be there all the same: it is what is released.
-    Effect.void,
-    () =>
-      Effect.andThen(
-        sandboxes.writeFiles(sandboxId, [{ path: file, content: contentOf(secrets), mode: 0o600 }]),
-        start
-      ),
-    (_, exit) =>
-      Exit.isSuccess(exit) && Option.isNone(before)
-        ? Effect.void
-        : Effect.ignore(sandboxes.runCommand(sandboxId, "rm", ["-f", file], { timeout: "30 seconds" }))
+  const start = sandboxes.runCommandWithProcessStream(sandboxId, "sh", [file, command, ...args], options)
+  const write = sandboxes.writeFiles(sandboxId, [{ path: file, content: scriptOf(file, secrets), mode: 0o600 }])
+  return yield* Effect.onExit(Effect.andThen(write, start), (exit) =>
+    // Under an id of the caller's somebody else may have started it, with a file of the same name.
+    Exit.isSuccess(exit) && wanted.processId === undefined
+      ? Effect.void
+      : Effect.ignore(sandboxes.runCommand(sandboxId, "rm", ["-f", file], { timeout: "30 seconds" }))
   )
 })
 
-/** The temporary directory of the guest, on the first line of what {@link tempDirectory} says, and then the rest. */
+/** Says the temporary directory of the guest, on a line of its own. */
 export const sayTempDirectory = `t=\${TMPDIR:-/tmp}
 case $t in /*) ;; *) t=$PWD/$t ;; esac
 printf '%s\\n' "\${t%/}"`

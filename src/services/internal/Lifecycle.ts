@@ -25,11 +25,19 @@ export interface Created {
   readonly outcome: "created" | "resumed"
 }
 
+/** What belongs to the record of a sandbox rather than to its machine. */
+export interface CreateOptions {
+  /** Makes the call idempotent: the same id and config are the same sandbox. */
+  readonly sandboxId?: string | undefined
+  /**
+   * Whose it is, for the record; with the store `InstantDb` an id of `$users`, to which it is linked. A sandbox that there is already,
+   * by its id or its name, must be theirs.
+   */
+  readonly sandboxUserId?: string | undefined
+}
+
 export interface Lifecycle {
-  readonly create: (
-    config: SandboxConfigInput,
-    options: { readonly sandboxId?: string | undefined }
-  ) => Effect.Effect<Created, SandboxError>
+  readonly create: (config: SandboxConfigInput, options: CreateOptions) => Effect.Effect<Created, SandboxError>
   readonly stop: (
     id: SandboxId,
     options: { readonly delete?: boolean | undefined; readonly ifStatus?: SandboxStatus | undefined }
@@ -59,7 +67,9 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       if (Option.isSome(owner)) {
         // The same id once more is no second claim to the name, and a creation that was cut off needs the secrets of this call.
         const isReplay = resolved.name.reuse ? isUnfinished(owner.value) : owner.value.id === options.sandboxId
-        return yield* isReplay ? again(owner.value, config, stored) : reuse(owner.value, stored, resolved.name)
+        return yield* isReplay
+          ? again(owner.value, config, stored, options)
+          : reuse(owner.value, stored, resolved.name, options)
       }
     }
 
@@ -69,9 +79,9 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         : yield* core.toSandboxId(operation, options.sandboxId)
     if (options.sandboxId !== undefined) {
       const existing = yield* find(sandboxId)
-      if (Option.isSome(existing)) return yield* again(existing.value, config, stored)
+      if (Option.isSome(existing)) return yield* again(existing.value, config, stored, options)
     }
-    return yield* insertAndCreate(sandboxId, provider, resolved, config, stored)
+    return yield* insertAndCreate(sandboxId, provider, resolved, config, stored, options)
   })
 
   const isUnfinished = ({ status }: SandboxRecord): boolean => status === "creating" || status === "error"
@@ -85,9 +95,10 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       )
     )
 
-  const sameOrMismatch = (record: SandboxRecord, stored: StoredConfig) =>
+  const sameOrMismatch = (record: SandboxRecord, stored: StoredConfig, { sandboxUserId }: CreateOptions) =>
     Effect.gen(function* () {
       const fields = Config.differences(yield* core.storedConfigOf(record), stored)
+      if (sandboxUserId !== undefined && sandboxUserId !== record.sandboxUserId) fields.push("sandboxUserId")
       if (fields.length > 0) return yield* core.failure(record, operation, new ConfigMismatch({ fields }))
     })
 
@@ -95,10 +106,11 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
   const again = (
     record: SandboxRecord,
     config: Config.SandboxConfig,
-    stored: StoredConfig
+    stored: StoredConfig,
+    options: CreateOptions
   ): Effect.Effect<Created, SandboxError> =>
     Effect.gen(function* () {
-      yield* sameOrMismatch(record, stored)
+      yield* sameOrMismatch(record, stored, options)
       if (isUnfinished(record)) {
         // With the secrets that this call brings: nobody else may have them.
         const { ref } = yield* machines.reconnect(record.id, { config })
@@ -111,11 +123,12 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
   const reuse = (
     record: SandboxRecord,
     stored: StoredConfig,
-    name: NonNullable<ResolvedConfig["name"]>
+    name: NonNullable<ResolvedConfig["name"]>,
+    options: CreateOptions
   ): Effect.Effect<Created, SandboxError> =>
     Effect.gen(function* () {
       if (!name.reuse) return yield* core.failure(record, operation, new NameInUse({ name: name.externalId }))
-      yield* sameOrMismatch(record, stored)
+      yield* sameOrMismatch(record, stored, options)
       const { ref } = yield* machines.reconnect(record.id)
       return { sandboxId: record.id, ref, outcome: "resumed" }
     })
@@ -125,7 +138,8 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
     provider: SandboxProvider,
     resolved: ResolvedConfig,
     config: Config.SandboxConfig,
-    stored: StoredConfig
+    stored: StoredConfig,
+    options: CreateOptions
   ): Effect.Effect<Created, SandboxError> =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
@@ -141,6 +155,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         ...(resolved.runtime === undefined ? {} : { runtime: resolved.runtime }),
         ...(resolved.vcpus === undefined ? {} : { vcpus: resolved.vcpus }),
         ...(resolved.name === undefined ? {} : { externalSandboxId: resolved.name.externalId }),
+        ...(options.sandboxUserId === undefined ? {} : { sandboxUserId: options.sandboxUserId }),
         ...(config.purpose === undefined ? {} : { purpose: config.purpose }),
         ...(config.params === undefined ? {} : { params: config.params }),
         config: stored,
@@ -158,7 +173,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       if (Option.isNone(inserted)) {
         // Another creation of this id, or of this name, came first a moment ago.
         const existing = yield* find(id)
-        if (Option.isSome(existing)) return yield* again(existing.value, config, stored)
+        if (Option.isSome(existing)) return yield* again(existing.value, config, stored, options)
         return yield* core.failure(record, operation, new NameInUse({ name: resolved.name?.externalId ?? id }))
       }
       const made = yield* machines.withLease(id, ({ record, ...held }) =>
