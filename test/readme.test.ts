@@ -11,6 +11,7 @@ import * as Root from "../src/index.ts"
 import { ProcessRecord } from "../src/model/Process.ts"
 import { renamedFields, SandboxConfig } from "../src/model/SandboxConfig.ts"
 import { SandboxRecord } from "../src/model/SandboxRecord.ts"
+import * as Activities from "../src/programs/activities.ts"
 import { methodReasons } from "../src/services/SandboxService.ts"
 import { passed, typeCheck } from "./support/typeCheck.ts"
 
@@ -83,6 +84,10 @@ describe("the migration guide", () => {
     ["method here", Object.keys(methodReasons)],
     ["field here", configFields],
     ["old field", Object.keys(renamedFields)],
+    [
+      "activity here",
+      Object.entries(Activities).flatMap(([name, one]) => (typeof one === "function" && "input" in one ? [name] : []))
+    ],
     ["record field", Object.keys(SandboxRecord.fields)],
     ["process field", Object.keys(ProcessRecord.fields)],
     ["setting", allSettings.flatMap(({ aliases = [], name }) => [name, ...aliases])],
@@ -113,6 +118,7 @@ describe("the migration guide", () => {
   it("names modules, and what the root exports, that there are", async () => {
     const modules = new Set((await text).match(/effect-sandbox\/\w[\w/]*/g))
     assert.isAtLeast(modules.size, 10)
+    for (const program of namesIn(await text, "program here")) modules.add(`effect-sandbox/programs/${program}`)
     const missing = [...modules].filter(
       (module) => !existsSync(join(root, `${module.replace("effect-sandbox", "src")}.ts`))
     )

@@ -193,7 +193,10 @@ export const runOnMachines = (kind: Kind, options: Options): Effect.Effect<Outco
     const violations = [...outcome.violations]
     const root = Path.join(temporary, "run")
     // The supervisor rests a moment after its last process.
-    const rested = Effect.sync(() => alive(root).length === 0 && open().descriptors <= before.descriptors)
+    const rested = Effect.sync(() => {
+      const now = open()
+      return alive(root).length === 0 && now.descriptors <= before.descriptors && now.handles <= before.handles
+    })
     yield* Effect.repeat(rested, {
       until: (is) => is,
       schedule: Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(200)])
