@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
+import * as CommandLine from "effect/process/CommandLine"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -91,7 +92,8 @@ const rulesOf = ({ token, transact = false, userId }: Access): ReadonlyArray<Ver
     transform: [{ headers: { "as-token": Redacted.make(Redacted.value(token), { label: secretName(userId) }) } }]
   }))
 
-const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
+/** Throws for a NUL, which none of these can have. */
+const quoted = (text: string): string => Result.getOrThrow(CommandLine.quote(text))
 
 /** Asks with the InstaQL of its argument, or of its input, and prints the answer and, on a line of its own, its status. */
 const helperOf = ({ apiUri, appId }: Binding): string => `#!/bin/sh

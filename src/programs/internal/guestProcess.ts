@@ -4,7 +4,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
+import * as CommandLine from "effect/process/CommandLine"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import { InvalidArgument, MissingSetting, SandboxError } from "../../errors.ts"
 import type { JsonObject } from "../../model/Common.ts"
 import type { ProcessRecord, ProcessRunResult } from "../../model/Process.ts"
@@ -43,7 +45,11 @@ export const secretSetting = Effect.fnUntraced(function* (operation: string, arg
   if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
     return yield* invalid(operation, argument, "expected the name of an environment variable")
   }
-  return yield* Settings.get(Settings.secret({ name, fallback: "none", description: "" }))
+  const value = yield* Settings.get(Settings.secret({ name, fallback: "none", description: "" }))
+  if (Option.isSome(value) && Redacted.value(value.value).includes("\0")) {
+    return yield* invalid(operation, argument, `the value of ${name} has a NUL`)
+  }
+  return value
 })
 
 /** The same of one that must be there. */
@@ -72,7 +78,8 @@ export interface Wanted extends ProcessOptions {
   readonly metadata: JsonObject
 }
 
-const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
+/** Throws for a NUL: {@link secretSetting} has refused it. */
+const quoted = (word: CommandLine.Word): string => Result.getOrThrow(CommandLine.quote(word))
 
 /**
  * A script that sets the environment, removes itself and becomes the program of its arguments. Which file it is stands in a command
@@ -80,7 +87,7 @@ const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
  */
 const scriptOf = (file: string, secrets: Wanted["secrets"]): string =>
   [
-    ...Object.entries(secrets).map(([name, value]) => `export ${name}=${quoted(Redacted.value(value))}`),
+    ...Object.entries(secrets).map(([name, value]) => `export ${name}=${quoted(value)}`),
     `rm -f ${quoted(file)}`,
     `[ ! -e ${quoted(file)} ] || { echo "the file with the secrets of this process cannot be removed" >&2; exit 1; }`,
     'exec "$@"',
