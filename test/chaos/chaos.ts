@@ -519,7 +519,8 @@ const judge = Effect.fnUntraced(function* ({
       if ((yield* arena.readFile(id, path)) !== content) violation(`${id} has lost ${path}`)
     }
   }
-  const ids = new Map(records.map((record) => [record.id, record]))
+  const now = yield* Stream.runCollect(store.listSandboxes())
+  const ids = new Map(now.map((record) => [record.id, record]))
   for (const { externalId, running, sandboxId } of yield* arena.machines) {
     const record = ids.get(sandboxId)
     if (record === undefined) violation(`${externalId} has no record`)
