@@ -18,6 +18,7 @@ import * as Random from "effect/Random"
 import * as Ref from "effect/Ref"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import type { SandboxError } from "../../src/errors.ts"
 import { isSandboxError } from "../../src/errors.ts"
 import type { ProcessId, SandboxId } from "../../src/model/Ids.ts"
@@ -75,6 +76,31 @@ export const planOfFaults = (seed: string, maxDelay: Duration.Input): Faults.Pla
     maxDelay
   })
 ]
+
+/** Spans that have not ended, so that what hangs can say where. */
+class OpenSpans {
+  private readonly spans = new Set<Tracer.Span>()
+
+  readonly tracer = Tracer.make({
+    span: (options) => {
+      const span = new Tracer.NativeSpan(options)
+      const end = span.end.bind(span)
+      span.end = (at, exit) => {
+        this.spans.delete(span)
+        end(at, exit)
+      }
+      this.spans.add(span)
+      return span
+    }
+  })
+
+  /** Those below the one of this name. */
+  below(name: string): ReadonlyArray<string> {
+    const isBelow = (span: Tracer.AnySpan): boolean =>
+      span._tag === "Span" && (span.name === name || Option.exists(span.parent, isBelow))
+    return [...this.spans].filter(isBelow).map((span) => span.name)
+  }
+}
 
 /** How often each operation comes, out of their sum. */
 const weights = {
@@ -367,17 +393,30 @@ export const run = (
     }
 
     /** However it ends, it ends: with a value, a typed failure, or with the service that it was asked of. */
+    const spans = new OpenSpans()
     const perform = (planned: Planned) =>
       Effect.gen(function* () {
+        let waitedFor: ReadonlyArray<string> = []
         const sandboxes = planned.mortal ? (yield* Ref.get(mortal)).sandboxes : Context.get(steady, SandboxService)
-        const exit = yield* Effect.exit(Effect.timeoutOption(act(planned, sandboxes), arena.patience))
+        const acted = act(planned, sandboxes).pipe(
+          Effect.withSpan(planned.nonce),
+          Effect.provideService(Tracer.Tracer, spans.tracer),
+          Effect.asSome
+        )
+        const overdue = Effect.map(Effect.sleep(arena.patience), () => {
+          waitedFor = spans.below(planned.nonce)
+          return Option.none<unknown>()
+        })
+        const exit = yield* Effect.exit(Effect.raceFirst(acted, overdue))
         const count = (how: string) => {
           const key = `${planned.operation} ${how}`
           counts[key] = (counts[key] ?? 0) + 1
         }
         if (Exit.isSuccess(exit)) {
           if (Option.isNone(exit.value))
-            violation(`${planned.nonce}: ${planned.operation} has not ended within ${Duration.format(arena.patience)}`)
+            violation(
+              `${planned.nonce}: ${planned.operation} has not ended within ${Duration.format(arena.patience)}: ${waitedFor.join(" > ")}`
+            )
           return count("ok")
         }
         const error = Exit.findErrorOption(exit)
