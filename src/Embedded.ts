@@ -15,6 +15,7 @@ import * as InstantDb from "./layers/stores/InstantDb.ts"
 import * as Memory from "./layers/stores/Memory.ts"
 import * as Postgres from "./layers/stores/Postgres.ts"
 import * as Sql from "./layers/stores/Sql.ts"
+import * as core from "./services/internal/core.ts"
 import * as LeaseOwner from "./services/LeaseOwner.ts"
 import type { ProcessLog } from "./services/ProcessLog.ts"
 import * as ProviderRegistry from "./services/ProviderRegistry.ts"
@@ -80,9 +81,11 @@ const local = (root: string, options: Options["local"]) =>
 /** The local provider and an SQLite file in one directory. */
 export const layer = (options: Options = {}): Layer.Layer<Services, SandboxError> => {
   const directory = options.directory ?? ".effect-sandbox"
-  return assemble(
-    local(`${directory}/local`, options.local),
-    Sql.layerSqlite({ file: `${directory}/sandboxes.sqlite` })
+  return Layer.unwrap(
+    Effect.as(
+      core.onlyKnown("Embedded.layer", options, { directory: true, local: true }),
+      assemble(local(`${directory}/local`, options.local), Sql.layerSqlite({ file: `${directory}/sandboxes.sqlite` }))
+    )
   )
 }
 

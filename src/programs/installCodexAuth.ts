@@ -5,6 +5,7 @@ import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import { InvalidArgument, MissingSetting, SandboxError } from "../errors.ts"
+import * as core from "../services/internal/core.ts"
 import { inCodexHome, insideOf } from "../services/internal/inside.ts"
 import { SandboxService } from "../services/SandboxService.ts"
 import * as Settings from "../services/SandboxSettings.ts"
@@ -74,6 +75,13 @@ export const installCodexAuth = Effect.fnUntraced(function* (
   SandboxError | PlatformError.PlatformError,
   SandboxService | FileSystem.FileSystem | Path.Path
 > {
+  // Whoever misspells a path must not copy the files of somebody else.
+  yield* core.onlyKnown(operation, options, {
+    codexHome: true,
+    authJsonPath: true,
+    credentialsJsonPath: true,
+    configTomlPath: true
+  })
   const sandboxes = yield* SandboxService
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -82,7 +90,7 @@ export const installCodexAuth = Effect.fnUntraced(function* (
   const home = isComplete ? "" : yield* homeHere(options.codexHome)
   const invalid = (argument: string, problem: string) =>
     new SandboxError({ operation, sandboxId, reason: new InvalidArgument({ argument, problem }) })
-  const read = Effect.fnUntraced(function* (name: string, given: string | undefined) {
+  const read = Effect.fnUntraced(function* (argument: keyof Options, name: string, given: string | undefined) {
     const from = given ?? path.join(home, name)
     const content = yield* Effect.catchReason(
       Effect.asSome(fs.readFile(from)),
@@ -90,16 +98,16 @@ export const installCodexAuth = Effect.fnUntraced(function* (
       "NotFound",
       () => Effect.succeedNone
     )
-    return { name, from, content, isMissing: given !== undefined && Option.isNone(content) }
+    return { argument, name, from, content, isMissing: given !== undefined && Option.isNone(content) }
   })
-  const auth = yield* read("auth.json", authJsonPath)
-  const credentials = yield* read(".credentials.json", credentialsJsonPath)
-  const config = yield* read("config.toml", configTomlPath)
+  const auth = yield* read("authJsonPath", "auth.json", authJsonPath)
+  const credentials = yield* read("credentialsJsonPath", ".credentials.json", credentialsJsonPath)
+  const config = yield* read("configTomlPath", "config.toml", configTomlPath)
+  for (const { argument, from, isMissing } of [auth, credentials, config]) {
+    if (isMissing) return yield* invalid(argument, `there is no file ${from}`)
+  }
   if (Option.isNone(auth.content) && Option.isNone(credentials.content)) {
     return yield* invalid("codexHome", `there is neither ${auth.from} nor ${credentials.from}`)
-  }
-  for (const { from, isMissing } of [auth, credentials, config]) {
-    if (isMissing) return yield* invalid("path", `there is no file ${from}`)
   }
 
   const there = yield* inCodexHome(insideOf(sandboxes, sandboxId), operation, prepare)

@@ -131,20 +131,19 @@ const operation = "reconcile"
 const invalid = (argument: string, problem: string) =>
   new SandboxError({ operation, reason: new InvalidArgument({ argument, problem }) })
 
-const known: ReadonlySet<string> = new Set<keyof Options>([
-  "dryRun",
-  "providers",
-  "grace",
-  "goneAfter",
-  "keepProcesses",
-  "keepSandboxes",
-  "concurrency"
-])
+const known: { readonly [K in keyof Options]-?: true } = {
+  dryRun: true,
+  providers: true,
+  grace: true,
+  goneAfter: true,
+  keepProcesses: true,
+  keepSandboxes: true,
+  concurrency: true
+}
 
 const settingsOf = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Settings, SandboxError> {
   // A misspelt `dryRun` must not delete.
-  const unknown = Object.keys(options).filter((key) => !known.has(key))
-  if (unknown.length > 0) return yield* invalid("options", `unknown: ${unknown.join(", ")}`)
+  yield* core.onlyKnown(operation, options, known)
   const millis = (argument: string, input: Duration.Input) =>
     Effect.flatMap(core.toDuration(operation, argument, input), (duration) =>
       Effect.succeed(Duration.toMillis(duration))

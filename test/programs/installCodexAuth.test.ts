@@ -121,6 +121,11 @@ for (const world of worlds) {
             )
             assert.strictEqual(missing.reason._tag, "InvalidArgument")
             assert.include(missing.message, "/no/such.toml")
+            const misspelt: object = { codexHom: directory }
+            assert.include(
+              (yield* attempt(misspelt, { CODEX_HOME: directory })).message,
+              "codexHom; there are codexHome"
+            )
             const homeless = yield* attempt({}, {})
             assert.strictEqual(homeless.reason._tag, "MissingSetting")
             assert.strictEqual(yield* sh('[ -e "$HOME/.codex" ] || echo none'), "none\n")

@@ -399,6 +399,21 @@ describe("create", () => {
     }).pipe(Effect.provide(service(vendor)))
   })
 
+  it.effect("under the id of one whose disk is gone is refused, and that of one at rest is what it is", () => {
+    const vendor = scripted({ persistent: true })
+    return Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const sandboxId = "00000000-0000-4000-8000-000000000001"
+      yield* sandboxes.createSandbox({}, { sandboxId })
+      yield* sandboxes.stopSandbox(sandboxId)
+      assert.strictEqual((yield* sandboxes.createSandbox({}, { sandboxId })).outcome, "resumed")
+      assert.strictEqual((yield* sandboxes.getSandbox(sandboxId)).status, "shutdown")
+      yield* sandboxes.stopSandbox(sandboxId, { delete: true })
+      assert.strictEqual(yield* reasonOf(sandboxes.createSandbox({}, { sandboxId })), "Stopped")
+      assert.strictEqual(vendor.count("create"), 1)
+    }).pipe(Effect.provide(service(vendor)))
+  })
+
   it.effect("by a name and an id once more is no second claim to the name", () => {
     const vendor = scripted({ named: { externalId: "mine", reuse: false } })
     return Effect.gen(function* () {

@@ -153,6 +153,9 @@ const fromSqliteCode = (code: number): Verdict | undefined => {
 }
 
 const fromName = (code: string): Verdict | undefined => {
+  if (code === "ERR_UNKNOWN_BUILTIN_MODULE") {
+    return { kind: "Unknown", detail: "this Node has no node:sqlite: it takes 22.19 or newer" }
+  }
   if (code.startsWith("SQLITE_")) {
     // SQLITE_BUSY_SNAPSHOT is a SQLITE_BUSY, and so on: cut words off the end until the name is known.
     for (let name = code; name !== "SQLITE"; name = name.slice(0, name.lastIndexOf("_"))) {

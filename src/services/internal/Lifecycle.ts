@@ -102,7 +102,7 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
       if (fields.length > 0) return yield* core.failure(record, operation, new ConfigMismatch({ fields }))
     })
 
-  /** The same id once more: a workflow's replay. A creation that was cut off is finished, anything else left as it is. */
+  /** The same id once more: a workflow's replay. A creation that was cut off is finished, what is there left as it is. */
   const again = (
     record: SandboxRecord,
     config: Config.SandboxConfig,
@@ -116,6 +116,10 @@ export const make = (self: Core, machines: Machines): Lifecycle => {
         const { ref } = yield* machines.reconnect(record.id, { config })
         return { sandboxId: record.id, ref, outcome: "resumed" }
       }
+      // One that can never be used again is nothing to go on with, nor may its id be another's.
+      const stopped = core.stopped(record, operation)
+      const isOver = record.status === "shutdown" && stopped.reason._tag === "Stopped" && !stopped.reason.diskKept
+      if (isOver) return yield* stopped
       return { sandboxId: record.id, ref: core.refOf(record), outcome: "resumed" }
     })
 

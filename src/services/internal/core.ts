@@ -179,6 +179,20 @@ const processId = Schema.decodeUnknownOption(ProcessId)
 export const invalid = (operation: string, argument: string, problem: string): SandboxError =>
   new SandboxError({ operation, reason: new InvalidArgument({ argument, problem }) })
 
+/** Refuses what an options object does not have: of callers without types, a misspelt field would not be heard of otherwise. */
+export const onlyKnown = <O extends object>(
+  operation: string,
+  options: O,
+  known: { readonly [K in keyof O]-?: true }
+): Effect.Effect<void, SandboxError> => {
+  const unknown = Object.keys(options).filter((key) => !Object.hasOwn(known, key))
+  return unknown.length === 0
+    ? Effect.void
+    : Effect.fail(
+        invalid(operation, "options", `unknown: ${unknown.join(", ")}; there are ${Object.keys(known).join(", ")}`)
+      )
+}
+
 /** Checks an id of a caller's. */
 export const toSandboxId = (operation: string, id: string): Effect.Effect<SandboxId, SandboxError> => {
   const decoded = sandboxId(id)

@@ -56,6 +56,7 @@ const table: ReadonlyArray<readonly [StoreKind, string, unknown]> = [
   ["Unavailable", "Postgres too_many_connections", withCode({ code: "53300" })],
   ["ReadOnly", "Postgres read_only_sql_transaction", withCode({ code: "25006" })],
   ["ReadOnly", "Postgres insufficient_privilege", withCode({ code: "42501" })],
+  ["Unknown", "a Node without node:sqlite", withCode({ code: "ERR_UNKNOWN_BUILTIN_MODULE" })],
   ["Unknown", "Postgres undefined_table", withCode({ code: "42P01" })],
   ["Locked", "Postgres serialization_failure", withCode({ code: "40001" })],
   ["Locked", "Postgres deadlock_detected", withCode({ code: "40P01" })],
