@@ -221,6 +221,8 @@ export const makeRuntime = <R, E>(
       let begun: Promise<AsyncIterator<A>> | undefined
       let stopped: { readonly error: unknown; readonly closed: Promise<unknown> } | undefined
       let ended = false
+      /** Ends the wait for the layer, which may never be built. */
+      const opening = new AbortController()
       const onAbort = () => void stop(signal?.reason)
       const end = () => {
         ended = true
@@ -229,6 +231,7 @@ export const makeRuntime = <R, E>(
       }
       /** Closes it, also under whoever waits for its next element, who is told the error. */
       const stop = (error: unknown): Promise<unknown> => {
+        opening.abort(error)
         stopped ??= {
           error,
           closed: Promise.resolve(begun?.then((iterator) => iterator.return?.())).catch(() => undefined)
@@ -238,7 +241,7 @@ export const makeRuntime = <R, E>(
       const begin = () => {
         open.add(stop)
         signal?.addEventListener("abort", onAbort)
-        return run(Effect.context<SandboxService | R>(), { signal }).then((context) =>
+        return run(Effect.context<SandboxService | R>(), { signal: opening.signal }).then((context) =>
           Stream.toAsyncIterableWith(stream, context)[Symbol.asyncIterator]()
         )
       }
@@ -254,6 +257,8 @@ export const makeRuntime = <R, E>(
               if (result.done !== true) return result
             }
           } catch (error) {
+            // Left meanwhile: whoever has left does not want to hear of it.
+            if (ended) return { done: true, value: undefined }
             end()
             throw stopped === undefined ? error : stopped.error
           }
@@ -264,6 +269,7 @@ export const makeRuntime = <R, E>(
         },
         async return() {
           end()
+          opening.abort()
           const iterator = await begun?.catch(() => undefined)
           await iterator?.return?.()
           return { done: true, value: undefined }
@@ -286,7 +292,7 @@ export const makeRuntime = <R, E>(
     return (...given: ReadonlyArray<unknown>) => {
       const { args, signal } = withoutSignal(given)
       const result: unknown = value(...args)
-      return isEffect(result) ? run(result, { signal }) : promised(result)
+      return isEffect(result) ? run(result, { signal }) : isStream(result) ? iterable(result, signal) : promised(result)
     }
   }
   const handleOf = (handle: object) =>
