@@ -245,27 +245,34 @@ export const makeRuntime = <R, E>(
           Stream.toAsyncIterableWith(stream, context)[Symbol.asyncIterator]()
         )
       }
-      return {
-        async next() {
-          if (ended) return { done: true, value: undefined }
-          try {
-            if (disposing !== undefined) await stop(new RuntimeDisposed())
-            if (signal?.aborted === true) await stop(signal.reason)
-            if (stopped === undefined) {
-              begun ??= begin()
-              const result = await (await begun).next()
-              if (result.done !== true) return result
-            }
-          } catch (error) {
-            // Left meanwhile: whoever has left does not want to hear of it.
-            if (ended) return { done: true, value: undefined }
-            end()
-            throw stopped === undefined ? error : stopped.error
+      const step = async (): Promise<IteratorResult<A>> => {
+        if (ended) return { done: true, value: undefined }
+        try {
+          if (disposing !== undefined) await stop(new RuntimeDisposed())
+          if (signal?.aborted === true) await stop(signal.reason)
+          if (stopped === undefined) {
+            begun ??= begin()
+            const result = await (await begun).next()
+            if (result.done !== true) return result
           }
+        } catch (error) {
+          // Left meanwhile: whoever has left does not want to hear of it.
+          if (ended) return { done: true, value: undefined }
           end()
-          if (stopped === undefined) return { done: true, value: undefined }
-          await stopped.closed
-          throw stopped.error
+          throw stopped === undefined ? error : stopped.error
+        }
+        end()
+        if (stopped === undefined) return { done: true, value: undefined }
+        await stopped.closed
+        throw stopped.error
+      }
+      /** One after another, also for who does not wait: two at once would take elements from each other. */
+      let last: Promise<unknown> = Promise.resolve()
+      return {
+        next() {
+          const result = last.then(step)
+          last = result.catch(() => undefined)
+          return result
         },
         async return() {
           end()

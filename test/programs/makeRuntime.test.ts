@@ -151,6 +151,13 @@ describe("makeRuntime", () => {
     assert.deepStrictEqual(await process.exit({ signal }), { _tag: "Exited", code: 3 })
     const events = await collect(process.events)
     assert.deepStrictEqual(await collect(process.events), events)
+    // Also for who asks for several at once.
+    const iterator = process.events[Symbol.asyncIterator]()
+    const results = await Promise.all(Array.from({ length: events.length + 2 }, () => iterator.next()))
+    assert.deepStrictEqual(
+      results.flatMap((result) => (result.done === true ? [] : [result.value])),
+      events
+    )
     assert.deepStrictEqual(await collect(sandboxes.readProcessStream(process.processId, { follow: true })), events)
     assert.strictEqual((await process.snapshot()).kind, "test-runner")
     const again = await sandboxes.attachProcess(process.processId, { after: 2 })
