@@ -335,6 +335,10 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   const open = ["starting", "running", "detached"] as const
 
+  /** Whether what was done has ended it so: it may have ended by itself, or somebody may have brought its sandbox back. */
+  const wasLost = (processId: ProcessId) =>
+    Effect.flatMap(store.getProcess(processId), ({ status }) => (status === "lost" ? done : left))
+
   /** Ends the open processes of a sandbox that has no machine. */
   const losing = (
     provider: string,
@@ -350,10 +354,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
           if ((process.observed === true && mayReport) || (yield* isHeld(process, now))) return
           yield* take(
             Step.ProcessLost({ provider, sandboxId, processId: process.id, why }),
-            // Somebody may have brought the sandbox back meanwhile, and the process with it.
-            Effect.andThen(settle(process.id), store.getProcess(process.id)).pipe(
-              Effect.flatMap(({ status }) => (status === "lost" ? done : left))
-            )
+            Effect.andThen(settle(process.id), wasLost(process.id))
           )
         })
       )
@@ -494,7 +495,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
           const { id, provider, sandboxId } = process
           yield* take(
             Step.ProcessLost({ provider, sandboxId, processId: id, why: "its sandbox has no record" }),
-            Effect.andThen(sandboxes.attachProcess(id), done)
+            Effect.andThen(sandboxes.attachProcess(id), wasLost(id))
           )
         }).pipe(guarded)
       )

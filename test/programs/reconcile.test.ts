@@ -614,6 +614,8 @@ describe("reconcile: a process whose sandbox has no record", () => {
       const { store } = yield* Testing.World
       const { sandboxId } = yield* sandboxes.createSandbox()
       const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "sleep", ["1000"])
+      // Of one that another program reports nobody can know more.
+      const observed = yield* sandboxes.startObservedProcess(sandboxId, { command: "watch" })
       const record = yield* store.getSandbox(sandboxId)
       yield* store.deleteSandbox(sandboxId, record.version ?? 0)
       yield* (yield* Faults.Faults).kill
@@ -621,8 +623,9 @@ describe("reconcile: a process whose sandbox has no record", () => {
         Effect.gen(function* () {
           assert.deepStrictEqual(yield* reconcile({ grace: "1 second" }), [])
           yield* hour
-          assert.deepStrictEqual(yield* reconcile(), ["OrphanMachine(delete) done", "ProcessLost done"])
-          assert.strictEqual((yield* store.getProcess(processId)).status, "lost")
+          const lost = ["OrphanMachine(delete) done", "ProcessLost done", "ProcessLost done"]
+          assert.deepStrictEqual(yield* reconcile(), lost)
+          for (const id of [processId, observed.id]) assert.strictEqual((yield* store.getProcess(id)).status, "lost")
           assert.deepStrictEqual(yield* reconcile(), [])
         })
       )

@@ -498,21 +498,33 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         Effect.suspend(() => (entries.has(record.id) ? Effect.succeed(Option.none<Entry>()) : takeOver(record, wanted)))
       )
 
+    /** Who reports it may come again, but not to a sandbox that has no record any more. */
+    const joinObserved = ({ id, sandboxId }: ProcessRecord) =>
+      Effect.asVoid(store.getSandbox(sandboxId)).pipe(
+        Effect.catchIf(
+          (error) => error.reason._tag === "NotFound",
+          () => markLost(self, id, "its sandbox has no record")
+        ),
+        Effect.as(Option.none<Entry>())
+      )
+
     /** Takes part in a process that there is. */
     const join = (record: ProcessRecord, wanted?: Wanted): Effect.Effect<Option.Option<Entry>, SandboxError> =>
-      entries.has(record.id) || isTerminal(record.status) || record.observed === true
+      entries.has(record.id) || isTerminal(record.status)
         ? Effect.succeed(Option.none())
-        : takeOverOnce(record, wanted).pipe(
-            Effect.catchIf(
-              (error) => error.reason._tag === "Busy",
-              () =>
-                // Somebody writes the log: it is followed here, and taken over once its writer is gone.
-                Effect.as(
-                  FiberMap.run(waiting, record.id, succeed(record, wanted), { onlyIfMissing: true }),
-                  Option.none()
-                )
+        : record.observed === true
+          ? joinObserved(record)
+          : takeOverOnce(record, wanted).pipe(
+              Effect.catchIf(
+                (error) => error.reason._tag === "Busy",
+                () =>
+                  // Somebody writes the log: it is followed here, and taken over once its writer is gone.
+                  Effect.as(
+                    FiberMap.run(waiting, record.id, succeed(record, wanted), { onlyIfMissing: true }),
+                    Option.none()
+                  )
+              )
             )
-          )
 
     const attach: Processes["attach"] = (processId, after) =>
       Effect.flatMap(store.getProcess(processId), (record) => Effect.as(join(record), handleOf(record, after)))
