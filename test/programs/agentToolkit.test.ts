@@ -11,6 +11,7 @@ import * as Memory from "../../src/layers/stores/Memory.ts"
 import * as AgentToolkit from "../../src/programs/agentToolkit.ts"
 import * as Sandbox from "../../src/services/Sandbox.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
+import * as Faults from "../../src/testing/Faults.ts"
 import * as Testing from "../../src/testing/Testing.ts"
 import { advancing } from "../support/advancing.ts"
 import { embedded, settings } from "../support/embedded.ts"
@@ -685,6 +686,36 @@ describe("the tools", () => {
       assert.include(failure.message, `sandbox_read_process_logs with processId "${processId}"`)
       const log = yield* call("sandbox_read_process_logs", { sandboxId, processId })
       assert.deepInclude(log, { status: "lost", output: [{ stream: "stdout", text: "begun\n" }] })
+    }).pipe(
+      Effect.provide(
+        AgentToolkit.layer().pipe(
+          Layer.provideMerge(
+            Testing.layer({
+              commands: { work: () => Stream.concat(Stream.succeed(Fake.stdout("begun\n")), Stream.never) }
+            })
+          )
+        )
+      )
+    )
+  )
+})
+
+describe("a command whose call is cancelled", () => {
+  it.effect("is killed, also by a vendor that does not answer at first", () =>
+    Effect.gen(function* () {
+      const { sandboxId } = yield* call("sandbox_create", {})
+      const begun = yield* Deferred.make<AgentToolkit.CommandProgress>()
+      const running = yield* call("sandbox_run_command", { sandboxId, command: "work" }).pipe(
+        Effect.provideService(AgentToolkit.Progress, (progress) => Effect.asVoid(Deferred.succeed(begun, progress))),
+        Effect.forkChild
+      )
+      const { processId } = yield* advancing(Deferred.await(begun))
+      const faults = yield* Faults.Faults
+      yield* faults.add(Faults.on("signal", Faults.fail(), { times: 2 }))
+      yield* advancing(Fiber.interrupt(running))
+      assert.strictEqual(faults.unused.length, 0)
+      const log = call("sandbox_read_process_logs", { sandboxId, processId, waitMs: 60_000 })
+      assert.strictEqual((yield* advancing(log))["status"], "killed")
     }).pipe(
       Effect.provide(
         AgentToolkit.layer().pipe(

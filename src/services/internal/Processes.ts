@@ -315,12 +315,19 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         ? Effect.void
         : Effect.catchIf(Effect.asVoid(Deferred.await(entry.accepted)), isLeaseLost, () => Effect.void)
 
+    /**
+     * Who is interrupted can be told of no failure, and a second SIGKILL does no more than the first. Only some attempts: each may
+     * have waited for the way to the machine already.
+     */
+    const killing = <A>(kill: Effect.Effect<A, SandboxError>) =>
+      Effect.retry(kill, { schedule: self.policy.connect, times: 3, while: (error) => error.isRetryable })
+
     /** The interrupted caller asked for its process to end, also when it is only about to start. */
     const killStarted = (entry: Entry | undefined) =>
       entry === undefined
         ? Effect.void
         : Deferred.await(entry.accepted).pipe(
-            Effect.flatMap((process) => process.signal("SIGKILL")),
+            Effect.flatMap((process) => killing(process.signal("SIGKILL"))),
             Effect.ignore
           )
 
@@ -604,7 +611,8 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         }
         const forceAfter = options?.forceAfter
         if (forceAfter !== undefined) yield* core.toDuration(operation, "forceAfter", forceAfter)
-        yield* onMachine(processId, (process) => process.signal(name, options))
+        const send = onMachine(processId, (process) => process.signal(name, options))
+        yield* name === "SIGKILL" ? killing(send) : send
       })
     const write: Processes["write"] = (processId, bytes) =>
       // Callers without types.
