@@ -26,11 +26,13 @@ import type { Recovery } from "../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../model/SandboxRecord.ts"
 import * as core from "../services/internal/core.ts"
 import { notWaiting, underLease } from "../services/internal/lease.ts"
+import { storeCalls } from "../services/internal/storeCalls.ts"
 import { LeaseOwner } from "../services/LeaseOwner.ts"
 import { RecoveryPolicy } from "../services/RecoveryPolicy.ts"
 import { ProviderRegistry } from "../services/ProviderRegistry.ts"
 import type { MachineInfo, MachineRef, SandboxProvider } from "../services/SandboxProvider.ts"
 import { SandboxService } from "../services/SandboxService.ts"
+import { serviceSettings } from "../services/SandboxSettings.ts"
 import { SandboxStore } from "../services/SandboxStore.ts"
 
 /** Options of {@link run}. Durations above zero. */
@@ -218,9 +220,10 @@ const judge = (
 const make = Effect.fnUntraced(function* (options: Options) {
   const settings = yield* settingsOf(options)
   const sandboxes = yield* SandboxService
-  const store = yield* SandboxStore
-  const registry = yield* ProviderRegistry
   const policy = yield* RecoveryPolicy
+  const { requestTimeout } = yield* serviceSettings
+  const store = storeCalls(yield* SandboxStore, policy.store, requestTimeout)
+  const registry = yield* ProviderRegistry
   const { isDead, name } = yield* LeaseOwner
   const names = options.providers ?? registry.names
   const providers = new Map<string, SandboxProvider>()

@@ -607,6 +607,26 @@ describe("reconcile: retention", () => {
   )
 })
 
+describe("reconcile: a store that does not answer", () => {
+  it.effect("is asked once more, and waited for no longer than for any request", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const faults = yield* Faults.Faults
+      for (const operation of ["listSandboxes", "listProcesses"] as const) {
+        yield* faults.add(Faults.on(operation, Faults.hang))
+        assert.deepStrictEqual(yield* reconcile(), [])
+      }
+      yield* faults.add(Faults.on("listSandboxes", Faults.hang), Faults.on("listProcesses", Faults.hang))
+      const ids = yield* Testing.passing(Stream.runCollect(Stream.map(sandboxes.listSandboxes(), ({ id }) => id)))
+      assert.deepStrictEqual(ids, [sandboxId])
+      const processes = Stream.runCollect(sandboxes.listProcesses(sandboxId))
+      assert.deepStrictEqual(yield* Testing.passing(processes), [])
+      assert.deepStrictEqual(faults.unused, [])
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+})
+
 describe("reconcile: a process whose sandbox has no record", () => {
   it.effect("is lost, once nobody is at it any more", () =>
     Effect.gen(function* () {
