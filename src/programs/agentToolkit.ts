@@ -30,7 +30,7 @@ import type { SandboxConfigInput } from "../model/SandboxConfig.ts"
 import * as core from "../services/internal/core.ts"
 import { SandboxService } from "../services/SandboxService.ts"
 import * as Commands from "./internal/agentCommands.ts"
-import { ToolFailure, toFailure } from "./internal/agentFailure.ts"
+import { refuse, ToolFailure, toFailure } from "./internal/agentFailure.ts"
 import * as Files from "./internal/agentFiles.ts"
 import * as Tools from "./internal/agentTools.ts"
 
@@ -120,14 +120,13 @@ const make = Effect.fnUntraced(function* (options: Options) {
       failing(
         Effect.gen(function* () {
           const all = service.listCheckpoints(id)
-          const rest =
-            after === undefined
-              ? all
-              : Stream.drop(
-                  Stream.dropWhile(all, (one) => one.id !== after),
-                  1
-                )
-          const found = yield* Stream.runCollect(Stream.take(rest, limit + 1))
+          const from = after === undefined ? all : Stream.dropWhile(all, (one) => one.id !== after)
+          const taken = yield* Stream.runCollect(Stream.take(from, limit + (after === undefined ? 1 : 2)))
+          // An empty answer would look like the end of the list.
+          if (after !== undefined && taken.length === 0) {
+            return yield* refuse("NotFound", `there is no checkpoint ${after} any more: list anew, without after`)
+          }
+          const found = after === undefined ? taken : taken.slice(1)
           const checkpoints = found.slice(0, limit).map(checkpointInfo)
           const next = found.length > limit ? checkpoints.at(-1)?.checkpointId : undefined
           return {

@@ -221,6 +221,8 @@ export const makeRuntime = <R, E>(
       let begun: Promise<AsyncIterator<A>> | undefined
       let stopped: { readonly error: unknown; readonly closed: Promise<unknown> } | undefined
       let ended = false
+      /** Ends the wait for the layer, which may never be built. */
+      const opening = new AbortController()
       const onAbort = () => void stop(signal?.reason)
       const end = () => {
         ended = true
@@ -229,6 +231,7 @@ export const makeRuntime = <R, E>(
       }
       /** Closes it, also under whoever waits for its next element, who is told the error. */
       const stop = (error: unknown): Promise<unknown> => {
+        opening.abort(error)
         stopped ??= {
           error,
           closed: Promise.resolve(begun?.then((iterator) => iterator.return?.())).catch(() => undefined)
@@ -238,32 +241,42 @@ export const makeRuntime = <R, E>(
       const begin = () => {
         open.add(stop)
         signal?.addEventListener("abort", onAbort)
-        return run(Effect.context<SandboxService | R>(), { signal }).then((context) =>
+        return run(Effect.context<SandboxService | R>(), { signal: opening.signal }).then((context) =>
           Stream.toAsyncIterableWith(stream, context)[Symbol.asyncIterator]()
         )
       }
-      return {
-        async next() {
-          if (ended) return { done: true, value: undefined }
-          try {
-            if (disposing !== undefined) await stop(new RuntimeDisposed())
-            if (signal?.aborted === true) await stop(signal.reason)
-            if (stopped === undefined) {
-              begun ??= begin()
-              const result = await (await begun).next()
-              if (result.done !== true) return result
-            }
-          } catch (error) {
-            end()
-            throw stopped === undefined ? error : stopped.error
+      const step = async (): Promise<IteratorResult<A>> => {
+        if (ended) return { done: true, value: undefined }
+        try {
+          if (disposing !== undefined) await stop(new RuntimeDisposed())
+          if (signal?.aborted === true) await stop(signal.reason)
+          if (stopped === undefined) {
+            begun ??= begin()
+            const result = await (await begun).next()
+            if (result.done !== true) return result
           }
+        } catch (error) {
+          // Left meanwhile: whoever has left does not want to hear of it.
+          if (ended) return { done: true, value: undefined }
           end()
-          if (stopped === undefined) return { done: true, value: undefined }
-          await stopped.closed
-          throw stopped.error
+          throw stopped === undefined ? error : stopped.error
+        }
+        end()
+        if (stopped === undefined) return { done: true, value: undefined }
+        await stopped.closed
+        throw stopped.error
+      }
+      /** One after another, also for who does not wait: two at once would take elements from each other. */
+      let last: Promise<unknown> = Promise.resolve()
+      return {
+        next() {
+          const result = last.then(step)
+          last = result.catch(() => undefined)
+          return result
         },
         async return() {
           end()
+          opening.abort()
           const iterator = await begun?.catch(() => undefined)
           await iterator?.return?.()
           return { done: true, value: undefined }
@@ -286,7 +299,7 @@ export const makeRuntime = <R, E>(
     return (...given: ReadonlyArray<unknown>) => {
       const { args, signal } = withoutSignal(given)
       const result: unknown = value(...args)
-      return isEffect(result) ? run(result, { signal }) : promised(result)
+      return isEffect(result) ? run(result, { signal }) : isStream(result) ? iterable(result, signal) : promised(result)
     }
   }
   const handleOf = (handle: object) =>

@@ -13,6 +13,7 @@ import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
 import * as Embedded from "../Embedded.ts"
 import * as Daytona from "../layers/providers/Daytona.ts"
 import * as Sprites from "../layers/providers/Sprites.ts"
@@ -50,5 +51,14 @@ Command.make("effect-sandbox-mcp", { sandbox }, (flags) =>
   // The standard output is the protocol's.
   Effect.tapCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError(cause))),
   Effect.provideService(Logger.LogToStderr, true),
-  (program) => NodeRuntime.runMain(program, { disableErrorReporting: true })
+  (program) =>
+    NodeRuntime.runMain(program, {
+      disableErrorReporting: true,
+      teardown: (exit, onExit) =>
+        Runtime.defaultTeardown(exit, (code) => {
+          // Nothing but what a client did not take in time can keep this program from its end.
+          setTimeout(() => process.exit(code), 1000).unref()
+          onExit(code)
+        })
+    })
 )

@@ -25,11 +25,11 @@ import * as Layer from "effect/Layer"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Stdio from "effect/Stdio"
-import * as Stream from "effect/Stream"
 import type { SandboxError } from "../errors.ts"
 import type { SandboxService } from "../services/SandboxService.ts"
 import * as AgentToolkit from "./agentToolkit.ts"
 import * as Tools from "./internal/agentTools.ts"
+import { guarded } from "./internal/mcpStdio.ts"
 
 /** Options of {@link registrations}: those of the handlers, and the sandbox if there is to be only one. */
 export interface Options extends AgentToolkit.ToolkitOptions {
@@ -107,12 +107,13 @@ const instructions = (sandboxId: string | undefined) =>
     ? "Sandboxes are isolated computers: make one with sandbox_create, pass its sandboxId to the other tools, and stop it with sandbox_stop."
     : "The tools work in one sandbox, an isolated computer.") + " What an answer leaves out its note says how to read."
 
-/** How long calls may go on when the client has gone. The clients of the official SDK send SIGTERM after 2 seconds. */
+/** How long calls may go on when the client has gone, and then each answer that it does not take. The clients of the official SDK send SIGTERM after 2 seconds. */
 const lastCalls = Duration.seconds(1)
 
 /**
- * Serves the tools over `Stdio` until its input ends: then calls have 1 second to end before they are interrupted. Nothing
- * but the protocol may go to the standard output, so send logs elsewhere: `Logger.LogToStderr`.
+ * Serves the tools over `Stdio` until its input ends: then calls have 1 second to end before they are interrupted, and so long an
+ * answer is waited for that the client does not take. What is no message, or larger than 16 MiB, is answered with an error of the
+ * protocol. Nothing but the protocol may go to the standard output, so send logs elsewhere: `Logger.LogToStderr`.
  */
 export const serve = (
   options: Options = {}
@@ -120,17 +121,13 @@ export const serve = (
   Effect.gen(function* () {
     const stdio = yield* Stdio.Stdio
     const closed = yield* Deferred.make<void>()
-    const watched = Stdio.make({
-      ...stdio,
-      stdin: Stream.concat(stdio.stdin, Stream.fromEffectDrain(Deferred.succeed(closed, undefined)))
-    })
     const server = McpServer.layerStdio({
       name: "effect-sandbox",
       version,
       instructions: instructions(options.sandboxId),
       protocols,
       registrations: registrations(options)
-    }).pipe(Layer.provide(Layer.succeed(Stdio.Stdio, watched)))
+    }).pipe(Layer.provide(Layer.succeed(Stdio.Stdio, guarded(stdio, closed, lastCalls))))
     // The transport interrupts the fiber that it was built in once the input has ended and the last answer is out.
     const serving = yield* Effect.forkScoped(Layer.launch(server))
     const gone = Deferred.await(closed).pipe(
@@ -138,6 +135,8 @@ export const serve = (
       Effect.andThen(Fiber.interrupt(serving))
     )
     yield* Effect.forkScoped(gone)
+    // Before all else of the scope: an interruption has answers to give, and a client may not take them.
+    yield* Effect.addFinalizer(() => Deferred.succeed(closed, undefined))
     const exit = yield* Fiber.await(serving)
     return (yield* Deferred.isDone(closed)) ? undefined : yield* exit
   }).pipe(

@@ -26,11 +26,13 @@ import type { Recovery } from "../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../model/SandboxRecord.ts"
 import * as core from "../services/internal/core.ts"
 import { notWaiting, underLease } from "../services/internal/lease.ts"
+import { storeCalls } from "../services/internal/storeCalls.ts"
 import { LeaseOwner } from "../services/LeaseOwner.ts"
 import { RecoveryPolicy } from "../services/RecoveryPolicy.ts"
 import { ProviderRegistry } from "../services/ProviderRegistry.ts"
 import type { MachineInfo, MachineRef, SandboxProvider } from "../services/SandboxProvider.ts"
 import { SandboxService } from "../services/SandboxService.ts"
+import { serviceSettings } from "../services/SandboxSettings.ts"
 import { SandboxStore } from "../services/SandboxStore.ts"
 
 /** Options of {@link run}. Durations above zero. */
@@ -217,9 +219,10 @@ const judge = (
 const make = Effect.fnUntraced(function* (options: Options) {
   const settings = yield* settingsOf(options)
   const sandboxes = yield* SandboxService
-  const store = yield* SandboxStore
-  const registry = yield* ProviderRegistry
   const policy = yield* RecoveryPolicy
+  const { requestTimeout } = yield* serviceSettings
+  const store = storeCalls(yield* SandboxStore, policy.store, requestTimeout)
+  const registry = yield* ProviderRegistry
   const { isDead, name } = yield* LeaseOwner
   const names = options.providers ?? registry.names
   const providers = new Map<string, SandboxProvider>()
@@ -334,6 +337,10 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   const open = ["starting", "running", "detached"] as const
 
+  /** Whether what was done has ended it so: it may have ended by itself, or somebody may have brought its sandbox back. */
+  const wasLost = (processId: ProcessId) =>
+    Effect.flatMap(store.getProcess(processId), ({ status }) => (status === "lost" ? done : left))
+
   /** Ends the open processes of a sandbox that has no machine. */
   const losing = (
     provider: string,
@@ -349,10 +356,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
           if ((process.observed === true && mayReport) || (yield* isHeld(process, now))) return
           yield* take(
             Step.ProcessLost({ provider, sandboxId, processId: process.id, why }),
-            // Somebody may have brought the sandbox back meanwhile, and the process with it.
-            Effect.andThen(settle(process.id), store.getProcess(process.id)).pipe(
-              Effect.flatMap(({ status }) => (status === "lost" ? done : left))
-            )
+            Effect.andThen(settle(process.id), wasLost(process.id))
           )
         })
       )
@@ -493,7 +497,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
           const { id, provider, sandboxId } = process
           yield* take(
             Step.ProcessLost({ provider, sandboxId, processId: id, why: "its sandbox has no record" }),
-            Effect.andThen(sandboxes.attachProcess(id), done)
+            Effect.andThen(sandboxes.attachProcess(id), wasLost(id))
           )
         }).pipe(guarded)
       )

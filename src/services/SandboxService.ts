@@ -173,7 +173,10 @@ export class SandboxService extends Context.Service<
       processId: string,
       options?: { readonly after?: number | undefined }
     ) => Effect.Effect<SandboxProcess, SandboxError>
-    /** Signals the process group; with `forceAfter`, KILL to what is left of it then. */
+    /**
+     * Signals the process group; with `forceAfter`, KILL to what is left of it then. Only SIGKILL is tried again when it fails in
+     * passing: `ProcessEnded` can be its own doing.
+     */
     readonly signalProcess: (
       processId: string,
       signal: string,

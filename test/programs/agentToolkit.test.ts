@@ -11,6 +11,7 @@ import * as Memory from "../../src/layers/stores/Memory.ts"
 import * as AgentToolkit from "../../src/programs/agentToolkit.ts"
 import * as Sandbox from "../../src/services/Sandbox.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
+import * as Faults from "../../src/testing/Faults.ts"
 import * as Testing from "../../src/testing/Testing.ts"
 import { advancing } from "../support/advancing.ts"
 import { embedded, settings } from "../support/embedded.ts"
@@ -377,6 +378,26 @@ describe.each(["fake", "local"] as const)("the tools over %s", (provider) => {
           { concurrency: "unbounded" }
         )
         assert.strictEqual((yield* call("sandbox_read_file", { sandboxId, path: "b" }))["text"], "<0> <1> <2> <3> <4>")
+        // Which of those that overlap?
+        yield* call("sandbox_write_file", { sandboxId, path: "c", content: "}\n}\n}\n" })
+        const overlapping = yield* refused("sandbox_edit_file", {
+          sandboxId,
+          path: "c",
+          oldText: "}\n}\n",
+          newText: "}\n"
+        })
+        assert.include(overlapping.message, "2 times in c (lines 1, 2)")
+        // Half of a character would become another one.
+        yield* call("sandbox_write_file", { sandboxId, path: "d", content: "😀" })
+        for (const [tool, params] of [
+          ["sandbox_edit_file", { oldText: "\ude00", newText: "x" }],
+          ["sandbox_edit_file", { oldText: "😀", newText: "\ud83d" }],
+          ["sandbox_write_file", { content: "a\ud83d" }]
+        ] as const) {
+          const half = yield* refused(tool, { sandboxId, path: "d", ...params })
+          assert.strictEqual(half.reason, "InvalidArgument")
+        }
+        assert.strictEqual((yield* call("sandbox_read_file", { sandboxId, path: "d" }))["text"], "😀")
         const binary = { sandboxId, path: "bin", content: "/w==", encoding: "base64" }
         yield* call("sandbox_write_file", binary)
         assert.strictEqual(
@@ -463,6 +484,29 @@ describe.each(["fake", "local"] as const)("the tools over %s", (provider) => {
         // In a directory that is named, and in a file.
         assert.strictEqual((yield* search({ path: "tree/node_modules" }))["matches"].length, 1)
         assert.deepInclude((yield* search({ path: "tree/src.md" }))["matches"][0], { path: "tree/src.md", line: 1 })
+        // What is shown of a long line begins and ends with whole characters.
+        for (const before of ["", "-"]) {
+          const content = `${before}${"😀".repeat(500)}needle${"😀".repeat(500)}`
+          yield* call("sandbox_write_file", { sandboxId, path: "tree/long", content })
+          const [{ text }] = (yield* search({ path: "tree/long" }))["matches"]
+          assert.isTrue(text.isWellFormed())
+        }
+        const outside = yield* refused("sandbox_search_files", { sandboxId, path: "a\0b", query: "needle" })
+        assert.strictEqual(outside.message, "path contains a NUL character")
+      })
+    )
+
+    test.effect.skipIf(provider === "fake")("wait for no pipe that nobody writes to", () =>
+      Effect.gen(function* () {
+        const sandboxId = yield* sandbox
+        yield* call("sandbox_run_command", { sandboxId, command: "mkfifo", args: ["pipe"] })
+        yield* call("sandbox_write_file", { sandboxId, path: "file", content: "needle" })
+        const search = { sandboxId, query: "needle" }
+        assert.strictEqual((yield* refused("sandbox_read_file", { sandboxId, path: "pipe" })).reason, "NotAFile")
+        assert.strictEqual((yield* refused("sandbox_search_files", { ...search, path: "pipe" })).reason, "NotAFile")
+        assert.deepInclude(yield* call("sandbox_search_files", search), { searched: 1, skipped: 0 })
+        const after = { path: "pipe", line: 1 }
+        assert.deepInclude(yield* call("sandbox_search_files", { ...search, after }), { matches: [], skipped: 0 })
       })
     )
 
@@ -477,6 +521,9 @@ describe.each(["fake", "local"] as const)("the tools over %s", (provider) => {
         assert.strictEqual(page["checkpoints"].length, 1)
         const rest = yield* call("sandbox_list_checkpoints", { sandboxId, after: page["next"] })
         assert.deepStrictEqual(rest["checkpoints"], [saved])
+        // One that is not there any more is no end.
+        const lost = yield* refused("sandbox_list_checkpoints", { sandboxId, after: "none" })
+        assert.strictEqual(lost.reason, "NotFound")
         assert.strictEqual(saved["comment"], "before")
         assert.match(saved["createdAt"], /^\d{4}-\d\d-\d\dT/)
         yield* write("second")
@@ -639,6 +686,36 @@ describe("the tools", () => {
       assert.include(failure.message, `sandbox_read_process_logs with processId "${processId}"`)
       const log = yield* call("sandbox_read_process_logs", { sandboxId, processId })
       assert.deepInclude(log, { status: "lost", output: [{ stream: "stdout", text: "begun\n" }] })
+    }).pipe(
+      Effect.provide(
+        AgentToolkit.layer().pipe(
+          Layer.provideMerge(
+            Testing.layer({
+              commands: { work: () => Stream.concat(Stream.succeed(Fake.stdout("begun\n")), Stream.never) }
+            })
+          )
+        )
+      )
+    )
+  )
+})
+
+describe("a command whose call is cancelled", () => {
+  it.effect("is killed, also by a vendor that does not answer at first", () =>
+    Effect.gen(function* () {
+      const { sandboxId } = yield* call("sandbox_create", {})
+      const begun = yield* Deferred.make<AgentToolkit.CommandProgress>()
+      const running = yield* call("sandbox_run_command", { sandboxId, command: "work" }).pipe(
+        Effect.provideService(AgentToolkit.Progress, (progress) => Effect.asVoid(Deferred.succeed(begun, progress))),
+        Effect.forkChild
+      )
+      const { processId } = yield* advancing(Deferred.await(begun))
+      const faults = yield* Faults.Faults
+      yield* faults.add(Faults.on("signal", Faults.fail(), { times: 2 }))
+      yield* advancing(Fiber.interrupt(running))
+      assert.strictEqual(faults.unused.length, 0)
+      const log = call("sandbox_read_process_logs", { sandboxId, processId, waitMs: 60_000 })
+      assert.strictEqual((yield* advancing(log))["status"], "killed")
     }).pipe(
       Effect.provide(
         AgentToolkit.layer().pipe(

@@ -35,6 +35,8 @@ const onMachine = async (directory: string) => {
     await using sort = await sandboxes.spawn(sandboxId, ChildProcess.make("sort", []))
     assert.strictEqual(typeof sort.pid, "number")
     const output = collect(sort.stdout)
+    const gone = AbortSignal.abort(new Error("not wanted"))
+    assert.strictEqual(await failureOf(collect(sort.getOutputFd(3, { signal: gone }))), gone.reason)
     await sort.stdin("b\na\n")
     assert.strictEqual(text(Buffer.concat(await output)), "a\nb\n")
     assert.strictEqual(await sort.exitCode(), 0)
@@ -149,6 +151,13 @@ describe("makeRuntime", () => {
     assert.deepStrictEqual(await process.exit({ signal }), { _tag: "Exited", code: 3 })
     const events = await collect(process.events)
     assert.deepStrictEqual(await collect(process.events), events)
+    // Also for who asks for several at once.
+    const iterator = process.events[Symbol.asyncIterator]()
+    const results = await Promise.all(Array.from({ length: events.length + 2 }, () => iterator.next()))
+    assert.deepStrictEqual(
+      results.flatMap((result) => (result.done === true ? [] : [result.value])),
+      events
+    )
     assert.deepStrictEqual(await collect(sandboxes.readProcessStream(process.processId, { follow: true })), events)
     assert.strictEqual((await process.snapshot()).kind, "test-runner")
     const again = await sandboxes.attachProcess(process.processId, { after: 2 })
@@ -226,6 +235,21 @@ describe("makeRuntime", () => {
     assert.instanceOf(await failureOf(sandboxes.getSandbox(sandboxId)), RuntimeDisposed)
     assert.instanceOf(await failureOf(collect(sandboxes.listSandboxes())), RuntimeDisposed)
     await sandboxes.dispose()
+  })
+
+  it("does not wait for a layer that is never there", async () => {
+    const never = makeRuntime(Layer.effect(SandboxService, Effect.never))
+    const next = failureOf(never.listSandboxes()[Symbol.asyncIterator]().next())
+    const reason = new Error("enough")
+    const controller = new AbortController()
+    const aborted = failureOf(never.listSandboxes({ signal: controller.signal })[Symbol.asyncIterator]().next())
+    controller.abort(reason)
+    assert.strictEqual(await aborted, reason)
+    const left = never.listSandboxes()[Symbol.asyncIterator]()
+    const [element, end] = await Promise.all([left.next(), left.return?.()])
+    assert.deepStrictEqual([element.done, end?.done], [true, true])
+    await never.dispose()
+    assert.instanceOf(await next, RuntimeDisposed)
   })
 
   it("spawns, kills and runs on this machine", async () => {

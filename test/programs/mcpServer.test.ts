@@ -3,7 +3,8 @@ import { afterAll, assert, beforeAll, describe, it, vi } from "@effect/vitest"
 import { Client } from "@modelcontextprotocol/sdk/client/index.js"
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js"
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js"
-import { Effect, Queue, Stream } from "effect"
+import type { Cause } from "effect"
+import { Deferred, Effect, Exit, Fiber, Queue, Sink, Stdio, Stream } from "effect"
 import { McpTest } from "effect/ai"
 import type { ChildProcessWithoutNullStreams } from "node:child_process"
 import { spawn, spawnSync } from "node:child_process"
@@ -14,7 +15,8 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Fake from "../../src/layers/providers/Fake.ts"
 import * as AgentToolkit from "../../src/programs/agentToolkit.ts"
-import { protocols, registrations, version } from "../../src/programs/mcpServer.ts"
+import { maxMessage } from "../../src/programs/internal/mcpStdio.ts"
+import { protocols, registrations, serve, version } from "../../src/programs/mcpServer.ts"
 import * as Testing from "../../src/testing/Testing.ts"
 import { advancing } from "../support/advancing.ts"
 
@@ -30,8 +32,6 @@ interface Server {
   readonly stderr: string
   /** Its exit code and signal. */
   readonly ended: Promise<unknown>
-  /** Ends its input and waits for its end. */
-  readonly close: () => Promise<unknown>
 }
 
 const start = (args: ReadonlyArray<string> = [], env: Record<string, string> = {}) => {
@@ -65,10 +65,6 @@ const connect = async (args: ReadonlyArray<string> = []): Promise<Server> => {
     errors,
     get stderr() {
       return stderr()
-    },
-    close: () => {
-      child.stdin.end()
-      return ended
     }
   }
 }
@@ -262,7 +258,17 @@ describe("the MCP server", () => {
       { onprogress: () => begun.resolve() }
     ).catch(() => undefined)
     await begun.promise
-    assert.deepStrictEqual(await server.close(), [0, null])
+    // Answers that the client does not take are no reason to stay.
+    await call("sandbox_write_file", { sandboxId, path: "large", content: "x".repeat(1 << 18) })
+    server.child.stdout.pause()
+    for (let reading = 0; reading < 12; reading++) {
+      void callTool("sandbox_read_file", { sandboxId, path: "large", maxBytes: 1 << 18 }).catch(() => undefined)
+    }
+    const exited = once(server.child, "exit")
+    server.child.stdin.end()
+    assert.deepStrictEqual(await exited, [0, null])
+    server.child.stdout.resume()
+    await server.ended
     assert.deepStrictEqual([server.errors, server.stderr], [[], ""])
 
     const next = await connect(["--sandbox", sandboxId])
@@ -307,6 +313,22 @@ describe("the MCP server", () => {
     assert.include(stderr(), "SANDBOX_VERCEL_TOKEN")
   })
 })
+
+/** Of a server in this process: nothing comes in, and nothing goes out. */
+const quietStdio = {
+  args: Effect.succeed([]),
+  stdinIsTerminal: Effect.succeed(false),
+  stdoutIsTerminal: Effect.succeed(false),
+  stderrIsTerminal: Effect.succeed(false),
+  stdin: Stream.never,
+  stdout: () => Sink.drain,
+  stderr: () => Sink.drain
+}
+
+const hello =
+  `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},` +
+  `"clientInfo":{"name":"test","version":"1"}}}\n{"jsonrpc":"2.0","method":"notifications/initialized"}\n`
+const ping = (id: string) => `{"jsonrpc":"2.0","id":"${id}","method":"ping"}\n`
 
 describe("the MCP server over machines in memory", () => {
   it.effect.each(protocols.map(({ protocolVersion }) => protocolVersion))(
@@ -355,5 +377,75 @@ describe("the MCP server over machines in memory", () => {
           })
         )
       )
+  )
+
+  it.effect("answers whatever is a line, and what comes with it", () =>
+    Effect.gen(function* () {
+      const input = yield* Queue.unbounded<Uint8Array, Cause.Done>()
+      const output = yield* Queue.unbounded<Json>()
+      const stdio = Stdio.make({
+        ...quietStdio,
+        stdin: Stream.fromQueue(input),
+        stdout: () => Sink.forEach((line) => Queue.offer(output, JSON.parse(String(line))))
+      })
+      const serving = yield* Effect.forkChild(Effect.provideService(serve(), Stdio.Stdio, stdio))
+      const send = (...parts: ReadonlyArray<string | Uint8Array>) =>
+        Queue.offer(input, Buffer.concat(parts.map(Buffer.from)))
+      /** What it says of a line, without the words. */
+      const answered = Effect.map(Queue.take(output), ({ error, id, result }) => [id, error?.code ?? result])
+      yield* send(hello)
+      assert.strictEqual((yield* Queue.take(output))["id"], 1)
+      // No JSON, nothing at all, and a message that comes in two pieces.
+      yield* send("{no json\n \r\n", ping("a"), Uint8Array.of(0x7b, 0xff, 10), ping("b"), ping("c").slice(0, 9))
+      yield* send(ping("c").slice(9))
+      const answers = [yield* answered, yield* answered, yield* answered, yield* answered, yield* answered]
+      assert.sameDeepMembers(answers, [
+        [null, -32700],
+        ["a", {}],
+        [null, -32700],
+        ["b", {}],
+        ["c", {}]
+      ])
+      // Too large, with the id at either end, or none.
+      const large = Buffer.alloc(maxMessage, "x")
+      yield* send(`{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"x":"`, large, `"}}\n`)
+      assert.deepStrictEqual(yield* answered, [7, -32600])
+      yield* send(`{"method":"tools/call","params":{"id":8,"x":"`)
+      yield* send(large, `"},"jsonrpc":"2.0","id":"\\"9"}\n`, ping("d"))
+      assert.sameDeepMembers(
+        [yield* answered, yield* answered],
+        [
+          ['"9', -32600],
+          ["d", {}]
+        ]
+      )
+      yield* send(`{"method":"notifications/x","params":{"x":"`, large, `","id":10}}\n`, ping("e"))
+      assert.sameDeepMembers(
+        [yield* answered, yield* answered],
+        [
+          [null, -32600],
+          ["e", {}]
+        ]
+      )
+      yield* Queue.end(input)
+      yield* advancing(Fiber.join(serving))
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+
+  it.effect("ends for who interrupts it, whether its client reads or not", () =>
+    Effect.gen(function* () {
+      const offered = yield* Deferred.make<void>()
+      const requests = Array.from({ length: 50 }, (_, id) => `{"jsonrpc":"2.0","id":"${id}","method":"tools/list"}\n`)
+      const stdio = Stdio.make({
+        ...quietStdio,
+        stdin: Stream.concat(Stream.succeed(Buffer.from(hello + requests.join(""))), Stream.never),
+        stdout: () => Sink.forEach(() => Effect.andThen(Deferred.succeed(offered, undefined), Effect.never))
+      })
+      const serving = yield* Effect.forkChild(Effect.provideService(serve(), Stdio.Stdio, stdio))
+      yield* Deferred.await(offered)
+      assert.isTrue(
+        Exit.hasInterrupts(yield* advancing(Effect.andThen(Fiber.interrupt(serving), Fiber.await(serving))))
+      )
+    }).pipe(Effect.provide(Testing.layer()))
   )
 })

@@ -607,6 +607,26 @@ describe("reconcile: retention", () => {
   )
 })
 
+describe("reconcile: a store that does not answer", () => {
+  it.effect("is asked once more, and waited for no longer than for any request", () =>
+    Effect.gen(function* () {
+      const sandboxes = yield* SandboxService
+      const { sandboxId } = yield* sandboxes.createSandbox()
+      const faults = yield* Faults.Faults
+      for (const operation of ["listSandboxes", "listProcesses"] as const) {
+        yield* faults.add(Faults.on(operation, Faults.hang))
+        assert.deepStrictEqual(yield* reconcile(), [])
+      }
+      yield* faults.add(Faults.on("listSandboxes", Faults.hang), Faults.on("listProcesses", Faults.hang))
+      const ids = yield* Testing.passing(Stream.runCollect(Stream.map(sandboxes.listSandboxes(), ({ id }) => id)))
+      assert.deepStrictEqual(ids, [sandboxId])
+      const processes = Stream.runCollect(sandboxes.listProcesses(sandboxId))
+      assert.deepStrictEqual(yield* Testing.passing(processes), [])
+      assert.deepStrictEqual(faults.unused, [])
+    }).pipe(Effect.provide(Testing.layer()))
+  )
+})
+
 describe("reconcile: a process whose sandbox has no record", () => {
   it.effect("is lost, once nobody is at it any more", () =>
     Effect.gen(function* () {
@@ -614,6 +634,8 @@ describe("reconcile: a process whose sandbox has no record", () => {
       const { store } = yield* Testing.World
       const { sandboxId } = yield* sandboxes.createSandbox()
       const { processId } = yield* sandboxes.runCommandProcess(sandboxId, "sleep", ["1000"])
+      // Of one that another program reports nobody can know more.
+      const observed = yield* sandboxes.startObservedProcess(sandboxId, { command: "watch" })
       const record = yield* store.getSandbox(sandboxId)
       yield* store.deleteSandbox(sandboxId, record.version ?? 0)
       yield* (yield* Faults.Faults).kill
@@ -621,8 +643,9 @@ describe("reconcile: a process whose sandbox has no record", () => {
         Effect.gen(function* () {
           assert.deepStrictEqual(yield* reconcile({ grace: "1 second" }), [])
           yield* hour
-          assert.deepStrictEqual(yield* reconcile(), ["OrphanMachine(delete) done", "ProcessLost done"])
-          assert.strictEqual((yield* store.getProcess(processId)).status, "lost")
+          const lost = ["OrphanMachine(delete) done", "ProcessLost done", "ProcessLost done"]
+          assert.deepStrictEqual(yield* reconcile(), lost)
+          for (const id of [processId, observed.id]) assert.strictEqual((yield* store.getProcess(id)).status, "lost")
           assert.deepStrictEqual(yield* reconcile(), [])
         })
       )

@@ -16,7 +16,7 @@ import { Capped, concat, openTail } from "../../services/internal/capped.ts"
 import type { SandboxProcess, SandboxService } from "../../services/SandboxService.ts"
 import type { ToolFailure } from "./agentFailure.ts"
 import { ofProcess, refuse, toFailure } from "./agentFailure.ts"
-import { encoded, shown, textOf } from "./agentText.ts"
+import { cut, encoded, shown, textOf } from "./agentText.ts"
 import type { LogCursor, ProcessLogsResult, RunCommandResult } from "./agentTools.ts"
 
 type Failure = SandboxError | PlatformError.PlatformError | ToolFailure
@@ -104,12 +104,8 @@ export interface RunCommand {
 
 const lastLine = (bytes: Uint8Array): string => {
   const text = textOf(bytes.subarray(-800)) ?? ""
-  return (
-    text
-      .trimEnd()
-      .split(/\r?\n|\r/)
-      .at(-1) ?? ""
-  ).slice(-200)
+  const lines = text.trimEnd().split(/\r?\n|\r/)
+  return cut(lines.at(-1) ?? "", -200)
 }
 
 const readOn = (processId: ProcessId, stream: string, { after, skip }: LogCursor) =>
@@ -131,7 +127,7 @@ const notStarted = (command: string, cwd: string | undefined) => (error: Failure
 const maxShown = 500
 const display = (record: ProcessRecord) => {
   const line = CommandLine.display([record.command, ...record.args])
-  return line.length <= maxShown ? line : `${line.slice(0, maxShown - 1)}…`
+  return line.length <= maxShown ? line : `${cut(line, 0, maxShown - 1)}…`
 }
 
 export const run = Effect.fnUntraced(function* (

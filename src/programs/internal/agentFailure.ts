@@ -5,6 +5,7 @@ import * as Schema from "effect/Schema"
 import type { SandboxError, SandboxErrorReason } from "../../errors.ts"
 import { isSandboxError } from "../../errors.ts"
 import { outOfPlatform } from "../../services/internal/platformErrors.ts"
+import { cut } from "./agentText.ts"
 
 const maxMessage = 1000
 
@@ -26,7 +27,7 @@ export class ToolFailure extends Schema.TaggedError<ToolFailure>("effect-sandbox
   }
 ) {}
 
-const bounded = (text: string) => (text.length <= maxMessage ? text : `${text.slice(0, maxMessage - 1)}…`)
+const bounded = (text: string) => (text.length <= maxMessage ? text : `${cut(text, 0, maxMessage - 1)}…`)
 
 /** A failure of the tools' own, which no repetition mends. */
 export const refuse = (reason: string, message: string): ToolFailure =>

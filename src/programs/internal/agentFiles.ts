@@ -14,7 +14,7 @@ import { outOfPlatform } from "../../services/internal/platformErrors.ts"
 import type { SandboxService } from "../../services/SandboxService.ts"
 import type { ToolFailure } from "./agentFailure.ts"
 import { refuse } from "./agentFailure.ts"
-import { textOf } from "./agentText.ts"
+import { cut, textOf } from "./agentText.ts"
 import type { ListFilesResult, ReadFileResult, SearchCursor, SearchFilesResult, SearchMatch } from "./agentTools.ts"
 
 type Failure = SandboxError | PlatformError.PlatformError | ToolFailure
@@ -47,9 +47,12 @@ const within = <A>(
   path: string,
   effect: Effect.Effect<A, Failure, FileSystem.FileSystem>
 ) =>
-  Effect.scoped(
-    Effect.flatMap(Layer.build(service.platform(id)), (platform) => Effect.provideContext(effect, platform))
-  ).pipe(Effect.mapError(calledBy(path)))
+  // What refuses it otherwise says where on its own machine the sandbox is.
+  path.includes("\0")
+    ? Effect.fail(refuse("BadArgument", "path contains a NUL character"))
+    : Effect.scoped(
+        Effect.flatMap(Layer.build(service.platform(id)), (platform) => Effect.provideContext(effect, platform))
+      ).pipe(Effect.mapError(calledBy(path)))
 
 const quoted = (path: string) => JSON.stringify(path)
 
@@ -137,8 +140,17 @@ export interface WriteFile {
 
 const utf8 = new TextEncoder()
 
+/** Half of a character, which JSON can hold, would become another one in the file, and as a piece to find cut one in two. */
+const halved = (texts: Readonly<Record<string, string>>) => {
+  const name = Object.keys(texts).find((one) => texts[one]?.isWellFormed() === false)
+  return name === undefined
+    ? Effect.void
+    : Effect.fail(refuse("InvalidArgument", `${name} is no well-formed text: it contains half of a surrogate pair`))
+}
+
 export const write = Effect.fnUntraced(function* (service: Service, id: SandboxId, options: WriteFile) {
   const { content, encoding = "utf8", executable, path } = options
+  yield* halved({ content })
   const decoded = encoding === "utf8" ? Result.succeed(utf8.encode(content)) : Base64.decode(content)
   if (Result.isFailure(decoded)) return yield* refuse("InvalidArgument", "content is not well-formed base64")
   const bytes = decoded.success
@@ -160,9 +172,9 @@ export interface EditFile {
   readonly replaceAll?: boolean
 }
 
-const startsOf = (text: string, piece: string): ReadonlyArray<number> => {
+const startsOf = (text: string, piece: string, step: number): ReadonlyArray<number> => {
   const found: Array<number> = []
-  for (let at = text.indexOf(piece); at >= 0; at = text.indexOf(piece, at + piece.length)) found.push(at)
+  for (let at = text.indexOf(piece); at >= 0; at = text.indexOf(piece, at + step)) found.push(at)
   return found
 }
 
@@ -183,6 +195,7 @@ export const edit = Effect.fnUntraced(function* (
   id: SandboxId,
   { newText, oldText, path, replaceAll = false }: EditFile
 ) {
+  yield* halved({ oldText, newText })
   const reread = `read it with sandbox_read_file with path ${quoted(path)} and copy the piece exactly`
   const { mode, text } = yield* within(
     service,
@@ -202,7 +215,8 @@ export const edit = Effect.fnUntraced(function* (
       return content === undefined ? yield* notText(path) : { mode: info.mode & 0o7777, text: content }
     })
   )
-  const starts = startsOf(text, oldText)
+  // Those that overlap are several too, but are not all replaced.
+  const starts = startsOf(text, oldText, replaceAll ? oldText.length : 1)
   const [first] = starts
   if (first === undefined) {
     return yield* refuse("NoMatch", `oldText is not in ${path}${nearMiss(text, oldText)}: ${reread}`)
@@ -217,7 +231,7 @@ export const edit = Effect.fnUntraced(function* (
   }
   const edited = text.split(oldText).join(newText)
   const bytes = utf8.encode(edited)
-  yield* service.writeFiles(id, [{ path, content: bytes, mode }])
+  yield* service.writeFiles(id, [{ path, content: bytes, mode }]).pipe(Effect.mapError(calledBy(path)))
   return { path, sizeBytes: bytes.length, replacements: starts.length, line: lineOf(text, first) }
 })
 
@@ -404,7 +418,7 @@ class Scanner {
     this.isFound = true
     const line = this.held.replace(/\r$/, "")
     const start = line.length <= maxShown ? 0 : Math.max(0, at - Math.floor((maxShown - this.query.length) / 2))
-    const text = line.length <= maxShown ? line : line.slice(start, start + Math.max(maxShown, this.query.length))
+    const text = line.length <= maxShown ? line : cut(line, start, start + Math.max(maxShown, this.query.length))
     this.matches.push({
       line: this.line,
       text: `${start > 0 ? "…" : ""}${text}${start + text.length < line.length ? "…" : ""}`
@@ -439,13 +453,21 @@ export const search = (service: Service, id: SandboxId, options: SearchFiles) =>
           Effect.map((matches) => ({ file, matches }))
         )
       }
-      const info = yield* fs.stat(path)
+      const { type } = yield* fs.stat(path)
+      if (type !== "Directory") yield* statFile(fs, path)
       const isDone = after !== undefined && after.line === undefined
       const files =
-        info.type === "Directory"
+        type === "Directory"
           ? Stream.concat(
               // The file of the cursor may have more.
-              after === undefined || isDone ? Stream.empty : Stream.succeed<Entry>({ path: after.path, type: "File" }),
+              after === undefined || isDone
+                ? Stream.empty
+                : Stream.fromEffect(
+                    fs.stat(`${path}/${after.path}`).pipe(
+                      Effect.map(({ type }): Entry => ({ path: after.path, type })),
+                      Effect.catchIf(isUnreadable, () => Effect.succeed<Entry>({ path: after.path, type: "Unknown" }))
+                    )
+                  ),
               walk(fs, path, after?.path ?? "", true)
             ).pipe(
               Stream.filter(

@@ -17,6 +17,9 @@ export const textOf = (bytes: Uint8Array): string | undefined => {
 /** As text, malformed bytes replaced. */
 export const shown = (bytes: Uint8Array): string => lossy.decode(bytes)
 
+/** A part of a text; of a character that the cut goes through no half stays, which other programs than this cannot read. */
+export const cut = (text: string, start: number, end?: number): string => text.slice(start, end).toWellFormed()
+
 /** Exactly these bytes, in the form that fits them. */
 export const encoded = (bytes: Uint8Array): { readonly text: string } | { readonly base64: string } => {
   const text = textOf(bytes)

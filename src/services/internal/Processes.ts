@@ -315,12 +315,19 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         ? Effect.void
         : Effect.catchIf(Effect.asVoid(Deferred.await(entry.accepted)), isLeaseLost, () => Effect.void)
 
+    /**
+     * Who is interrupted can be told of no failure, and a second SIGKILL does no more than the first. Only some attempts: each may
+     * have waited for the way to the machine already.
+     */
+    const killing = <A>(kill: Effect.Effect<A, SandboxError>) =>
+      Effect.retry(kill, { schedule: self.policy.connect, times: 3, while: (error) => error.isRetryable })
+
     /** The interrupted caller asked for its process to end, also when it is only about to start. */
     const killStarted = (entry: Entry | undefined) =>
       entry === undefined
         ? Effect.void
         : Deferred.await(entry.accepted).pipe(
-            Effect.flatMap((process) => process.signal("SIGKILL")),
+            Effect.flatMap((process) => killing(process.signal("SIGKILL"))),
             Effect.ignore
           )
 
@@ -498,21 +505,33 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         Effect.suspend(() => (entries.has(record.id) ? Effect.succeed(Option.none<Entry>()) : takeOver(record, wanted)))
       )
 
+    /** Who reports it may come again, but not to a sandbox that has no record any more. */
+    const joinObserved = ({ id, sandboxId }: ProcessRecord) =>
+      Effect.asVoid(store.getSandbox(sandboxId)).pipe(
+        Effect.catchIf(
+          (error) => error.reason._tag === "NotFound",
+          () => markLost(self, id, "its sandbox has no record")
+        ),
+        Effect.as(Option.none<Entry>())
+      )
+
     /** Takes part in a process that there is. */
     const join = (record: ProcessRecord, wanted?: Wanted): Effect.Effect<Option.Option<Entry>, SandboxError> =>
-      entries.has(record.id) || isTerminal(record.status) || record.observed === true
+      entries.has(record.id) || isTerminal(record.status)
         ? Effect.succeed(Option.none())
-        : takeOverOnce(record, wanted).pipe(
-            Effect.catchIf(
-              (error) => error.reason._tag === "Busy",
-              () =>
-                // Somebody writes the log: it is followed here, and taken over once its writer is gone.
-                Effect.as(
-                  FiberMap.run(waiting, record.id, succeed(record, wanted), { onlyIfMissing: true }),
-                  Option.none()
-                )
+        : record.observed === true
+          ? joinObserved(record)
+          : takeOverOnce(record, wanted).pipe(
+              Effect.catchIf(
+                (error) => error.reason._tag === "Busy",
+                () =>
+                  // Somebody writes the log: it is followed here, and taken over once its writer is gone.
+                  Effect.as(
+                    FiberMap.run(waiting, record.id, succeed(record, wanted), { onlyIfMissing: true }),
+                    Option.none()
+                  )
+              )
             )
-          )
 
     const attach: Processes["attach"] = (processId, after) =>
       Effect.flatMap(store.getProcess(processId), (record) => Effect.as(join(record), handleOf(record, after)))
@@ -592,7 +611,8 @@ export const make = (self: Core, machines: Machines): Effect.Effect<Processes, n
         }
         const forceAfter = options?.forceAfter
         if (forceAfter !== undefined) yield* core.toDuration(operation, "forceAfter", forceAfter)
-        yield* onMachine(processId, (process) => process.signal(name, options))
+        const send = onMachine(processId, (process) => process.signal(name, options))
+        yield* name === "SIGKILL" ? killing(send) : send
       })
     const write: Processes["write"] = (processId, bytes) =>
       // Callers without types.

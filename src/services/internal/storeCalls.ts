@@ -43,6 +43,9 @@ const resumedList = <A extends { readonly id: string }>(
       : Stream.dropWhile(list, (next) => at(next) > at(last) || (at(next) === at(last) && next.id >= last.id))
   )
 
+const noAnswer = (operation: string, kind: "Unavailable" | "OutcomeUnknown", deadline: Duration.Duration) =>
+  new SandboxError({ operation, reason: new Store({ kind, detail: `no answer within ${Duration.format(deadline)}` }) })
+
 /** What has not answered by then never will, also where nothing else would end the wait: a write of a service that is closing. */
 const within =
   (deadline: Duration.Duration, service: string) =>
@@ -54,13 +57,16 @@ const within =
   (...args: Args): Effect.Effect<A, SandboxError> =>
     Effect.timeoutOrElse(call(...args), {
       duration: deadline,
-      orElse: () =>
-        Effect.fail(
-          new SandboxError({
-            operation: `${service}.${operation}`,
-            reason: new Store({ kind, detail: `no answer within ${Duration.format(deadline)}` })
-          })
-        )
+      orElse: () => Effect.fail(noAnswer(`${service}.${operation}`, kind, deadline))
+    })
+
+/** The same of a list, of which each page is an answer. */
+const paged =
+  (deadline: Duration.Duration, operation: string) =>
+  <A>(list: Stream.Stream<A, SandboxError>): Stream.Stream<A, SandboxError> =>
+    Stream.timeoutOrElse(list, {
+      duration: deadline,
+      orElse: () => Stream.fail(noAnswer(operation, "Unavailable", deadline))
     })
 
 /** Reads are retried. Writes are by those who make them: only they know what an answer that was lost means. */
@@ -74,12 +80,15 @@ export const storeCalls = (
   const namespace = bounded("namespace", "Unavailable", () => store.namespace)
   const getSandbox = bounded("getSandbox", "Unavailable", store.getSandbox)
   const getProcess = bounded("getProcess", "Unavailable", store.getProcess)
+  const listedSandboxes = paged(deadline, "SandboxStore.listSandboxes")
+  const listedProcesses = paged(deadline, "SandboxStore.listProcesses")
   return {
     kind: store.kind,
     namespace: retried(Effect.suspend(namespace)),
     insertSandbox: bounded("insertSandbox", "OutcomeUnknown", store.insertSandbox),
     getSandbox: (id) => retried(getSandbox(id)),
-    listSandboxes: (...args) => resumedList(schedule, store.listSandboxes(...args), (record) => record.createdAt),
+    listSandboxes: (...args) =>
+      resumedList(schedule, listedSandboxes(store.listSandboxes(...args)), (record) => record.createdAt),
     updateSandbox: bounded("updateSandbox", "OutcomeUnknown", store.updateSandbox),
     deleteSandbox: bounded("deleteSandbox", "OutcomeUnknown", store.deleteSandbox),
     acquireSandboxLease: bounded("acquireSandboxLease", "OutcomeUnknown", store.acquireSandboxLease),
@@ -87,7 +96,8 @@ export const storeCalls = (
     releaseSandboxLease: bounded("releaseSandboxLease", "OutcomeUnknown", store.releaseSandboxLease),
     insertProcess: bounded("insertProcess", "OutcomeUnknown", store.insertProcess),
     getProcess: (id) => retried(getProcess(id)),
-    listProcesses: (...args) => resumedList(schedule, store.listProcesses(...args), (record) => record.startedAt),
+    listProcesses: (...args) =>
+      resumedList(schedule, listedProcesses(store.listProcesses(...args)), (record) => record.startedAt),
     updateProcess: bounded("updateProcess", "OutcomeUnknown", store.updateProcess),
     deleteProcess: bounded("deleteProcess", "OutcomeUnknown", store.deleteProcess),
     acquireProcessLease: bounded("acquireProcessLease", "OutcomeUnknown", store.acquireProcessLease),
@@ -105,12 +115,17 @@ export const logCalls = (
   const bounded = within(deadline, "ProcessLog")
   const retried = retryTransient(schedule)
   const lastPosition = bounded("lastPosition", "Unavailable", log.lastPosition)
+  const readIn = paged(deadline, "ProcessLog.read")
   const findKey = bounded("findKey", "Unavailable", log.findKey)
   return {
     ...log,
     append: bounded("append", "OutcomeUnknown", log.append),
     read: (processId, options) =>
-      resumed(schedule, (last) => log.read(processId, last === undefined ? options : { ...options, after: last.seq })),
+      resumed(schedule, (last) => {
+        const events = log.read(processId, last === undefined ? options : { ...options, after: last.seq })
+        // Of one that follows a silence is no failure.
+        return options?.follow === true ? events : readIn(events)
+      }),
     lastPosition: (processId) => retried(lastPosition(processId)),
     findKey: (processId, key) => retried(findKey(processId, key))
   }
