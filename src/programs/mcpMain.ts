@@ -18,22 +18,36 @@ import * as Embedded from "../Embedded.ts"
 import * as Daytona from "../layers/providers/Daytona.ts"
 import * as Sprites from "../layers/providers/Sprites.ts"
 import * as Vercel from "../layers/providers/Vercel.ts"
+import { ProviderNotSelected, SandboxError } from "../errors.ts"
 import * as SandboxSettings from "../services/SandboxSettings.ts"
 import * as McpServer from "./mcpServer.ts"
 
-/** What is to be served; an unknown name is refused by the registry, which says what there is. */
+/** What can be served. */
+const served = {
+  local: () => Embedded.layerConfig,
+  vercel: () => Embedded.layerConfigOver(Vercel.layerConfig()),
+  daytona: () => Embedded.layerConfigOver(Daytona.layerConfig()),
+  sprites: () => Embedded.layerConfigOver(Layer.provide(Sprites.layerConfig(), FetchHttpClient.layer))
+}
+const isServed = (name: string): name is keyof typeof served => Object.hasOwn(served, name)
+
 const services = Layer.unwrap(
-  Effect.map(SandboxSettings.get(SandboxSettings.provider), (provider) => {
-    switch (Option.getOrUndefined(provider)) {
-      case "vercel":
-        return Embedded.layerConfigOver(Vercel.layerConfig())
-      case "daytona":
-        return Embedded.layerConfigOver(Daytona.layerConfig())
-      case "sprites":
-        return Embedded.layerConfigOver(Layer.provide(Sprites.layerConfig(), FetchHttpClient.layer))
-      default:
-        return Embedded.layerConfig
+  Effect.gen(function* () {
+    const provider = yield* SandboxSettings.get(SandboxSettings.provider)
+    const name = Option.getOrElse(provider, () => "local")
+    if (!isServed(name)) {
+      // Here and not at the first call, which a model would have to understand.
+      return yield* new SandboxError({
+        operation: "effect-sandbox-mcp",
+        reason: new ProviderNotSelected({ registered: Object.keys(served), requested: name })
+      })
     }
+    if (Option.isNone(provider)) {
+      yield* Effect.logWarning(
+        "commands run on this machine, without isolation: a model can do with them whatever you can"
+      )
+    }
+    return served[name]()
   })
 )
 

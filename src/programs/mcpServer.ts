@@ -104,8 +104,9 @@ export const protocols = [
 
 const instructions = (sandboxId: string | undefined) =>
   (sandboxId === undefined
-    ? "Sandboxes are isolated computers: make one with sandbox_create, pass its sandboxId to the other tools, and stop it with sandbox_stop."
-    : "The tools work in one sandbox, an isolated computer.") + " What an answer leaves out its note says how to read."
+    ? "A sandbox is a computer to run code in: make one with sandbox_create, pass its sandboxId to the other tools, and stop it with sandbox_stop."
+    : "The tools work in one sandbox, a computer to run code in.") +
+  " What an answer leaves out its note says how to read."
 
 /** How long calls may go on when the client has gone, and then each answer that it does not take. The clients of the official SDK send SIGTERM after 2 seconds. */
 const lastCalls = Duration.seconds(1)

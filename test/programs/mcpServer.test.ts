@@ -37,7 +37,7 @@ interface Server {
 const start = (args: ReadonlyArray<string> = [], env: Record<string, string> = {}) => {
   const child = spawn(process.execPath, [main, ...args], {
     cwd: folder,
-    env: { PATH: "/usr/local/bin:/usr/bin:/bin", ...env }
+    env: { PATH: "/usr/local/bin:/usr/bin:/bin", SANDBOX_PROVIDER: "local", ...env }
   })
   const ended = once(child, "close")
   let stderr = ""
@@ -304,13 +304,20 @@ describe("the MCP server", () => {
     }
   })
 
-  it("says on its standard error what it cannot serve", async () => {
-    const { child, ended, stderr } = start([], { SANDBOX_PROVIDER: "vercel", SANDBOX_STORE: "memory" })
-    let stdout = ""
-    child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text))
-    assert.deepStrictEqual(await ended, [1, null])
-    assert.strictEqual(stdout, "")
-    assert.include(stderr(), "SANDBOX_VERCEL_TOKEN")
+  it("says on its standard error what it cannot serve, and that it serves this machine unasked", async () => {
+    for (const [provider, code, said] of [
+      ["vercel", 1, "SANDBOX_VERCEL_TOKEN"],
+      ["docker", 1, "registered: local, vercel, daytona, sprites"],
+      ["", 0, "without isolation"]
+    ] as const) {
+      const { child, ended, stderr } = start([], { SANDBOX_PROVIDER: provider, SANDBOX_STORE: "memory" })
+      let stdout = ""
+      child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text))
+      child.stdin.end()
+      assert.deepStrictEqual(await ended, [code, null])
+      assert.strictEqual(stdout, "")
+      assert.include(stderr(), said)
+    }
   })
 })
 

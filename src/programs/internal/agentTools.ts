@@ -340,7 +340,7 @@ const ofSandboxes = (strict: boolean | undefined) => {
   return {
     create: Tool.make("sandbox_create", {
       description:
-        "Creates a sandbox, an isolated computer with a workspace of its own. The sandboxId is what every other tool takes. Stop it " +
+        "Creates a sandbox, a computer with a workspace of its own. The sandboxId is what every other tool takes. Stop it " +
         "with sandbox_stop when it is not needed any more.",
       parameters: Schema.Struct({
         purpose: optional(text, "What it is for, for people."),
