@@ -133,7 +133,7 @@ describe("a service that a signal ends loses and doubles nothing", () => {
   } else {
     dies("local", "instantdb", ["in mid-output"])
     dies("vercel", "sqlite", ["in mid-output"])
-    dies("daytona", "sqlite", ["between its acceptance and its record"])
+    // On Daytona, in short runs, it dies only within the process of the test: see `crashMatrix.test.ts`.
     dies("sprites", "sqlite", ["in mid-output, by a deployment"])
   }
 })
