@@ -7,7 +7,7 @@ import { applets, busybox, hostPath, options, platform } from "../support/guests
 suite("files of a guest with GNU tools", platform(hostPath), {
   ...options(true),
   parts: ["files"],
-  everyName: full
+  thorough: full
 })
 
 if (!full) {

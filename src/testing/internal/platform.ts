@@ -64,10 +64,11 @@ export interface Options {
   /** Only these halves of the suite; the default is both. */
   readonly parts?: ReadonlyArray<"files" | "programs"> | undefined
   /**
-   * Every operation on files meets every odd name; else one that has all their characters, and each of them only what writes,
-   * reads and lists. For platforms on which an operation is dear. Default true.
+   * Every operation on files meets every odd name and everything that goes wrong. Else it meets a name that has all their
+   * characters, and each of them only what writes, reads and lists; and of what goes wrong each meets a third of the operations,
+   * another third each time. For platforms on which an operation is dear. Default true.
    */
-  readonly everyName?: boolean | undefined
+  readonly thorough?: boolean | undefined
   /** How many argument lists the property test tries; 20. */
   readonly propertyRuns?: number | undefined
   /** Deadline of one test in ms; 30 s. */
