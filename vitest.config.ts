@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
 /** Files that need a process of their own. */
@@ -9,7 +10,7 @@ const isolated = [
   "test/services/{recoveryPolicies,repopulate,skills}.test.ts",
   // They start many processes, and what a fork costs grows with the memory of the forking one; or they measure memory.
   "test/{daytonaLocal,examples,package}.test.ts",
-  "test/emulators/*.test.ts",
+  "test/emulators/{daytona,sprites,vercel,vercelFaults}.test.ts",
   "test/layers/internal/launcher*.test.ts",
   "test/layers/providers/**/*.test.ts",
   "test/layers/stores/{multiProcess,postgres}.test.ts",
@@ -22,6 +23,8 @@ export default defineConfig({
     fileParallelism: true,
     // One more than cores to count on: a third of the time is waiting for processes.
     maxWorkers: 3,
+    // For the many programs that tests start: each would compile Effect anew, which takes half a second.
+    env: { NODE_COMPILE_CACHE: fileURLToPath(new URL("node_modules/.cache/compiled", import.meta.url)) },
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [

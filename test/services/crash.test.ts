@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url"
 import * as ProcessEvent from "../../src/model/ProcessEvent.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
 import { inDirectory, tempDirectory } from "../support/embedded.ts"
+import { some } from "../support/full.ts"
 
 const fixture = fileURLToPath(new URL("../fixtures/service.ts", import.meta.url))
 
@@ -78,7 +79,7 @@ const verify = (sandboxes: SandboxService["Service"], processId: string) =>
   })
 
 describe("a service that dies", () => {
-  for (const signal of ["SIGKILL", "SIGTERM", "SIGINT"] as const) {
+  for (const signal of some<NodeJS.Signals>(["SIGKILL", "SIGTERM"], ["SIGINT"])) {
     it.live(
       `by ${signal} in mid-output loses and doubles nothing`,
       () =>

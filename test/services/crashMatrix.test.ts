@@ -9,7 +9,7 @@ import { brief, localRoot } from "../layers/providers/support/local.ts"
 import * as Vercel from "../layers/providers/vercel/support.ts"
 import { store as instantDb } from "../layers/stores/instantDbSupport.ts"
 import { sqlite } from "../layers/stores/support.ts"
-import { crashes } from "../support/crashMatrix.ts"
+import { crashes, ofStores, ofVendors } from "../support/crashMatrix.ts"
 
 const memory = Memory.layer({ namespace: "tests" })
 const local = Effect.flatMap(localRoot, (root) => Local.make({ ...brief, root }))
@@ -21,7 +21,9 @@ const providers = {
 }
 
 describe("a service that dies at any stage of a recorded process loses and doubles nothing", () => {
-  for (const [name, make] of Object.entries(providers)) crashes(`on ${name}`, make, memory)
-  crashes("over SQLite", local, sqlite)
-  crashes("over InstantDB", local, instantDb())
+  const { local, ...vendors } = providers
+  crashes("on local", local, memory)
+  for (const [name, make] of Object.entries(vendors)) crashes(`on ${name}`, make, memory, ofVendors)
+  crashes("over SQLite", local, sqlite, ofStores)
+  crashes("over InstantDB", local, instantDb(), ofStores)
 })

@@ -4,7 +4,11 @@ import { suite } from "../../src/testing/PlatformSuite.ts"
 import { full } from "../support/full.ts"
 import { applets, busybox, hostPath, options, platform } from "../support/guests.ts"
 
-suite("files of a guest with GNU tools", platform(hostPath), { ...options(true), parts: ["files"] })
+suite("files of a guest with GNU tools", platform(hostPath), {
+  ...options(true),
+  parts: ["files"],
+  thorough: full
+})
 
 if (!full) {
   // Each operation by busybox's tools: `guestFilesCosts.test.ts` has its corners in short runs.

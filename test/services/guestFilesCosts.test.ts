@@ -9,7 +9,7 @@ import { isSandboxError, SandboxError, Unavailable } from "../../src/errors.ts"
 import { derive } from "../../src/services/internal/guestFiles.ts"
 import type { Machine } from "../../src/services/SandboxProvider.ts"
 import { eventually } from "../layers/providers/support/local.ts"
-import { full } from "../support/full.ts"
+import { full, some } from "../support/full.ts"
 import type { PathOf } from "../support/guests.ts"
 import { applets, busybox, guest, hostPath, temporary } from "../support/guests.ts"
 
@@ -108,13 +108,13 @@ const cases = (tools: string, pathOf: PathOf, births: boolean) => {
       })
     )
 
-    it.live(
-      "ten thousand entries are one command",
+    it.live.runIf(full || births)(
+      `${full ? "ten" : "two"} thousand entries are one command`,
       () =>
         Effect.gen(function* () {
           const { at, fs, trips } = yield* guest(pathOf)
           const expected: Array<string> = []
-          for (let directory = 0; directory < 100; directory++) {
+          for (let directory = 0; directory < (full ? 100 : 20); directory++) {
             Fs.mkdirSync(at(`tree/${directory}`), { recursive: true })
             expected.push(String(directory))
             for (let file = 0; file < 99; file++) {
@@ -209,12 +209,16 @@ const cases = (tools: string, pathOf: PathOf, births: boolean) => {
       })
     )
 
-    for (const [what, replace] of [
-      ["a FIFO", (path: string) => ChildProcess.execFileSync("mkfifo", [path])],
-      ["a directory", (path: string) => Fs.mkdirSync(path)],
-      ["a symlink to another file", (path: string) => Fs.symlinkSync("other", path)],
-      ["a copy with the same times", (path: string) => ChildProcess.execFileSync("cp", ["-p", `${path}.old`, path])]
-    ] as const) {
+    for (const [what, replace] of some<readonly [what: string, replace: (path: string) => unknown]>(
+      [
+        ["a FIFO", (path) => ChildProcess.execFileSync("mkfifo", [path])],
+        ["a copy with the same times", (path) => ChildProcess.execFileSync("cp", ["-p", `${path}.old`, path])]
+      ],
+      [
+        ["a directory", (path) => Fs.mkdirSync(path)],
+        ["a symlink to another file", (path) => Fs.symlinkSync("other", path)]
+      ]
+    )) {
       it.live(`an open file whose name is given to ${what} is Busy, and nothing else is touched`, () =>
         Effect.gen(function* () {
           const { at, fs } = yield* guest(pathOf)
@@ -368,12 +372,12 @@ if (busybox === "") {
 
 describe("the files of a guest", () => {
   it.live(
-    `${full ? "a gigabyte goes" : "256 MiB go"} through a stream and a sink in constant memory`,
+    `${full ? "a gigabyte goes" : "128 MiB go"} through a stream and a sink in constant memory`,
     () =>
       Effect.gen(function* () {
         const { at, fs } = yield* guest()
         Fs.writeFileSync(at("large"), "")
-        const half = full ? 1 << 29 : 1 << 27
+        const half = full ? 1 << 29 : 1 << 26
         Fs.truncateSync(at("large"), 2 * half)
         let passed = 0
         let most = 0
@@ -524,6 +528,8 @@ describe("the files of a guest", () => {
         )
     }
     for (const [how, write] of Object.entries(others)) {
+      // What writes by a path tells an open file of it in one place.
+      if (!full && how !== "written by us" && how !== "written by another, and by us then") continue
       it.live(`is not taken for the old one: ${how}`, () =>
         Effect.gen(function* () {
           const { at, file, fs } = yield* opened

@@ -20,6 +20,7 @@ import * as Faults from "../../src/testing/Faults.ts"
 import * as Testing from "../../src/testing/Testing.ts"
 import { newProcessId } from "../../src/testing/internal/stores.ts"
 import { script, type Stage, stages, text } from "./crashStages.ts"
+import { full } from "./full.ts"
 
 const sha = (content: string | Uint8Array) => createHash("sha256").update(content).digest("hex")
 
@@ -107,6 +108,11 @@ export const judge = Effect.fnUntraced(function* (options: {
     assert.strictEqual(Buffer.concat(output.stderr).toString(), "done\n", what)
   }
 })
+
+/** All of them on this machine; elsewhere, in short runs, those at which a vendor or a store knows something else. */
+const fewer = (names: ReadonlyArray<string>) => stages.filter(({ name }) => full || names.includes(name))
+export const ofVendors = fewer(["between its acceptance and its record", "in mid-output"])
+export const ofStores = fewer(["before its record", "in mid-output", "between its exit and the final write"])
 
 /** Registers the case of a provider and a store. */
 export const crashes = <E>(

@@ -4,3 +4,7 @@
  */
 // @effect-diagnostics-next-line processEnv:off -- known before any test is registered
 export const full = process.env["SANDBOX_SUITES"] === "full"
+
+/** All of them with `npm run test:full`, else those that no other case is like. */
+export const some = <A>(always: ReadonlyArray<A>, more: ReadonlyArray<A>): ReadonlyArray<A> =>
+  full ? [...always, ...more] : always

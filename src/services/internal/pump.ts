@@ -10,7 +10,7 @@ import * as Latch from "effect/Latch"
 import type * as PlatformError from "effect/PlatformError"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { isSandboxError, OutcomeUnknown, SandboxError, Unavailable } from "../../errors.ts"
+import { isSandboxError, OutcomeUnknown, SandboxError, Store, Unavailable } from "../../errors.ts"
 import type { ProcessExit, ProcessRecord, ProcessStatus } from "../../model/Process.ts"
 import { isTerminal } from "../../model/Process.ts"
 import type { ProcessEvent, ProcessEventBody } from "../../model/ProcessEvent.ts"
@@ -247,7 +247,13 @@ export const pump = (options: PumpOptions): Effect.Effect<void, SandboxError> =>
     }
     yield* Effect.uninterruptible(Effect.suspend(() => (rest.length === 0 ? Effect.void : writer.append(rest))))
     const error = end.failure
-    if (isSandboxError(error) && !isLost(error)) return yield* error
+    if (isSandboxError(error) && !isLost(error)) {
+      // Whoever has taken the process over may have cleared away what this was reading: then the log is theirs, and right.
+      const { lease } = yield* self.store.getProcess(record.id)
+      return yield* lease?.epoch === epoch
+        ? error
+        : new SandboxError({ operation: "ProcessLog.append", ...base, reason: new Store({ kind: "LeaseLost" }) })
+    }
     // Nobody can vouch for how it ended.
     yield* writer
       .append(

@@ -63,6 +63,12 @@ export interface Options {
   readonly ownVariables?: ReadonlyArray<string> | undefined
   /** Only these halves of the suite; the default is both. */
   readonly parts?: ReadonlyArray<"files" | "programs"> | undefined
+  /**
+   * Every operation on files meets every odd name and everything that goes wrong. Else it meets a name that has all their
+   * characters, and each of them only what writes, reads and lists; and of what goes wrong each meets a third of the operations,
+   * another third each time. For platforms on which an operation is dear. Default true.
+   */
+  readonly thorough?: boolean | undefined
   /** How many argument lists the property test tries; 20. */
   readonly propertyRuns?: number | undefined
   /** Deadline of one test in ms; 30 s. */
@@ -244,6 +250,13 @@ export const oddNames: ReadonlyArray<string> = [
   "cafe\u0301",
   "\u{1F600}\u4f60\u597d",
   "\u0001\u001b[31m\u007f",
+  "x".repeat(255)
+]
+
+/** All their characters in one, and what only a whole name is odd by. */
+export const fewNames: ReadonlyArray<string> = [
+  `-n${oddNames.filter((name) => name.length < 50).join("")}\n`,
+  "...",
   "x".repeat(255)
 ]
 

@@ -64,7 +64,7 @@ const everything = Effect.fnUntraced(function* ({ directory, fs, path }: Subject
 export const register = (it: It, options: Options): void => {
   const test = P.tester(it, options)
 
-  for (const name of P.oddNames) {
+  for (const name of options.thorough === false ? P.fewNames : P.oddNames) {
     test(`names: ${P.shown(name)}`, (subject) => everything(subject, subject.directory, name))
   }
 

@@ -26,16 +26,14 @@ const brokenSource = new SandboxError({
 
 export const registerFiles = (it: It, options: Options): void => {
   const test = <A, E>(name: string, body: (machine: Machine) => Effect.Effect<A, E, P.Subject | Scope.Scope>) =>
-    it.effect(
-      `files: ${name}`,
-      () => Effect.flatMap(P.Subject, (subject) => body(subject.machine)),
-      options.timeout ?? 30_000
+    P.register(options, `files: ${name}`, (name) =>
+      it.effect(name, () => Effect.flatMap(P.Subject, (subject) => body(subject.machine)), options.timeout ?? 30_000)
     )
 
   test("any bytes under any name, parents made", (machine) =>
     Effect.gen(function* () {
       const base = P.fresh("names")
-      for (const name of [
+      const files = [
         "plain",
         "-rf",
         "--",
@@ -47,14 +45,22 @@ export const registerFiles = (it: It, options: Options): void => {
         ".hidden",
         "\\",
         "#"
-      ]) {
-        const path = `${base}/deep/${name}`
-        const content = Crypto.randomBytes(1000)
-        yield* P.writeFile(machine, path, content)
+      ].map((name) => ({
+        path: `${base}/deep/${name}`,
+        content: Crypto.randomBytes(1000)
+      }))
+      assert.deepStrictEqual(yield* machine.writeFiles(files), [])
+      for (const { content, path } of files) {
         assert.isTrue((yield* P.readFile(machine, path)).equals(content))
         assert.isTrue((yield* P.readFile(machine, `${machine.workspaceRoot}/${path}`)).equals(content))
-        assert.strictEqual(P.sha256((yield* P.sh(machine, `cat -- "$1"`, {}, [`./${path}`])).stdout), P.sha256(content))
       }
+      const seen = yield* P.sh(
+        machine,
+        `cat -- "$@"`,
+        {},
+        files.map(({ path }) => `./${path}`)
+      )
+      assert.strictEqual(P.sha256(seen.stdout), P.sha256(Buffer.concat(files.map(({ content }) => content))))
     }))
 
   test("empty, large and streamed content", (machine) =>
@@ -147,7 +153,7 @@ const afterCheckpoint = (provider: SandboxProvider, machine: Machine, sandboxId:
 export const registerLife = (it: It, options: Options): void => {
   const { capabilities } = options
   const test = <A, E>(name: string, body: () => Effect.Effect<A, E, P.Subject | Scope.Scope>) =>
-    it.effect(name, body, options.timeout ?? 60_000)
+    P.register(options, name, (name) => it.effect(name, body, options.timeout ?? 60_000))
 
   test("the capabilities are what they are expected to be", () =>
     Effect.gen(function* () {

@@ -69,7 +69,7 @@ export const register = (it: It, options: Options): void => {
   const { processes } = options.capabilities
   const machine = Effect.map(P.Subject, (subject) => subject.machine)
   const test = <A, E>(name: string, body: (machine: Machine) => Effect.Effect<A, E, P.Subject | Scope.Scope>) =>
-    it.effect(name, () => Effect.flatMap(machine, body), options.timeout ?? 30_000)
+    P.register(options, name, (name) => it.effect(name, () => Effect.flatMap(machine, body), options.timeout ?? 30_000))
   /** Needs a shell that is a program of its own. */
   const shellTest: Test = (name, body) => {
     if (options.interpreted !== true) test(name, body)

@@ -13,10 +13,8 @@ const now = Effect.clockWith((clock) => clock.currentTimeMillis)
 
 export const register = (it: Vitest.MethodsNonLive<P.Subject>, options: Options): void => {
   const test = <A, E>(name: string, body: (machine: Machine) => Effect.Effect<A, E, P.Subject | Scope.Scope>) =>
-    it.effect(
-      `recorded: ${name}`,
-      () => Effect.flatMap(P.Subject, (subject) => body(subject.machine)),
-      options.timeout ?? 30_000
+    P.register(options, `recorded: ${name}`, (name) =>
+      it.effect(name, () => Effect.flatMap(P.Subject, (subject) => body(subject.machine)), options.timeout ?? 30_000)
     )
 
   /** Needs a shell that is a program of its own. */

@@ -45,8 +45,15 @@ export interface Options {
   readonly propertyRuns?: number | undefined
   /** How many mebibytes of input the test of much input writes; 16. */
   readonly inputMebibytes?: number | undefined
+  /** Names of cases that are not registered, because another run has them; none. A name that no case has is ignored. */
+  readonly omits?: ReadonlyArray<string> | undefined
   /** Deadline of one test in ms; 30 s. */
   readonly timeout?: number | undefined
+}
+
+/** Registers a case, unless it is to be left out. */
+export const register = (options: Options, name: string, add: (name: string) => void): void => {
+  if (options.omits?.includes(name) !== true) add(name)
 }
 
 /** A script that prints the pids of its group, in a line, and stays. */

@@ -68,6 +68,8 @@ const suite = (guest: Guest) => {
       body: (guest: Loopback) => Effect.Effect<A, E, Scope.Scope>,
       given: Parameters<typeof loopback>[1] = {}
     ) => it.live(name, () => Effect.scoped(Effect.flatMap(loopback(guest, given), body)), 60_000)
+    /** Of what the tools and the shell have less of a say in, short runs have one guest. */
+    const once = full || guest.name.startsWith("dash") ? test : () => {}
 
     test("runs a command in one request and leaves nothing but its directory, which goes with the next", (guest) =>
       Effect.gen(function* () {
@@ -155,7 +157,7 @@ const suite = (guest: Guest) => {
         assert.strictEqual(yield* fails("hello"), "NotFound ChildProcess")
       }))
 
-    test("the streams can be opened by name in mid-output, and hold nothing else open", (guest) =>
+    once("the streams can be opened by name in mid-output, and hold nothing else open", (guest) =>
       Effect.gen(function* () {
         const result = yield* sh(
           guest,
@@ -164,7 +166,8 @@ const suite = (guest: Guest) => {
         )
         assert.strictEqual(result.stdout.toString(), "a\nb\nc\nd\n")
         assert.strictEqual(result.stderr.toString(), "x\ny\n")
-      }))
+      })
+    )
 
     test("signals reach the command, which ignores none from birth", (guest) =>
       Effect.gen(function* () {
@@ -183,7 +186,7 @@ const suite = (guest: Guest) => {
         assert.strictEqual(reasonOf(yield* Effect.flip(process.signal("SIGNOTHING"))), "InvalidArgument")
       }))
 
-    test("the end of the Scope and interruption kill the group; nothing is left", (guest) =>
+    once("the end of the Scope and interruption kill the group; nothing is left", (guest) =>
       Effect.gen(function* () {
         const scope = yield* Scope.make()
         yield* Scope.provide(startSh(guest, "trap '' TERM; sleep 300 & echo $! $$ >pids; wait; sleep 300"), scope)
@@ -205,9 +208,10 @@ const suite = (guest: Guest) => {
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(more.filter(isAlive), [])
         assert.deepStrictEqual(guest.left(), [])
-      }))
+      })
+    )
 
-    test("whoever holds the handle still is told how the end of the Scope ended it", (guest) =>
+    once("whoever holds the handle still is told how the end of the Scope ended it", (guest) =>
       Effect.gen(function* () {
         const ended = Effect.suspend(() =>
           Effect.flatMap(Effect.scoped(start(guest, "sleep", ["300"])), ({ exit }) => exit)
@@ -219,7 +223,8 @@ const suite = (guest: Guest) => {
         )) {
           assert.include([137, 143], code)
         }
-      }))
+      })
+    )
 
     test("output that a descendant holds open ends soon after the exit, and the descendant with the Scope", (guest) =>
       Effect.gen(function* () {
@@ -248,7 +253,7 @@ const suite = (guest: Guest) => {
         assert.deepStrictEqual(exit, { _tag: "Signalled", signal: "SIGKILL", code: 137, reason: "deadline" })
       }))
 
-    test("a deadline can be moved", (guest) =>
+    once("a deadline can be moved", (guest) =>
       Effect.gen(function* () {
         const processId = newProcessId()
         const process = yield* startSh(guest, "sleep 300", {
@@ -260,7 +265,8 @@ const suite = (guest: Guest) => {
         const exit = yield* process.exit
         assert.strictEqual(exit.reason, "deadline")
         assert.strictEqual(exit.code, 143)
-      }))
+      })
+    )
 
     test("goes on without a service and is resumed at the byte, more than once", (guest) =>
       Effect.gen(function* () {
@@ -302,14 +308,15 @@ const suite = (guest: Guest) => {
         assert.isTrue(Option.isSome(yield* guest.launcher.findProcess(processId)))
       }))
 
-    test("a second start of the same id starts nothing, also at once", (guest) =>
+    once("a second start of the same id starts nothing, also at once", (guest) =>
       Effect.gen(function* () {
         const processId = newProcessId()
         const once = sh(guest, "echo x >>count; cat count", { processId, lifetime: "recorded" })
         const results = yield* Effect.all([once, once, once], { concurrency: "unbounded" })
         for (const result of [...results, yield* once]) assert.strictEqual(result.stdout.toString(), "x\n")
         assert.strictEqual(Fs.readFileSync(Path.join(guest.work, "count"), "utf8"), "x\n")
-      }))
+      })
+    )
 
     test("input is live, line by line, and ends", (guest) =>
       Effect.gen(function* () {
@@ -332,7 +339,7 @@ const suite = (guest: Guest) => {
         assert.strictEqual(reasonOf(yield* Effect.flip(process.write(new Uint8Array(1)))), "ProcessEnded")
       }))
 
-    test("input: 6 MiB of anything, and opened by name after its end", (guest) =>
+    once("input: 6 MiB of anything, and opened by name after its end", (guest) =>
       Effect.gen(function* () {
         const part = Crypto.randomBytes(1 << 20)
         const process = yield* startSh(
@@ -355,9 +362,10 @@ const suite = (guest: Guest) => {
         yield* Fiber.join(writing)
         assert.strictEqual(sha(result.stdout), sha(Buffer.concat(Array.from({ length: 6 }, () => part))))
         assert.deepStrictEqual(result.exit, exited(0))
-      }))
+      })
+    )
 
-    test("input: who never reads holds the writer back; who ends early ends it", (guest) =>
+    once("input: who never reads holds the writer back; who ends early ends it", (guest) =>
       Effect.gen(function* () {
         const deaf = yield* startSh(guest, "sleep 300", { stdin: true })
         const writing = yield* Effect.forkChild(deaf.write(new Uint8Array(8 << 20)))
@@ -371,7 +379,8 @@ const suite = (guest: Guest) => {
         )
         assert.strictEqual(reasonOf(error), "ProcessEnded")
         assert.deepStrictEqual(yield* early.exit, exited(4))
-      }))
+      })
+    )
 
     test("input stays open when the service goes, and is written by the next", (guest) =>
       Effect.gen(function* () {
@@ -391,7 +400,7 @@ const suite = (guest: Guest) => {
         assert.strictEqual((yield* collect(process)).stdout.toString(), "<one><two>end")
       }))
 
-    test("32 MiB arrive", (guest) =>
+    once("32 MiB arrive", (guest) =>
       Effect.gen(function* () {
         const size = 32 << 20
         const process = yield* startSh(guest, `head -c ${size} /dev/zero`)
@@ -406,7 +415,8 @@ const suite = (guest: Guest) => {
         )
         assert.strictEqual(offset, size)
         assert.strictEqual(hash.digest("hex"), sha(Buffer.alloc(size)))
-      }))
+      })
+    )
 
     test(
       "at the quota the command is held back until somebody releases",
@@ -440,7 +450,7 @@ const suite = (guest: Guest) => {
       { options: { spoolQuota: 1 << 20 } }
     )
 
-    test("a killed runner is a lost process, never an exit; a killed reader is replaced", (guest) =>
+    once("a killed runner is a lost process, never an exit; a killed reader is replaced", (guest) =>
       Effect.gen(function* () {
         const processId = newProcessId()
         const process = yield* startSh(guest, "echo up; sleep 300", { processId, lifetime: "recorded" })
@@ -465,9 +475,10 @@ const suite = (guest: Guest) => {
         globalThis.process.kill(Number(guest.read(`s-${id}/runner`).split(" ")[0]), "SIGKILL")
         yield* Scope.close(scoped, Exit.void)
         assert.isFalse(isAlive(pid))
-      }))
+      })
+    )
 
-    test("a record of another boot is lost, and its numbers are nobody's", (guest) =>
+    once("a record of another boot is lost, and its numbers are nobody's", (guest) =>
       Effect.gen(function* () {
         const processId = newProcessId()
         const process = yield* startSh(guest, "sleep 300", { processId, lifetime: "recorded" })
@@ -480,7 +491,8 @@ const suite = (guest: Guest) => {
         for (const [name, text] of records) Fs.writeFileSync(`${directory}/${name}`, text)
         yield* process.signal("SIGKILL")
         yield* eventually("its end is written", () => Fs.existsSync(`${directory}/exit`))
-      }))
+      })
+    )
 
     test("a secret is in no command line but that of the program that gets it", (guest) =>
       Effect.gen(function* () {

@@ -9,6 +9,7 @@ import { evaluate, script } from "../../../src/layers/internal/launcher/script.t
 import type { MachineProcess, StartCommand } from "../../../src/services/SandboxProvider.ts"
 import { newProcessId } from "../../../src/testing/internal/stores.ts"
 import type { Fault, Loopback } from "../../support/loopback.ts"
+import { full, some } from "../../support/full.ts"
 import { commandLineOf, eventually, guests, isInstalled, loopback, unavailable } from "../../support/loopback.ts"
 
 const guest = guests.find(isInstalled)
@@ -66,20 +67,21 @@ const everything = (stream: Parameters<Fault>[0]) =>
 describe("a transport with faults", () => {
   const shared = { cut: Number.POSITIVE_INFINITY, length: 0 }
   test(
-    "cut at every byte, it delivers every byte once, of a command that ran once",
+    `cut at every ${full ? "" : "third "}byte, it delivers every byte once, of a command that ran once`,
     (guest) =>
       Effect.gen(function* () {
         const script = "echo x >>count; printf abc; printf de >&2; exit 3"
         yield* sh(guest, script)
         const { length } = shared
         assert.isAbove(length, 50)
-        for (let cut = 0; cut <= length; cut++) {
+        const cuts = Array.from({ length: length + 1 }, (_, cut) => cut).filter((cut) => full || cut % 3 === length % 3)
+        for (const cut of cuts) {
           shared.cut = cut
           const result = yield* sh(guest, script)
           assert.strictEqual(`${result.stdout.toString()} ${result.stderr.toString()}`, "abc de", `cut at ${cut}`)
           assert.deepStrictEqual(result.exit, { _tag: "Exited", code: 3 })
         }
-        assert.strictEqual(linesOf(guest, "count").length, length + 2)
+        assert.strictEqual(linesOf(guest, "count").length, 1 + cuts.length)
       }),
     {
       fault: (stream, _index, argv) => {
@@ -97,7 +99,7 @@ describe("a transport with faults", () => {
     }
   )
 
-  for (const seed of [1, 2, 3, 4, 5, 6]) {
+  for (const seed of some([1, 2], [3, 4, 5, 6])) {
     const random = seeded(seed)
     let history = ""
     test(

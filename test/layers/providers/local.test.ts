@@ -1,4 +1,7 @@
-/** The provider suite over the local provider. */
+/**
+ * The provider suite over the local provider, and what it has of its own, but what takes long. In one file, because each file of tests
+ * loads all of Effect and of this library anew.
+ */
 import { Effect } from "effect"
 import * as Local from "../../../src/layers/providers/Local.ts"
 import { suite } from "../../../src/testing/ProviderSuite.ts"
@@ -24,3 +27,9 @@ suite(
     bindingModes: process.getuid?.() !== 0
   }
 )
+
+await import("./localRecords.cases.ts")
+await import("./localState.cases.ts")
+await import("./localStateFixes.cases.ts")
+await import("./localSupervisorFixes.cases.ts")
+await import("./localFull.cases.ts")

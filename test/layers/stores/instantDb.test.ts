@@ -8,10 +8,15 @@ import { TestClock } from "effect/testing"
 import { inTurn, joined } from "../../../src/layers/stores/instantdb/sharing.ts"
 import * as LogSuite from "../../../src/testing/LogSuite.ts"
 import * as StoreSuite from "../../../src/testing/StoreSuite.ts"
+import { full } from "../../support/full.ts"
 import { instance, store } from "./instantDbSupport.ts"
 import { plant } from "./support.ts"
 
-StoreSuite.suite("InstantDB", store(), { plant, otherNamespace: instance({ namespace: "another" }) })
+StoreSuite.suite("InstantDB", store(), {
+  plant,
+  otherNamespace: instance({ namespace: "another" }),
+  increments: full ? 200 : 40
+})
 LogSuite.suite("InstantDB", store())
 
 describe("equal reads", () => {

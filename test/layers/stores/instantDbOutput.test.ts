@@ -9,11 +9,13 @@ import { ProcessLog } from "../../../src/services/ProcessLog.ts"
 import * as ProviderRegistry from "../../../src/services/ProviderRegistry.ts"
 import { SandboxService } from "../../../src/services/SandboxService.ts"
 import * as Faults from "../../emulators/instantdb/faults.ts"
+import { full } from "../../support/full.ts"
 import { instance, Server, server } from "./instantDbSupport.ts"
 import { temporaryDirectory } from "./support.ts"
 
 const chunkBytes = 65_536
-const chunkCount = 800
+/** 50 MB of them, in short runs 20. */
+const chunkCount = full ? 800 : 320
 
 /** The same numbers each time (mulberry32). */
 const random = (seed: number) => {
@@ -98,9 +100,9 @@ describe("an embedded service on InstantDB", () => {
   )
 })
 
-describe("50 MB of output", () => {
+describe("an output of many MB", () => {
   it.live(
-    "arrive complete and in order after random failures of requests",
+    "arrives complete and in order after random failures of requests",
     () =>
       Effect.gen(function* () {
         const { faults, requests } = yield* Server
@@ -140,7 +142,7 @@ describe("50 MB of output", () => {
         for (let index = 0; index < chunkCount; index++) expected.update(outputChunk(index))
         assert.strictEqual(bytes, chunkBytes * chunkCount)
         assert.strictEqual(hash.digest("hex"), expected.digest("hex"))
-        assert.isAbove(injected, 10)
+        assert.isAbove(injected, full ? 10 : 3)
         // A page is a MiB, and the last one says that it was the last.
         assert.isAtMost(requests.count() - before, 60)
       }).pipe(Effect.provide(service)),

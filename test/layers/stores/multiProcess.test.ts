@@ -4,7 +4,7 @@ import { Effect, Fiber, Layer, Stream } from "effect"
 import { DatabaseSync } from "node:sqlite"
 import { ProcessLog } from "../../../src/services/ProcessLog.ts"
 import { SandboxStore } from "../../../src/services/SandboxStore.ts"
-import { full } from "../../support/full.ts"
+import { full, some } from "../../support/full.ts"
 import { chunk, leasedProcess, sandboxRecord } from "../../../src/testing/internal/stores.ts"
 import { sqliteFile, temporaryFile } from "./support.ts"
 import { finished, verifyPairs, worker } from "./workers.ts"
@@ -23,7 +23,7 @@ describe("several processes on one SQLite file", () => {
   it.live("that start on a new file at once make its tables once and agree on the namespace", () =>
     Effect.gen(function* () {
       const file = yield* temporaryFile
-      const workers = yield* Effect.forEach(Array.from({ length: 5 }), () => worker("open", file))
+      const workers = yield* Effect.forEach(Array.from({ length: full ? 5 : 3 }), () => worker("open", file))
       const names = yield* Effect.forEach(workers, (one) => Effect.andThen(finished(one), one.line))
       assert.strictEqual(new Set(names).size, 1)
       assert.match(names[0] ?? "", /^namespace [0-9a-f-]{36}$/)
@@ -38,11 +38,13 @@ describe("several processes on one SQLite file", () => {
         const store = yield* SandboxStore
         const sandbox = yield* store.insertSandbox(sandboxRecord({ vcpus: 0 }))
         const process = yield* store.insertProcess(leasedProcess())
-        const workers = yield* Effect.forEach(["increment", "append", "increment", "append", "increment"], (job) =>
+        const jobs = some(["increment", "append", "increment", "append"], ["increment"])
+        const increments = 100 * (jobs.length - 2)
+        const workers = yield* Effect.forEach(jobs, (job) =>
           worker(job, file, job === "increment" ? sandbox.id : process.id, "100")
         )
         yield* Effect.forEach(workers, finished)
-        assert.deepInclude(yield* store.getSandbox(sandbox.id), { vcpus: 300, version: 301 })
+        assert.deepInclude(yield* store.getSandbox(sandbox.id), { vcpus: increments, version: increments + 1 })
         assert.strictEqual(yield* verifyPairs(process), 400)
       }).pipe(Effect.provide(sqliteFile(file)))
       assert.deepEqual(yield* integrity(file), [{ integrity_check: "ok" }])

@@ -18,7 +18,7 @@ import * as StoreSuite from "../../../src/testing/StoreSuite.ts"
 import { type Database, postgresServer, proxy } from "../../support/postgres.ts"
 import { Backend, derived, plant } from "./support.ts"
 import * as Local from "../../../src/layers/providers/Local.ts"
-import { crashes } from "../../support/crashMatrix.ts"
+import { crashes, ofStores } from "../../support/crashMatrix.ts"
 import { brief, localRoot } from "../providers/support/local.ts"
 import { finished, verifyPairs, worker } from "./workers.ts"
 
@@ -42,7 +42,7 @@ LogSuite.suite("Postgres", own, { quickAppends: 60, racingAppends: 40 })
 
 describe("a service that dies at any stage of a recorded process loses and doubles nothing", () => {
   const local = Effect.flatMap(localRoot, (root) => Local.make({ ...brief, root }))
-  crashes("over Postgres", local, own)
+  crashes("over Postgres", local, own, ofStores)
 })
 
 /** One of several backends on a database. */

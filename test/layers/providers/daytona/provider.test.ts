@@ -9,6 +9,7 @@ import * as P from "../../../../src/testing/internal/providers.ts"
 import { type Options, suite } from "../../../../src/testing/ProviderSuite.ts"
 import * as Emulator from "../../../emulators/daytona/server.ts"
 import { full } from "../../../support/full.ts"
+import { omitted } from "../../../support/omitted.ts"
 import { optionsFor, provider } from "./support.ts"
 
 const options: Options = {
@@ -34,6 +35,7 @@ const options: Options = {
   propertyRuns: 5,
   // More than may lie in the guest unread.
   inputMebibytes: full ? 16 : 4,
+  omits: omitted("daytona"),
   bindingModes: process.getuid?.() !== 0
 }
 

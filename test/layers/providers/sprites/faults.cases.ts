@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as P from "../../../../src/testing/internal/providers.ts"
 import * as Fault from "../../../emulators/sprites/faults.ts"
-import { full } from "../../../support/full.ts"
+import { some } from "../../../support/full.ts"
 import { applets, busybox } from "../../../support/guests.ts"
 import { provider, service, Vendor } from "./support.ts"
 import { commandOf, deadlineIn, until } from "./waiting.ts"
@@ -37,14 +37,10 @@ const runs = (sandboxes: SandboxService["Service"], sandboxId: string) =>
   Effect.map(sandboxes.readFile(sandboxId, "runs"), text)
 const whole = { exitCode: 3, stdout: "out\n", stderr: "err\n" }
 
-/** All of them with `npm run test:full`, else those that no other test is like. */
-const some = <A>(
-  always: ReadonlyArray<readonly [name: string, fault: A]>,
-  more: ReadonlyArray<readonly [name: string, fault: A]>
-) => (full ? [...always, ...more] : always)
+type Case = readonly [name: string, fault: Fault.Fault]
 
 describe("Sprites: a creation", () => {
-  for (const [name, fault] of some<Fault.Fault>(
+  for (const [name, fault] of some<Case>(
     [
       ["whose connection is reset after it was taken up", Fault.resetAfter],
       ["that meets 429", Fault.limited("sprite_creation_rate_limited", 0)]
@@ -127,7 +123,7 @@ describe("Sprites: a creation for which there is no room once it is made", () =>
 })
 
 describe("Sprites: a command", () => {
-  for (const [name, faults] of some<ReadonlyArray<Fault.Fault>>(
+  for (const [name, faults] of some<readonly [name: string, faults: ReadonlyArray<Fault.Fault>]>(
     [
       ["whose start is lost with its answer", [Fault.gateway(504)]],
       ["that finds the machine not ready", [Fault.notReady(0)]],

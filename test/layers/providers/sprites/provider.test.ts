@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import { suite } from "../../../../src/testing/ProviderSuite.ts"
 import { full } from "../../../support/full.ts"
+import { omitted } from "../../../support/omitted.ts"
 import { provider } from "./support.ts"
 
 suite(
@@ -25,6 +26,7 @@ suite(
     holdsBack: false,
     redactedArguments: true,
     inputMebibytes: full ? 16 : 6,
+    omits: omitted("sprites"),
     // The launcher has more of them over guests that cost no connection.
     propertyRuns: 4,
     bindingModes: process.getuid?.() !== 0

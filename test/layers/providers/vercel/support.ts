@@ -19,13 +19,45 @@ export const optionsFor = (emulator: Emulator.VercelEmulator): Vercel.Options =>
   guestDirectory: "../tmp/.effect-sandbox"
 })
 
+type More = Partial<Vercel.Options> | ((emulator: Emulator.VercelEmulator) => Partial<Vercel.Options>)
+
+const withMore = (emulator: Emulator.VercelEmulator, more: More): Vercel.Options => ({
+  ...optionsFor(emulator),
+  ...(typeof more === "function" ? more(emulator) : more)
+})
+
 /** An emulator and a provider over it. */
-export const provider = (options?: Emulator.Options, more: Partial<Vercel.Options> = {}) =>
+export const provider = (options?: Emulator.Options, more: More = {}) =>
   Effect.gen(function* () {
     const emulator = yield* Emulator.make(options)
-    const made = yield* Vercel.make({ ...optionsFor(emulator), ...more })
+    const made = yield* Vercel.make(withMore(emulator, more))
     return { emulator, provider: made }
   })
+
+/** Fetches that say how many bytes of their answers were read. */
+export const metered = () => {
+  let taken = 0
+  const of =
+    (fetch: typeof globalThis.fetch): typeof globalThis.fetch =>
+    async (input, init) => {
+      const response = await fetch(input, init)
+      const count = new TransformStream<Uint8Array, Uint8Array>({
+        transform: (chunk, controller) => {
+          taken += chunk.length
+          controller.enqueue(chunk)
+        }
+      })
+      return new Response(response.body?.pipeThrough(count) ?? null, response)
+    }
+  /** Nothing was read for a while. Whoever reads ahead goes on as long as something comes. */
+  const still = Effect.gen(function* () {
+    for (let before = -1; before !== taken;) {
+      before = taken
+      yield* Effect.sleep("300 millis")
+    }
+  })
+  return { of, still, taken: () => taken }
+}
 
 /** The emulator of a test. */
 export class Vendor extends Context.Service<Vendor, Emulator.VercelEmulator>()("test/Vendor") {}
@@ -41,15 +73,11 @@ const brief = Layer.succeed(RecoveryPolicy.RecoveryPolicy, {
 })
 
 /** The service over an emulator of its own and the memory store, both counted. Nothing of the machine's own settings. */
-export const service = (
-  options: Emulator.Options = {},
-  more: Partial<Vercel.Options> = {},
-  settings: Record<string, string> = {}
-) =>
+export const service = (options: Emulator.Options = {}, more: More = {}, settings: Record<string, string> = {}) =>
   Layer.unwrap(
     Effect.map(Emulator.make(options), (emulator) =>
       SandboxService.layer.pipe(
-        Layer.provideMerge(Vercel.layer({ ...optionsFor(emulator), ...more })),
+        Layer.provideMerge(Vercel.layer(withMore(emulator, more))),
         Layer.provideMerge(counting(Layer.fresh(Memory.layer({ namespace: "tests" })))),
         Layer.provideMerge(Layer.succeed(Vendor, emulator))
       )

@@ -7,10 +7,15 @@ import type { SandboxConfig } from "../../../../src/model/SandboxConfig.ts"
 import { newProcessId, newSandboxId } from "../../../../src/testing/internal/stores.ts"
 import type * as Emulator from "../../../emulators/vercel/server.ts"
 import * as Fault from "../../../emulators/vercel/faults.ts"
-import { provider } from "./support.ts"
+import * as Full from "../../../support/full.ts"
+import { metered, provider } from "./support.ts"
 
-const world = Effect.fnUntraced(function* (config: SandboxConfig = {}, options?: Emulator.Options) {
-  const made = yield* provider(options)
+const world = Effect.fnUntraced(function* (
+  config: SandboxConfig = {},
+  options?: Emulator.Options,
+  ...more: ReadonlyArray<Parameters<typeof provider>[1]>
+) {
+  const made = yield* provider(options, ...more)
   const sandboxId = newSandboxId()
   const named = { ...config, vercel: { name: "box", timeout: Duration.minutes(10), ...config.vercel } }
   const resolved = yield* made.provider.resolve(named)
@@ -22,6 +27,9 @@ const world = Effect.fnUntraced(function* (config: SandboxConfig = {}, options?:
 
 const live = (name: string, body: () => Effect.Effect<void, unknown, Scope.Scope>) =>
   it.live(name, () => Effect.scoped(body()), 60_000)
+
+/** For `npm run test:full`. */
+const full: typeof live = (name, body) => it.live.runIf(Full.full)(name, () => Effect.scoped(body()), 60_000)
 
 const extend = (machine: Effect.Success<ReturnType<typeof world>>["machine"], minutes: number) =>
   Option.getOrThrow(machine.extendTimeout)(Duration.minutes(minutes))
@@ -91,7 +99,31 @@ describe("Vercel: files", () => {
     })
   )
 
-  live("come down at the pace of whoever reads, in bounded memory", () =>
+  live("come down at the pace of whoever reads", () =>
+    Effect.gen(function* () {
+      const meter = metered()
+      const { machine, vendor } = yield* world({}, {}, (emulator) => ({ fetch: meter.of(emulator.fetch) }))
+      const size = 12 * 1024 * 1024
+      const file = Path.join(vendor.sandbox("box").machine.cwd, "large")
+      Fs.writeFileSync(file, "")
+      Fs.truncateSync(file, size)
+      let bytes = 0
+      yield* machine.readFile("large").pipe(
+        Stream.runForEach((chunk) =>
+          Effect.gen(function* () {
+            if (bytes === 0) {
+              yield* meter.still
+              assert.isBelow(meter.taken(), size / 3)
+            }
+            bytes += chunk.length
+          })
+        )
+      )
+      assert.strictEqual(bytes, size)
+    })
+  )
+
+  full("come down at the pace of whoever reads, in bounded memory", () =>
     Effect.gen(function* () {
       const { machine, vendor } = yield* world()
       const mebibyte = 1024 * 1024

@@ -3,10 +3,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { inspect } from "node:util"
 import { ConfigProvider, Effect, Fiber, Option, Redacted, type Scope, Stream } from "effect"
 import * as Vercel from "../../../../src/layers/providers/Vercel.ts"
+import { partBytes } from "../../../../src/layers/providers/vercel/files.ts"
 import type { SandboxError } from "../../../../src/errors.ts"
 import { SandboxService } from "../../../../src/services/SandboxService.ts"
 import * as Fault from "../../../emulators/vercel/faults.ts"
-import { optionsFor, service, Vendor } from "./support.ts"
+import { full, some } from "../../../support/full.ts"
+import { metered, optionsFor, service, Vendor } from "./support.ts"
 
 const world = Effect.gen(function* () {
   return { vendor: yield* Vendor, sandboxes: yield* SandboxService }
@@ -25,25 +27,37 @@ const box = Effect.gen(function* () {
   return { sandboxes, sandboxId, vendor }
 })
 
-const live = (name: string, body: () => Effect.Effect<void, unknown, SandboxService | Vendor | Scope.Scope>) =>
-  it.live(name, () => Effect.scoped(Effect.provide(body(), service())), 60_000)
+const live = (
+  name: string,
+  body: () => Effect.Effect<void, unknown, SandboxService | Vendor | Scope.Scope>,
+  {
+    always = true,
+    layer = service
+  }: { readonly always?: boolean; readonly layer?: () => ReturnType<typeof service> } = {}
+) => it.live.runIf(always || full)(name, () => Effect.scoped(Effect.provide(body(), layer())), 60_000)
+
+type Case = readonly [name: string, fault: Fault.Fault]
 
 /** A command that tells in the sandbox how often it ran. */
-const counted = ["-c", "echo run >>runs; echo out; echo err >&2; exit 3"]
+const once = ["-c", "echo run >>runs; echo out; echo err >&2; exit 3"]
 const runs = (sandboxes: SandboxService["Service"], sandboxId: string) =>
   Effect.map(sandboxes.readFile(sandboxId, "runs"), (bytes) => new TextDecoder().decode(bytes))
 
 const whole = { exitCode: 3, stdout: "out\n", stderr: "err\n" }
 
 describe("Vercel: a creation", () => {
-  for (const [name, fault] of [
-    ["whose connection is reset before it is taken up", Fault.resetBefore],
-    ["whose connection is reset after it was taken up", Fault.resetAfter],
-    ["whose answer a proxy loses", Fault.serverError(502, { executed: true })],
-    ["that meets 429", Fault.rateLimited(0)],
-    ["whose answer does not decode", Fault.invalidBody],
-    ["whose answer is slow", Fault.slow(300)]
-  ] as const) {
+  for (const [name, fault] of some<Case>(
+    [
+      ["whose connection is reset before it is taken up", Fault.resetBefore],
+      ["whose connection is reset after it was taken up", Fault.resetAfter],
+      ["whose answer does not decode", Fault.invalidBody]
+    ],
+    [
+      ["whose answer a proxy loses", Fault.serverError(502, { executed: true })],
+      ["that meets 429", Fault.rateLimited(0)],
+      ["whose answer is slow", Fault.slow(300)]
+    ]
+  )) {
     live(`${name} makes one sandbox`, () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
@@ -202,48 +216,56 @@ describe("Vercel: a creation", () => {
 })
 
 describe("Vercel: a command", () => {
-  for (const [name, fault, submissions] of [
-    ["whose start is reset before it is taken up", Fault.resetBefore, 2],
-    ["whose start is reset after it was taken up", Fault.resetAfter, 2],
-    ["whose start meets 429", Fault.rateLimited(0), 2],
-    ["whose start meets a proxy that loses the answer", Fault.serverError(502, { executed: true }), 2],
-    ["whose start meets a server error", Fault.serverError(500), 2],
-    ["that meets a snapshot in progress", Fault.snapshotting, 2],
-    ["that meets a stop that is no stop", Fault.stopping, 2],
-    ["that meets 410 from a session that runs", Fault.gone, 2],
-    ["whose start meets a proxy's page", Fault.html(502), 2],
-    ["whose start has an answer that is no JSON", Fault.invalidJson, 2],
-    ["whose start has an answer that does not decode", Fault.invalidBody, 2]
-  ] as const) {
+  for (const [name, fault] of some<Case>(
+    [
+      ["whose start is reset before it is taken up", Fault.resetBefore],
+      ["whose start is reset after it was taken up", Fault.resetAfter],
+      ["that meets a snapshot in progress", Fault.snapshotting],
+      ["that meets 410 from a session that runs", Fault.gone],
+      ["whose start has an answer that is no JSON", Fault.invalidJson]
+    ],
+    [
+      ["whose start meets 429", Fault.rateLimited(0)],
+      ["whose start meets a proxy that loses the answer", Fault.serverError(502, { executed: true })],
+      ["whose start meets a server error", Fault.serverError(500)],
+      ["that meets a stop that is no stop", Fault.stopping],
+      ["whose start meets a proxy's page", Fault.html(502)],
+      ["whose start has an answer that does not decode", Fault.invalidBody]
+    ]
+  )) {
     live(`${name} runs once`, () =>
       Effect.gen(function* () {
         const { sandboxId, sandboxes, vendor } = yield* box
         vendor.faults.inject("command.start", fault)
-        assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", counted), whole)
-        assert.strictEqual(vendor.requests.count("command.start"), submissions)
+        assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", once), whole)
+        assert.strictEqual(vendor.requests.count("command.start"), 2)
         assert.strictEqual(yield* runs(sandboxes, sandboxId), "run\n")
       })
     )
   }
 
-  for (const [name, fault] of [
-    ["is cut", Fault.torn(40)],
-    ["is cut before its first byte", Fault.torn(0)],
-    ["ends early but in order", Fault.short(1)],
-    ["is closed by the vendor", Fault.inBand(1)],
-    ["holds what is no JSON", Fault.garbage(1)],
-    ["meets 429", Fault.rateLimited(0)],
-    ["meets 502", Fault.serverError(502)],
-    ["meets a proxy's page", Fault.html(503)],
-    ["comes as another type", Fault.contentType("application/x-ndjson; charset=utf-8")],
-    ["is a success of something else", Fault.html(200)],
-    ["comes in split characters", Fault.split]
-  ] as const) {
+  for (const [name, fault] of some<Case>(
+    [
+      ["is cut", Fault.torn(40)],
+      ["ends early but in order", Fault.short(1)],
+      ["is closed by the vendor", Fault.inBand(1)],
+      ["holds what is no JSON", Fault.garbage(1)],
+      ["meets 502", Fault.serverError(502)],
+      ["is a success of something else", Fault.html(200)]
+    ],
+    [
+      ["is cut before its first byte", Fault.torn(0)],
+      ["meets 429", Fault.rateLimited(0)],
+      ["meets a proxy's page", Fault.html(503)],
+      ["comes as another type", Fault.contentType("application/x-ndjson; charset=utf-8")],
+      ["comes in split characters", Fault.split]
+    ]
+  )) {
     live(`whose log ${name} is whole and runs once`, () =>
       Effect.gen(function* () {
         const { sandboxId, sandboxes, vendor } = yield* box
         vendor.faults.inject("command.logs", fault)
-        assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", counted), whole)
+        assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", once), whole)
         assert.strictEqual(yield* runs(sandboxes, sandboxId), "run\n")
         assert.strictEqual(vendor.faults.pending, 0)
       })
@@ -265,7 +287,7 @@ describe("Vercel: a command", () => {
       const { sandboxId, sandboxes, vendor } = yield* box
       const gate = Promise.withResolvers<void>()
       vendor.faults.inject("command.logs", Fault.gate({ before: gate.promise }))
-      const fiber = yield* Effect.forkChild(Effect.flip(sandboxes.runCommand(sandboxId, "sh", counted)))
+      const fiber = yield* Effect.forkChild(Effect.flip(sandboxes.runCommand(sandboxId, "sh", once)))
       yield* Effect.promise(() => vendor.requests.arrived("command.logs"))
       yield* vendor.expire("box")
       gate.resolve()
@@ -315,17 +337,19 @@ describe("Vercel: a command", () => {
     Effect.gen(function* () {
       const { sandboxId, sandboxes, vendor } = yield* box
       yield* vendor.expire("box")
-      assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", counted), whole)
+      assert.deepInclude(yield* sandboxes.runCommand(sandboxId, "sh", once), whole)
       assert.strictEqual(vendor.requests.count("sandbox.resume"), 1)
       assert.strictEqual(yield* runs(sandboxes, sandboxId), "run\n")
     })
   )
 
-  for (const [status, persistent] of [
-    ["stopping", true],
-    ["snapshotting", true],
-    ["stopping", false]
-  ] as const) {
+  for (const [status, persistent] of some<readonly [status: "stopping" | "snapshotting", persistent: boolean]>(
+    [["snapshotting", true]],
+    [
+      ["stopping", true],
+      ["stopping", false]
+    ]
+  )) {
     live(`on a session that is held in ${status} (${persistent ? "" : "not "}persistent) waits for its end`, () =>
       Effect.gen(function* () {
         const { sandboxes, vendor } = yield* world
@@ -344,7 +368,7 @@ describe("Vercel: a command", () => {
         const end = yield* Effect.forkChild(ending)
         while (vendor.sandbox(name).sessions.at(-1)?.status !== status) yield* Effect.sleep("5 millis")
         vendor.requests.reset()
-        const fiber = yield* Effect.forkChild(sandboxes.runCommand(sandboxId, "sh", counted))
+        const fiber = yield* Effect.forkChild(sandboxes.runCommand(sandboxId, "sh", once))
         yield* Effect.promise(() => vendor.requests.arrived("command.start", 2))
         assert.strictEqual(vendor.requests.count("sandbox.resume"), 0, "it is not booted while it ends")
         release()
@@ -406,11 +430,13 @@ describe("Vercel: a command", () => {
   live("that the vendor refuses says so without the token, although the answer repeats it", () =>
     Effect.gen(function* () {
       const { sandboxId, sandboxes, vendor } = yield* box
-      for (const [status, tag] of [
-        [401, "Authentication"],
-        [402, "Quota"],
-        [403, "Permission"]
-      ] as const) {
+      for (const [status, tag] of some<readonly [status: 401 | 402 | 403, tag: string]>(
+        [[401, "Authentication"]],
+        [
+          [402, "Quota"],
+          [403, "Permission"]
+        ]
+      )) {
         for (const endpoint of ["command.start", "command.logs"] as const) {
           vendor.faults.inject(endpoint, Fault.rejected(status, { echoToken: true }), { times: 30 })
           const error = yield* Effect.flip(sandboxes.runCommand(sandboxId, "true"))
@@ -428,30 +454,60 @@ describe("Vercel: a command", () => {
     })
   )
 
-  live("that nobody reads holds little of its output here", () =>
-    Effect.gen(function* () {
-      const { sandboxId, sandboxes } = yield* box
-      // An SDK that reads ahead of us would hold all of it, in base64.
-      const total = 192 * 1024 * 1024
-      let bytes = 0
-      let grown = 0
-      yield* sandboxes.streamCommand(sandboxId, "head", ["-c", String(total), "/dev/zero"]).pipe(
-        Stream.runForEach((event) =>
-          Effect.gen(function* () {
-            if (event._tag !== "stdout") return
-            const first = bytes === 0
-            bytes += event.bytes.length
-            if (!first) return
-            const before = process.memoryUsage.rss()
-            // Long enough for an SDK that knows no backpressure to have read all of it.
-            yield* Effect.sleep("1500 millis")
-            grown = process.memoryUsage.rss() - before
-          })
+  live(
+    "that nobody reads holds little of its output here",
+    () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes } = yield* box
+        // An SDK that reads ahead of us would hold all of it, in base64.
+        const total = 192 * 1024 * 1024
+        let bytes = 0
+        let grown = 0
+        yield* sandboxes.streamCommand(sandboxId, "head", ["-c", String(total), "/dev/zero"]).pipe(
+          Stream.runForEach((event) =>
+            Effect.gen(function* () {
+              if (event._tag !== "stdout") return
+              const first = bytes === 0
+              bytes += event.bytes.length
+              if (!first) return
+              const before = process.memoryUsage.rss()
+              // Long enough for an SDK that knows no backpressure to have read all of it.
+              yield* Effect.sleep("1500 millis")
+              grown = process.memoryUsage.rss() - before
+            })
+          )
         )
-      )
-      assert.strictEqual(bytes, total)
-      assert.isBelow(grown / 1024 / 1024, 100)
-    })
+        assert.strictEqual(bytes, total)
+        assert.isBelow(grown / 1024 / 1024, 100)
+      }),
+    { always: false }
+  )
+
+  const meter = metered()
+
+  live(
+    "that nobody reads is not read ahead of them",
+    () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes } = yield* box
+        const total = 12 * 1024 * 1024
+        let bytes = 0
+        yield* sandboxes.streamCommand(sandboxId, "head", ["-c", String(total), "/dev/zero"]).pipe(
+          Stream.runForEach((event) =>
+            Effect.gen(function* () {
+              if (event._tag !== "stdout") return
+              const first = bytes === 0
+              bytes += event.bytes.length
+              if (!first) return
+              yield* meter.still
+              assert.isBelow(meter.taken(), total / 3)
+            })
+          )
+        )
+        assert.strictEqual(bytes, total)
+        assert.isAbove(meter.taken(), total)
+      }),
+    { layer: () => service({}, (emulator) => ({ fetch: meter.of(emulator.fetch) })) }
   )
 })
 
@@ -490,15 +546,19 @@ describe("Vercel: a recorded process", () => {
 describe("Vercel: a checkpoint", () => {
   for (const persistent of [true, false]) {
     const disk = persistent ? "a persistent disk" : "a disk that ends with its session"
-    for (const [name, fault] of [
-      ["whose answer is lost", Fault.resetAfter],
-      ["whose answer a proxy loses", Fault.serverError(502, { executed: true })],
-      ["whose answer does not decode", Fault.invalidBody],
-      ["whose request is lost", Fault.resetBefore],
-      ["whose request a proxy loses", Fault.serverError(503)],
-      ["that meets 429", Fault.rateLimited(0)],
-      ["that meets another one", Fault.snapshotting]
-    ] as const) {
+    for (const [name, fault] of some<Case>(
+      [
+        ["whose answer is lost", Fault.resetAfter],
+        ["whose request is lost", Fault.resetBefore]
+      ],
+      [
+        ["whose answer a proxy loses", Fault.serverError(502, { executed: true })],
+        ["whose answer does not decode", Fault.invalidBody],
+        ["whose request a proxy loses", Fault.serverError(503)],
+        ["that meets 429", Fault.rateLimited(0)],
+        ["that meets another one", Fault.snapshotting]
+      ]
+    )) {
       live(`of ${disk} ${name} is there, and nothing is lost`, () =>
         Effect.gen(function* () {
           const { sandboxes, vendor } = yield* world
@@ -534,19 +594,23 @@ describe("Vercel: a checkpoint", () => {
 })
 
 describe("Vercel: a restore", () => {
-  for (const [endpoint, fault] of [
-    ["snapshot.list", Fault.serverError(503)],
-    ["sandbox.get", Fault.resetBefore],
-    ["session.stop", Fault.resetAfter],
-    ["session.stop", Fault.rateLimited(0)],
-    ["sandbox.update", Fault.resetAfter],
-    ["sandbox.update", Fault.serverError(502, { executed: true })],
-    ["sandbox.resume", Fault.resetAfter],
-    ["sandbox.resume", Fault.invalidJson],
-    ["sandbox.resume", Fault.html(503)],
-    ["sandbox.create", Fault.resetAfter],
-    ["sandbox.create", Fault.rateLimited(0)]
-  ] as const) {
+  for (const [endpoint, fault] of some<readonly [endpoint: Fault.Endpoint, fault: Fault.Fault]>(
+    [
+      ["session.stop", Fault.resetAfter],
+      ["sandbox.update", Fault.resetAfter],
+      ["sandbox.resume", Fault.resetAfter],
+      ["sandbox.create", Fault.resetAfter]
+    ],
+    [
+      ["snapshot.list", Fault.serverError(503)],
+      ["sandbox.get", Fault.resetBefore],
+      ["session.stop", Fault.rateLimited(0)],
+      ["sandbox.update", Fault.serverError(502, { executed: true })],
+      ["sandbox.resume", Fault.invalidJson],
+      ["sandbox.resume", Fault.html(503)],
+      ["sandbox.create", Fault.rateLimited(0)]
+    ]
+  )) {
     live(`whose answer of ${endpoint} is lost (${JSON.stringify(fault).slice(0, 60)}) is made all the same`, () =>
       Effect.gen(function* () {
         const { sandboxId, sandboxes, vendor } = yield* box
@@ -794,31 +858,53 @@ describe("Vercel: files", () => {
     })
   )
 
-  live("a large file goes up in bounded memory", () =>
-    Effect.gen(function* () {
-      const { sandboxId, sandboxes } = yield* box
-      const piece = new Uint8Array(1024 * 1024).fill(7)
-      /** Writes a file of so many pieces, and yields the most memory that this process had. */
-      const peakOf = (pieces: number) =>
-        Effect.gen(function* () {
-          let peak = 0
-          const content = Stream.make(piece).pipe(
-            Stream.forever,
-            Stream.take(pieces),
-            Stream.tap(() =>
-              Effect.sync(() => {
-                peak = Math.max(peak, process.memoryUsage.rss())
-              })
+  live(
+    "a large file goes up in bounded memory",
+    () =>
+      Effect.gen(function* () {
+        const { sandboxId, sandboxes } = yield* box
+        const piece = new Uint8Array(1024 * 1024).fill(7)
+        /** Writes a file of so many pieces, and yields the most memory that this process had. */
+        const peakOf = (pieces: number) =>
+          Effect.gen(function* () {
+            let peak = 0
+            const content = Stream.make(piece).pipe(
+              Stream.forever,
+              Stream.take(pieces),
+              Stream.tap(() =>
+                Effect.sync(() => {
+                  peak = Math.max(peak, process.memoryUsage.rss())
+                })
+              )
             )
-          )
-          yield* sandboxes.writeFiles(sandboxId, [{ path: "large", content }])
-          const { stdout } = yield* sandboxes.runCommand(sandboxId, "wc", ["-c", "large"])
-          assert.strictEqual(stdout.split(" ")[0], String(pieces * piece.length))
-          return peak
-        })
-      // The emulator unpacks each archive in the same process: what that grows to, it has grown to then.
-      const before = yield* peakOf(48)
-      assert.isBelow(((yield* peakOf(160)) - before) / 1024 / 1024, 96)
+            yield* sandboxes.writeFiles(sandboxId, [{ path: "large", content }])
+            const { stdout } = yield* sandboxes.runCommand(sandboxId, "wc", ["-c", "large"])
+            assert.strictEqual(stdout.split(" ")[0], String(pieces * piece.length))
+            return peak
+          })
+        // The emulator unpacks each archive in the same process: what that grows to, it has grown to then.
+        const before = yield* peakOf(48)
+        assert.isBelow(((yield* peakOf(160)) - before) / 1024 / 1024, 96)
+      }),
+    { always: false }
+  )
+
+  live("a large file goes up as it is read: no more of it waits here than is on its way", () =>
+    Effect.gen(function* () {
+      const { sandboxId, sandboxes, vendor } = yield* box
+      const piece = new Uint8Array(1024 * 1024).fill(7)
+      const ahead: Array<number> = []
+      const content = Stream.make(piece).pipe(
+        Stream.forever,
+        Stream.take(21),
+        Stream.tap(() =>
+          Effect.sync(() => ahead.push(ahead.length * piece.length - vendor.requests.count("file.write") * partBytes))
+        )
+      )
+      yield* sandboxes.writeFiles(sandboxId, [{ path: "large", content }])
+      assert.isAtMost(Math.max(...ahead), 2 * partBytes)
+      const { stdout } = yield* sandboxes.runCommand(sandboxId, "wc", ["-c", "large"])
+      assert.strictEqual(stdout.split(" ")[0], String(21 * piece.length))
     })
   )
 })
