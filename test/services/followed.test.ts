@@ -2,11 +2,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { NotFound, SandboxError, Unavailable } from "../../src/errors.ts"
+import { NotFound, SandboxError, Unavailable, Unknown } from "../../src/errors.ts"
 import * as Memory from "../../src/layers/stores/Memory.ts"
 import * as Registry from "../../src/services/ProviderRegistry.ts"
 import type { Machine, SandboxProvider } from "../../src/services/SandboxProvider.ts"
+import { ProcessLog } from "../../src/services/ProcessLog.ts"
 import { SandboxService } from "../../src/services/SandboxService.ts"
+import { SandboxStore } from "../../src/services/SandboxStore.ts"
 import { scripted } from "../support/scripted.ts"
 
 /** A provider whose machines do some things in another way. */
@@ -109,6 +111,51 @@ describe("a followed process", () => {
       const events = yield* Stream.runCollect(other.readProcessStream(processId))
       const statuses = events.flatMap((event) => (event._tag === "status" ? [event.status] : []))
       assert.deepStrictEqual(statuses, ["running", "exited"])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("that somebody has taken over ends as they say, also for who cannot read its output any more", () =>
+    Effect.gen(function* () {
+      const cleared = yield* Deferred.make<void>()
+      const provider = dressed(scripted().provider, (machine) => ({
+        start: (command) =>
+          Effect.map(machine.start(command), (process) => ({
+            ...process,
+            output: Stream.fromEffect(
+              Effect.andThen(
+                Deferred.await(cleared),
+                new SandboxError({ operation: "output", reason: new Unknown({ detail: "ENOENT" }) })
+              )
+            )
+          }))
+      }))
+      const shared = yield* Layer.build(stores)
+      const service = yield* serviceOver(provider, shared)
+      const { sandboxId } = yield* service.createSandbox()
+      const handle = yield* service.runCommandProcess(sandboxId, "true")
+      const { processId } = handle
+      const store = Context.get(shared, SandboxStore)
+      const log = Context.get(shared, ProcessLog)
+      const { lease } = yield* store.acquireProcessLease(processId, { owner: "another", ttl: "1 minute", steal: true })
+      const { seq } = yield* log.lastPosition(processId)
+      yield* log.append(
+        processId,
+        lease?.epoch ?? 0,
+        [
+          {
+            _tag: "exit",
+            at: 0,
+            seq: seq + 1,
+            sandboxId: handle.sandboxId,
+            processId,
+            exit: { _tag: "Exited", code: 0 }
+          }
+        ],
+        { status: "exited", exitCode: 0 }
+      )
+      const exit = yield* Effect.forkChild(handle.exit, { startImmediately: true })
+      yield* Deferred.succeed(cleared, undefined)
+      assert.deepStrictEqual(yield* Fiber.join(exit), { _tag: "Exited", code: 0 })
     }).pipe(Effect.scoped)
   )
 
