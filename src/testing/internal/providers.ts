@@ -207,8 +207,10 @@ const isAlive = (machine: Machine, pid: string) =>
   Effect.map(
     text(
       machine,
+      // One that was still a zombie for the first question may be nothing for the second.
       `kill -0 "$1" 2>/dev/null || { echo gone; exit; }
-       case "$(cat "/proc/$1/stat" 2>/dev/null)" in *") Z "*) echo gone;; *) echo alive;; esac`,
+       [ -e /proc/self/stat ] || { echo alive; exit; }
+       case "$(cat "/proc/$1/stat" 2>/dev/null)" in ""|*") Z "*|*") X "*) echo gone;; *) echo alive;; esac`,
       [pid]
     ),
     (answer) => answer.trim() === "alive"
