@@ -4,6 +4,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { SandboxError, Store } from "../../errors.ts"
@@ -55,9 +56,18 @@ const within =
     call: (...args: Args) => Effect.Effect<A, SandboxError>
   ) =>
   (...args: Args): Effect.Effect<A, SandboxError> =>
-    Effect.timeoutOrElse(call(...args), {
-      duration: deadline,
-      orElse: () => Effect.fail(noAnswer(`${service}.${operation}`, kind, deadline))
+    Effect.flatMap(Effect.forkChild(call(...args), { startImmediately: true }), (fiber) => {
+      // A store of this process has answered by now, without the cost of a race.
+      const exit = fiber.pollUnsafe()
+      return exit !== undefined
+        ? exit
+        : Effect.timeoutOrElse(
+            Effect.onInterrupt(Fiber.join(fiber), () => Fiber.interrupt(fiber)),
+            {
+              duration: deadline,
+              orElse: () => Effect.fail(noAnswer(`${service}.${operation}`, kind, deadline))
+            }
+          )
     })
 
 /** The same of a list, of which each page is an answer. */
