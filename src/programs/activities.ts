@@ -44,7 +44,8 @@ import type { ProcessOptions, SandboxService } from "../services/SandboxService.
 import * as Ekairos from "./createEkairosApp.ts"
 import * as Codex from "./installCodexAuth.ts"
 import type { Action, InputOf } from "./internal/activity.ts"
-import { action, idOf, invalid } from "./internal/activity.ts"
+import * as core from "../services/internal/core.ts"
+import { action, idOf } from "./internal/activity.ts"
 
 export type { Action, InputOf }
 export { idOf }
@@ -406,7 +407,7 @@ const decodeBytes = (operation: string, argument: string, { base64 }: typeof Byt
   const bytes = Base64.decode(base64)
   return Result.isSuccess(bytes)
     ? Effect.succeed(bytes.success)
-    : Effect.fail(invalid(operation, argument, "malformed base64"))
+    : Effect.fail(core.invalid(operation, argument, "malformed base64"))
 }
 
 /** `SandboxService.finishObservedProcess`; the same end once more changes nothing. */

@@ -4,6 +4,7 @@ import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
 import { SandboxError, Unknown } from "../errors.ts"
 import type { ProcessRunResult } from "../model/Process.ts"
+import * as core from "../services/internal/core.ts"
 import { insideOf } from "../services/internal/inside.ts"
 import { SandboxService } from "../services/SandboxService.ts"
 import * as Guest from "./internal/guestProcess.ts"
@@ -60,7 +61,7 @@ export const createEkairosApp = Effect.fnUntraced(function* (
   const appDir = options.appDir ?? "/workspace/ekairos-app"
   const tokenName = options.instantTokenEnvName ?? "INSTANT_PERSONAL_ACCESS_TOKEN"
   const overwrite = options.overwrite ?? false
-  if (appDir === "") return yield* Guest.invalid(operation, "appDir", "expected a path")
+  if (appDir === "") return yield* core.invalid(operation, "appDir", "expected a path")
   const packageManager = yield* Guest.checkedPackageManager(operation, options.packageManager)
   const { maxOutputBytes, processId, timeout } = options
   const metadata = { program: operation, appDir, packageManager, instantTokenEnvName: tokenName, overwrite }
@@ -76,9 +77,9 @@ export const createEkairosApp = Effect.fnUntraced(function* (
   const { exitCode, stderr, stdout } = yield* look
   const [directory, folder] = Guest.firstLine(stdout)
   if (exitCode === 3) {
-    return yield* Guest.invalid(operation, "appDir", `${folder} has something in it; overwrite lets the generator in`)
+    return yield* core.invalid(operation, "appDir", `${folder} has something in it; overwrite lets the generator in`)
   }
-  if (exitCode === 4) return yield* Guest.invalid(operation, "appDir", `${folder} is no folder`)
+  if (exitCode === 4) return yield* core.invalid(operation, "appDir", `${folder} is no folder`)
   if (exitCode !== 0) {
     return yield* new SandboxError({ operation, sandboxId, reason: new Unknown({ detail: stderr.trim() }) })
   }

@@ -92,7 +92,7 @@ const decodeInstant = Schema.decodeUnknownOption(
 const isLoopback = ({ hostname }: URL): boolean => ["127.0.0.1", "localhost", "[::1]"].includes(hostname)
 
 const checkedRepository = Effect.fnUntraced(function* (repository: string, hasToken: boolean) {
-  const invalid = (problem: string) => Guest.invalid(operation, "repository", problem)
+  const invalid = (problem: string) => core.invalid(operation, "repository", problem)
   // eslint-disable-next-line no-control-regex -- a NUL or a line of its own is what must not be there
   if (repository === "" || repository.startsWith("-") || /[\u0000-\u001f\u007f]/.test(repository)) {
     return yield* invalid("expected a URL or a path")
@@ -112,7 +112,7 @@ const checkedRepository = Effect.fnUntraced(function* (repository: string, hasTo
 const checkedBranch = (branch: string | undefined) =>
   branch === undefined || (/^[^-\s~^:?*[\\][^\s~^:?*[\\]*$/.test(branch) && !branch.includes(".."))
     ? Effect.succeed(branch)
-    : Effect.fail(Guest.invalid(operation, "branch", "expected the name of a branch"))
+    : Effect.fail(core.invalid(operation, "branch", "expected the name of a branch"))
 
 /** The token for requests to this host, by git's configuration out of the environment: nothing of it stays. */
 const gitSecrets = (url: URL | undefined, token: Option.Option<Redacted.Redacted<string>>) =>
@@ -156,7 +156,7 @@ export const createOrUpdateApp = Effect.fnUntraced(function* (
   const sandboxes = yield* SandboxService
   const { maxOutputBytes, repository, timeout } = options
   const asked = options.appDir ?? "/workspace/ekairos-app"
-  if (asked === "") return yield* Guest.invalid(operation, "appDir", "expected a path")
+  if (asked === "") return yield* core.invalid(operation, "appDir", "expected a path")
   const packageManager = yield* Guest.checkedPackageManager(operation, options.packageManager)
   const url = yield* checkedRepository(repository, options.gitTokenEnvName !== undefined)
   const gitToken =
@@ -174,15 +174,15 @@ export const createOrUpdateApp = Effect.fnUntraced(function* (
   const branch = yield* checkedBranch(options.branch)
   const given = options.instantAppId
   if (given !== undefined && !/^[0-9a-f-]{36}$/i.test(given)) {
-    return yield* Guest.invalid(operation, "instantAppId", "expected a UUID")
+    return yield* core.invalid(operation, "instantAppId", "expected a UUID")
   }
   const title = options.title ?? /([^/]+?)(\.git)?\/*$/.exec(repository)?.[1] ?? "app"
-  if (title === "" || title.startsWith("-")) return yield* Guest.invalid(operation, "title", "expected a title")
+  if (title === "" || title.startsWith("-")) return yield* core.invalid(operation, "title", "expected a title")
 
   const failure = (detail: string) => new SandboxError({ operation, sandboxId, reason: new Unknown({ detail }) })
   const looked = yield* insideOf(sandboxes, sandboxId).run(lookScript, [asked, repository])
   const [directory, appDir] = Guest.firstLine(looked.stdout)
-  if (looked.exitCode === 3) return yield* Guest.invalid(operation, "appDir", `${appDir} is a clone of something else`)
+  if (looked.exitCode === 3) return yield* core.invalid(operation, "appDir", `${appDir} is a clone of something else`)
   if (looked.exitCode !== 0 && looked.exitCode !== 4) return yield* failure(looked.stderr.trim())
   const isThere = looked.exitCode === 0
 

@@ -5,7 +5,6 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as PlatformError from "effect/PlatformError"
-import * as CommandLine from "effect/process/CommandLine"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -15,11 +14,13 @@ import { issueText, JsonObject } from "../model/Common.ts"
 import type { SandboxConfigInput } from "../model/SandboxConfig.ts"
 import * as Config from "../model/SandboxConfig.ts"
 import * as Vercel from "../model/VercelConfig.ts"
+import * as core from "../services/internal/core.ts"
 import { ProviderRegistry } from "../services/ProviderRegistry.ts"
 import type { SandboxProvider } from "../services/SandboxProvider.ts"
 import type { Created } from "../services/SandboxService.ts"
 import { SandboxService } from "../services/SandboxService.ts"
 import * as Settings from "../services/SandboxSettings.ts"
+import * as Guest from "./internal/guestProcess.ts"
 import { refused } from "./internal/instantRefusals.ts"
 
 type Failure = SandboxError | PlatformError.PlatformError
@@ -59,9 +60,6 @@ export const secretName = (userId: string): string => `instant-user-token:${user
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-const invalid = (operation: string, argument: string, problem: string): SandboxError =>
-  new SandboxError({ operation, reason: new InvalidArgument({ argument, problem }) })
-
 const supported = (operation: string, provider: SandboxProvider): Effect.Effect<void, SandboxError> =>
   provider.kind === "vercel"
     ? Effect.void
@@ -82,7 +80,7 @@ const serverOf = (operation: string, apiUri: string): Effect.Effect<URL, Sandbox
   const isPlain = url?.protocol === "http:" && (url.hostname === "127.0.0.1" || url.hostname === "localhost")
   return url !== undefined && (url.protocol === "https:" || isPlain) && url.origin === apiUri
     ? Effect.succeed(url)
-    : Effect.fail(invalid(operation, "apiUri", "expected the https URL of a server and nothing after it"))
+    : Effect.fail(core.invalid(operation, "apiUri", "expected the https URL of a server and nothing after it"))
 }
 
 /** The one header by which the server takes a request for that of a user, on the requests that are for this. */
@@ -92,16 +90,13 @@ const rulesOf = ({ token, transact = false, userId }: Access): ReadonlyArray<Ver
     transform: [{ headers: { "as-token": Redacted.make(Redacted.value(token), { label: secretName(userId) }) } }]
   }))
 
-/** Throws for a NUL, which none of these can have. */
-const quoted = (text: string): string => Result.getOrThrow(CommandLine.quote(text))
-
 /** Asks with the InstaQL of its argument, or of its input, and prints the answer and, on a line of its own, its status. */
 const helperOf = ({ apiUri, appId }: Binding): string => `#!/bin/sh
 # Usage: sh ${folder}/query.sh '{"todos":{}}', or the query on the standard input. No token: it is added on the way out.
 if [ $# -gt 0 ]; then q=$1; else q=$(cat); fi
 printf '{"query":%s}' "$q" | exec curl -sS --max-time "\${INSTANT_QUERY_SECONDS:-30}" -X POST --data-binary @- \\
-  -H 'content-type: application/json' -H ${quoted(`app-id: ${appId}`)} -w '\\n%{http_code}\\n' \\
-  ${quoted(`${apiUri}/admin/query?app_id=${appId}`)}
+  -H 'content-type: application/json' -H ${Guest.quoted(`app-id: ${appId}`)} -w '\\n%{http_code}\\n' \\
+  ${Guest.quoted(`${apiUri}/admin/query?app_id=${appId}`)}
 `
 
 const writeHelper = Effect.fnUntraced(function* (sandboxId: string, binding: Binding) {
@@ -138,11 +133,11 @@ export const createSandbox = Effect.fnUntraced(function* (
   const provider = yield* registry.select(config.provider ?? Option.getOrUndefined(fallback))
   yield* supported(operation, provider)
   const { appId, userId } = access
-  if (!uuid.test(appId)) return yield* invalid(operation, "appId", "expected a UUID in lower case")
-  if (!uuid.test(userId)) return yield* invalid(operation, "userId", "expected a UUID in lower case")
+  if (!uuid.test(appId)) return yield* core.invalid(operation, "appId", "expected a UUID in lower case")
+  if (!uuid.test(userId)) return yield* core.invalid(operation, "userId", "expected a UUID in lower case")
   const server = yield* serverOf(operation, access.apiUri ?? "https://api.instantdb.com")
   if (!/^[\x21-\x7e]+$/.test(Redacted.value(access.token))) {
-    return yield* invalid(operation, "token", "expected what a header can have")
+    return yield* core.invalid(operation, "token", "expected what a header can have")
   }
   const binding: Binding = { appId, apiUri: server.origin, userId }
   const created = yield* sandboxes.createSandbox(
@@ -187,7 +182,7 @@ export const queryAs = <S extends Schema.Top>(schema: S) =>
     const operation = "instantAccess.query"
     const sandboxes = yield* SandboxService
     const registry = yield* ProviderRegistry
-    if (!isJsonObject(instaql)) return yield* invalid(operation, "query", "expected a JSON object")
+    if (!isJsonObject(instaql)) return yield* core.invalid(operation, "query", "expected a JSON object")
     const record = yield* sandboxes.getSandbox(sandboxId)
     const fail = (reason: SandboxErrorReason) =>
       new SandboxError({ operation, provider: record.provider, sandboxId, reason })

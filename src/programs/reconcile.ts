@@ -15,17 +15,18 @@ import * as Clock from "effect/Clock"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { InvalidArgument, SandboxError, Unknown } from "../errors.ts"
+import { SandboxError, Unknown } from "../errors.ts"
 import type { ProcessId, SandboxId } from "../model/Ids.ts"
 import type { Recovery } from "../model/SandboxConfig.ts"
 import type { SandboxRecord } from "../model/SandboxRecord.ts"
 import * as core from "../services/internal/core.ts"
-import { notWaiting, underLease } from "../services/internal/lease.ts"
+import { underLease } from "../services/internal/lease.ts"
 import { storeCalls } from "../services/internal/storeCalls.ts"
 import { LeaseOwner } from "../services/LeaseOwner.ts"
 import { RecoveryPolicy } from "../services/RecoveryPolicy.ts"
@@ -130,9 +131,6 @@ interface Settings {
 
 const operation = "reconcile"
 
-const invalid = (argument: string, problem: string) =>
-  new SandboxError({ operation, reason: new InvalidArgument({ argument, problem }) })
-
 const known: { readonly [K in keyof Options]-?: true } = {
   dryRun: true,
   providers: true,
@@ -154,7 +152,7 @@ const settingsOf = Effect.fnUntraced(function* (options: Options): Effect.fn.Ret
     input === undefined ? Effect.undefined : millis(argument, input)
   const concurrency = options.concurrency ?? 4
   if (!Number.isSafeInteger(concurrency) || concurrency < 1) {
-    return yield* invalid("concurrency", "expected a whole number from 1")
+    return yield* core.invalid(operation, "concurrency", "expected a whole number from 1")
   }
   return {
     dryRun: options.dryRun ?? false,
@@ -269,7 +267,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       : Effect.succeed(false)
 
   /** What it does before its lease is lost can be repeated. */
-  const held = underLease({ store, policy, owner: yield* name, isDead }, notWaiting)
+  const held = underLease({ store, policy, owner: yield* name, isDead }, identity)
 
   /** The machines of this namespace by provider; absent for a provider that could not tell all of them. */
   const listed = Effect.gen(function* () {

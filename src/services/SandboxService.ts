@@ -90,8 +90,8 @@ export class SandboxService extends Context.Service<
   {
     /**
      * Makes a sandbox. The record is written before the vendor is asked, so that a crash in between is found and finished.
-     * With a `sandboxId` of the caller's it is idempotent: the same id and config return the sandbox that there is. Skills of the
-     * config are in place before anybody gets it; if they cannot be, the creation has failed.
+     * With a `sandboxId` of the caller's it is idempotent: the same id and config return the sandbox that there is, also one at
+     * rest; one whose disk is gone for good is `Stopped`. Skills of the config are in place before anybody gets it; if they cannot be, the creation has failed.
      */
     readonly createSandbox: (
       config?: SandboxConfigInput,

@@ -9,8 +9,9 @@ import type * as Scope from "effect/Scope"
 import * as Activity from "effect/workflow/Activity"
 import type { WorkflowEngine } from "effect/workflow/WorkflowEngine"
 import { WorkflowInstance } from "effect/workflow/WorkflowEngine"
-import { InvalidArgument, SandboxError } from "../../errors.ts"
+import type { SandboxError } from "../../errors.ts"
 import { issueText } from "../../model/Common.ts"
+import * as core from "../../services/internal/core.ts"
 import { uuidV5 } from "../../services/internal/uuidV5.ts"
 import { SandboxService } from "../../services/SandboxService.ts"
 
@@ -48,9 +49,6 @@ const namespace = "6f9e1f7c-3c0f-4f0a-9d0e-5b1f6a5d2c41"
 export const idOf = (name: string): Effect.Effect<string, never, WorkflowInstance> =>
   Effect.flatMap(WorkflowInstance, ({ executionId }) => uuidV5(namespace, `${executionId}/${name}`))
 
-export const invalid = (operation: string, argument: string, problem: string): SandboxError =>
-  new SandboxError({ operation, reason: new InvalidArgument({ argument, problem }) })
-
 /** Where a secret's value is, of callers without types. */
 const findRedacted = (value: unknown, path: string): string | undefined => {
   if (Redacted.isRedacted(value)) return path
@@ -81,10 +79,12 @@ const checked = <Input extends Codec>(
   Effect.suspend(() => {
     const secret = findRedacted(input, "")
     if (secret !== undefined) {
-      return Effect.fail(invalid(operation, secret, "the value of a secret must not be in an input; name it instead"))
+      return Effect.fail(
+        core.invalid(operation, secret, "the value of a secret must not be in an input; name it instead")
+      )
     }
     return Schema.decodeUnknownEffect(schema, { onExcessProperty: "error" })(withoutUndefined(input)).pipe(
-      Effect.mapError((error) => invalid(operation, "input", issueText(error.issue)))
+      Effect.mapError((error) => core.invalid(operation, "input", issueText(error.issue)))
     )
   })
 

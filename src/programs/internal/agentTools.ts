@@ -381,37 +381,9 @@ const ofSandboxes = (strict: boolean | undefined) => {
   }
 }
 
-/**
- * All tools, each with the `sandboxId` that it works in. `strict` refuses parameters that a tool does not have, for callers
- * that can be told so; a language model's provider takes it for a mode of its own, which must not be forced on it.
- */
-export const unbound = (strict?: boolean) => {
-  const own = ofSandboxes(strict)
-  const tools = inSandbox(
-    { sandboxId: SandboxId.annotate({ description: "Which sandbox, from sandbox_create." }) },
-    strict
-  )
-  return Toolkit.make(
-    own.create,
-    tools.runCommand,
-    tools.readProcessLogs,
-    tools.stopProcess,
-    tools.readFile,
-    tools.writeFile,
-    tools.editFile,
-    tools.listFiles,
-    tools.searchFiles,
-    tools.createCheckpoint,
-    tools.restoreCheckpoint,
-    tools.listCheckpoints,
-    tools.getPortUrl,
-    own.stop
-  )
-}
-
-/** The tools of one sandbox, which none of them takes as a parameter. */
-export const bound = (strict?: boolean) => {
-  const tools = inSandbox({}, strict)
+/** The tools that work in a sandbox, with what says in which. */
+const toolkitIn = <const Where extends Schema.Struct.Fields>(where: Where, strict: boolean | undefined) => {
+  const tools = inSandbox(where, strict)
   return Toolkit.make(
     tools.runCommand,
     tools.readProcessLogs,
@@ -427,3 +399,16 @@ export const bound = (strict?: boolean) => {
     tools.getPortUrl
   )
 }
+
+/**
+ * All tools, each with the `sandboxId` that it works in. `strict` refuses parameters that a tool does not have, for callers
+ * that can be told so; a language model's provider takes it for a mode of its own, which must not be forced on it.
+ */
+export const unbound = (strict?: boolean) => {
+  const own = ofSandboxes(strict)
+  const where = { sandboxId: SandboxId.annotate({ description: "Which sandbox, from sandbox_create." }) }
+  return Toolkit.merge(Toolkit.make(own.create), toolkitIn(where, strict), Toolkit.make(own.stop))
+}
+
+/** The tools of one sandbox, which none of them takes as a parameter. */
+export const bound = (strict?: boolean) => toolkitIn({}, strict)

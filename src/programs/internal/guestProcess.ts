@@ -7,7 +7,7 @@ import type * as PlatformError from "effect/PlatformError"
 import * as CommandLine from "effect/process/CommandLine"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
-import { InvalidArgument, MissingSetting, SandboxError } from "../../errors.ts"
+import { MissingSetting, SandboxError } from "../../errors.ts"
 import type { JsonObject } from "../../model/Common.ts"
 import type { ProcessRecord, ProcessRunResult } from "../../model/Process.ts"
 import * as core from "../../services/internal/core.ts"
@@ -28,9 +28,6 @@ export interface ProcessOptions {
   readonly maxOutputBytes?: number | undefined
 }
 
-export const invalid = (operation: string, argument: string, problem: string): SandboxError =>
-  new SandboxError({ operation, reason: new InvalidArgument({ argument, problem }) })
-
 /** Checks a package manager of a caller without types. */
 export const checkedPackageManager = (
   operation: string,
@@ -38,16 +35,16 @@ export const checkedPackageManager = (
 ): Effect.Effect<PackageManager, SandboxError> =>
   packageManagers.includes(given)
     ? Effect.succeed(given)
-    : Effect.fail(invalid(operation, "packageManager", `expected one of ${packageManagers.join(", ")}`))
+    : Effect.fail(core.invalid(operation, "packageManager", `expected one of ${packageManagers.join(", ")}`))
 
 /** The value of a setting of this machine that is a secret, by a name of the caller's. */
 export const secretSetting = Effect.fnUntraced(function* (operation: string, argument: string, name: string) {
   if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
-    return yield* invalid(operation, argument, "expected the name of an environment variable")
+    return yield* core.invalid(operation, argument, "expected the name of an environment variable")
   }
   const value = yield* Settings.get(Settings.secret({ name, fallback: "none", description: "" }))
   if (Option.isSome(value) && Redacted.value(value.value).includes("\0")) {
-    return yield* invalid(operation, argument, `the value of ${name} has a NUL`)
+    return yield* core.invalid(operation, argument, `the value of ${name} has a NUL`)
   }
   return value
 })
@@ -78,8 +75,8 @@ export interface Wanted extends ProcessOptions {
   readonly metadata: JsonObject
 }
 
-/** Throws for a NUL: {@link secretSetting} has refused it. */
-const quoted = (word: CommandLine.Word): string => Result.getOrThrow(CommandLine.quote(word))
+/** A word of a shell script. Throws for a NUL: {@link secretSetting} has refused it. */
+export const quoted = (word: CommandLine.Word): string => Result.getOrThrow(CommandLine.quote(word))
 
 /**
  * A script that sets the environment, removes itself and becomes the program of its arguments. Which file it is stands in a command

@@ -19,13 +19,9 @@ export interface Held {
 
 const renewEvery = Duration.millis(Duration.toMillis(core.leaseTtl) / 3)
 
-/** Waits for nobody: whoever meets another holder fails `Busy`. */
-export const notWaiting = <A, R>(attempt: Effect.Effect<A, SandboxError, R>): Effect.Effect<A, SandboxError, R> =>
-  attempt
-
 /**
  * Runs `f` on the record as it is under the sandbox's lease, which is renewed meanwhile: whoever takes it over interrupts `f`.
- * `waiting` repeats the attempt to get it, which fails `Busy` while somebody has it.
+ * `waiting` repeats the attempt to get it, which fails `Busy` while somebody has it; `identity` waits for nobody.
  */
 export const underLease = (
   self: Pick<Core, "store" | "policy" | "owner" | "isDead">,

@@ -47,7 +47,10 @@ const resumedList = <A extends { readonly id: string }>(
 const noAnswer = (operation: string, kind: "Unavailable" | "OutcomeUnknown", deadline: Duration.Duration) =>
   new SandboxError({ operation, reason: new Store({ kind, detail: `no answer within ${Duration.format(deadline)}` }) })
 
-/** What has not answered by then never will, also where nothing else would end the wait: a write of a service that is closing. */
+/**
+ * What has not answered by then never will, also where nothing else would end the wait: a write of a service that is closing. It is
+ * interrupted, and not waited for: a driver may be deaf to that too.
+ */
 const within =
   (deadline: Duration.Duration, service: string) =>
   <Args extends ReadonlyArray<unknown>, A>(
@@ -56,19 +59,21 @@ const within =
     call: (...args: Args) => Effect.Effect<A, SandboxError>
   ) =>
   (...args: Args): Effect.Effect<A, SandboxError> =>
-    Effect.flatMap(Effect.forkChild(call(...args), { startImmediately: true }), (fiber) => {
-      // A store of this process has answered by now, without the cost of a race.
-      const exit = fiber.pollUnsafe()
-      return exit !== undefined
-        ? exit
-        : Effect.timeoutOrElse(
-            Effect.onInterrupt(Fiber.join(fiber), () => Fiber.interrupt(fiber)),
-            {
-              duration: deadline,
-              orElse: () => Effect.fail(noAnswer(`${service}.${operation}`, kind, deadline))
-            }
-          )
-    })
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Effect.forkDetach(call(...args), { startImmediately: true }), (fiber) => {
+        // A store of this process has answered by now, without the cost of a race.
+        const exit = fiber.pollUnsafe()
+        if (exit !== undefined) return exit
+        const answer = Effect.timeoutOrElse(Fiber.join(fiber), {
+          duration: deadline,
+          orElse: () => {
+            fiber.interruptUnsafe()
+            return Effect.fail(noAnswer(`${service}.${operation}`, kind, deadline))
+          }
+        })
+        return Effect.onInterrupt(restore(answer), () => Fiber.interrupt(fiber))
+      })
+    )
 
 /** The same of a list, of which each page is an answer. */
 const paged =
