@@ -189,10 +189,10 @@ describe("local: supervisor", () => {
         })
       )
       yield* eventually("it rests", () => supervisorPid(root) === undefined)
-      yield* eventually("nothing is left", () => {
-        const left = [...Fs.readdirSync(supervisorPaths(root).directory), ...Fs.readdirSync(Path.join(root, "pipes"))]
-        return left.sort().join() === "lock.sqlite,log"
-      })
+      const left = () =>
+        [...Fs.readdirSync(supervisorPaths(root).directory), ...Fs.readdirSync(Path.join(root, "pipes"))].sort()
+      yield* Effect.exit(eventually("nothing is left", () => left().join() === "lock.sqlite,log"))
+      assert.deepStrictEqual(left(), ["lock.sqlite", "log"])
       assert.strictEqual(Fs.readFileSync(supervisorPaths(root).log, "utf8"), "")
     })
   )
